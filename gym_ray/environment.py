@@ -1,0 +1,126 @@
+"""The class an environment author writes.
+
+An environment owns the verifier and the per-rollout state of its tasks. It does not own the
+loop that lets the policy act (agents), tokens (renderers), or where it runs (serving).
+
+A complete environment:
+
+    >>> class Capitals(Environment):
+    ...     '''Capitals of countries: reward 1 when the answer names the city.'''
+    ...     class Fields(TaskFields):
+    ...         expected_answer: str
+    ...
+    ...     def verify(self, outcome: Outcome) -> float:
+    ...         return float(outcome.task["expected_answer"] in outcome.text)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import pydantic
+
+from gym_ray.errors import ConfigError
+from gym_ray.task import Task, invalid
+from gym_ray.verdict import Verdict
+
+
+class TaskFields(pydantic.BaseModel):
+    """Fields an environment's verifier needs in every task row; other keys pass through."""
+
+    model_config = pydantic.ConfigDict(extra="ignore", strict=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a verifier judges: a task, what the policy did, and the state it left behind.
+
+    Attributes:
+        task: the task, with its row's fields (`outcome.task["expected_answer"]`).
+        text: the final answer: text of the last assistant message, "" when there is none.
+        items: everything the policy and the tools produced, as Responses-API output items.
+        state: what `reset` returned, as the tools left it.
+        truncation_reason: why the rollout was cut short (`length`, `max_turns`, `context`,
+            `deadline`), or None when it ended by itself.
+    """
+
+    task: Task
+    text: str
+    items: list[dict[str, Any]]
+    state: Any = None
+    truncation_reason: str | None = None
+
+
+class Environment:
+    """Base class of every environment.
+
+    One instance serves many rollouts at once and is built again in every process that needs
+    it, so it holds configuration only; whatever belongs to one rollout is returned by `reset`.
+
+    Args:
+        params: the `params` of the environment's config. Subclasses take them as keyword
+            arguments with defaults; an unknown one is a config error.
+    """
+
+    #: Row fields to check before any token is spent; None when the verifier needs none.
+    Fields: ClassVar[type[TaskFields] | None] = None
+
+    async def reset(self, task: Task) -> Any:
+        """Fresh state for one rollout of `task`; None when the environment has none."""
+        return None
+
+    def verify(self, outcome: Outcome) -> Any:
+        """Judge one rollout. Returns a number, a bool or a `Verdict`.
+
+        Written as a plain `def`, it runs in a pool of processes under a hard deadline, in the
+        main thread of its process, so it may block, burn CPU, use signals, or crash; `outcome`
+        must then pickle. Written as `async def`, it runs on the replica's event loop and must
+        not block.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define verify()")
+
+    def tasks(self) -> Iterator[Mapping[str, Any]]:
+        """Generated task rows, for `collect.input: env:NAME`. The same every time.
+
+        Raises:
+            ConfigError: this environment does not generate tasks.
+        """
+        raise ConfigError(
+            f"environment {type(self).__name__} does not generate tasks; "
+            "set collect.input to a JSONL file of task rows"
+        )
+
+    def check_task(self, row: Mapping[str, Any]) -> None:
+        """Refuse a row whose verifier fields are missing or wrong, before any generation.
+
+        Raises:
+            RolloutFailure: `task_invalid`, naming the field.
+        """
+        if self.Fields is None:
+            return
+        try:
+            self.Fields.model_validate(dict(row))
+        except pydantic.ValidationError as error:
+            problems = "; ".join(
+                f"field {'.'.join(map(str, problem['loc']))!r}: {problem['msg']}"
+                for problem in error.errors(include_url=False)
+            )
+            raise invalid(f"does not fit environment {type(self).__name__}: {problems}") from None
+
+
+def verifies_on_loop(environment: Environment) -> bool:
+    """Whether `verify` is a coroutine (event loop) rather than a plain function (process)."""
+    return inspect.iscoroutinefunction(environment.verify)
+
+
+async def verify_on_loop(environment: Environment, outcome: Outcome) -> Verdict:
+    """Run a coroutine verifier."""
+    return Verdict.of(await environment.verify(outcome))
+
+
+def verify_in_process(environment: Environment, outcome: Outcome) -> Verdict:
+    """Run a plain verifier; called in a pool process."""
+    return Verdict.of(environment.verify(outcome))

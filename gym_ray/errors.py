@@ -1,0 +1,91 @@
+"""The failure vocabulary: what can go wrong with a rollout, and with a command.
+
+Two families, deliberately apart:
+
+* `RolloutFailure` is *data*: one rollout failed, the run goes on, and the kind and
+  message end up in that rollout's row. Kinds are named `<boundary>_<condition>`.
+* `GymRayError` ends a command: the user must change something. Its message says what.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class FailureKind(StrEnum):
+    """Where a rollout failed and how; stored in the row's `error_kind` column."""
+
+    POLICY_TIMEOUT = "policy_timeout"
+    POLICY_UNAVAILABLE = "policy_unavailable"
+    POLICY_ERROR = "policy_error"
+    POLICY_REJECTED = "policy_rejected"
+    ENVIRONMENT_ERROR = "environment_error"
+    ENVIRONMENT_UNAVAILABLE = "environment_unavailable"
+    TOOL_TIMEOUT = "tool_timeout"
+    VERIFIER_ERROR = "verifier_error"
+    VERIFIER_TIMEOUT = "verifier_timeout"
+    SANDBOX_ERROR = "sandbox_error"
+    ROLLOUT_TIMEOUT = "rollout_timeout"
+    TASK_INVALID = "task_invalid"
+    CANCELLED = "cancelled"
+
+
+#: Transport and provider failures: another attempt with a fresh environment may succeed.
+#: Everything else is deterministic for a given rollout, and retrying it only burns tokens.
+RETRYABLE: frozenset[FailureKind] = frozenset(
+    {
+        FailureKind.POLICY_TIMEOUT,
+        FailureKind.POLICY_UNAVAILABLE,
+        FailureKind.POLICY_ERROR,
+        FailureKind.ENVIRONMENT_UNAVAILABLE,
+        FailureKind.SANDBOX_ERROR,
+        FailureKind.CANCELLED,
+    }
+)
+
+
+class RolloutFailure(Exception):
+    """One rollout failed. Picklable: both arguments travel in `args`.
+
+    Args:
+        kind: where and how it failed.
+        message: one line for a person, stored in the row's `error` column.
+    """
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(kind, message)
+        self.kind = kind
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+class GymRayError(Exception):
+    """A command cannot go on. The message names the cause and what to change."""
+
+    exit_code = 1
+
+
+class ConfigError(GymRayError):
+    """The configuration, the arguments or the input as a whole are wrong."""
+
+    exit_code = 2
+
+
+class FailedShareExceeded(GymRayError):
+    """More rollouts failed than `collect.max_failed_share` allows."""
+
+    exit_code = 3
+
+
+class Interrupted(GymRayError):
+    """Stopped by a signal or a deadline; what was collected is kept and resumable."""
+
+    exit_code = 130
+
+
+def one_line(error: BaseException, limit: int = 500) -> str:
+    """`Type: message` on one line, at most `limit` characters, for a row or a terminal."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"

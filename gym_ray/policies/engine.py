@@ -1,0 +1,77 @@
+"""The engine protocol: tokens in, tokens and logprobs out."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+from gym_ray.sampling import Sampling
+from gym_ray.turn import Generation, Tokens
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One policy call.
+
+    Attributes:
+        request_id: unique in the run (`rollout_id/attempt/turn`); engines log it and use it to
+            abort.
+        prompt_token_ids: int32 [P].
+        sampling: the distribution to draw from.
+        stop_token_ids: sampling any of these ends the generation (it is kept in the output).
+        seed: engine seed of this very call, or None for the engine's own random stream.
+    """
+
+    request_id: str
+    prompt_token_ids: Tokens
+    sampling: Sampling
+    stop_token_ids: tuple[int, ...]
+    seed: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PolicyInfo:
+    """What an engine says of itself once started; recorded with every run.
+
+    Attributes:
+        engine: `vllm` or `scripted`.
+        engine_version: version of the engine library.
+        model: name rows carry in their `model` column.
+        fingerprint: digest of the weights or script, so two runs can be told apart.
+        context_length: most tokens of prompt plus generation.
+        seed: the engine's own random seed, drawn fresh at each start.
+    """
+
+    engine: str
+    engine_version: str
+    model: str
+    fingerprint: str
+    context_length: int
+    seed: int
+
+
+class Engine(Protocol):
+    """One policy replica's engine. All methods run on the replica's event loop."""
+
+    async def start(self) -> PolicyInfo:
+        """Load the model, warm up, and say what is being served."""
+        ...
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """Sample one continuation.
+
+        Cancelling the awaiting task aborts the generation inside the engine.
+
+        Raises:
+            RolloutFailure: `policy_rejected` when the request can never be served (the prompt
+                leaves no room in the context), `policy_error` when the engine failed.
+        """
+        ...
+
+    async def check_health(self) -> None:
+        """Raise when the engine cannot serve any more; the replica is then replaced."""
+        ...
+
+    async def stop(self) -> None:
+        """Release everything, child processes included."""
+        ...

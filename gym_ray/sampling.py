@@ -1,0 +1,82 @@
+"""Sampling parameters: the distribution tokens are drawn from, stored with every row."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from gym_ray.errors import FailureKind, RolloutFailure
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the policy samples.
+
+    Attributes:
+        temperature: softmax temperature; 0 is greedy.
+        top_p: nucleus mass kept, in (0, 1].
+        top_k: number of most likely tokens kept; None keeps all.
+        max_output_tokens: most tokens one turn may generate.
+        seed: when set, every turn's seed is derived from it (see `turn_seed`); when None
+            the engine draws from its own, per-replica random stream.
+        grammar: EBNF grammar that guided decoding; None when sampling was free.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int | None = None
+    max_output_tokens: int = 512
+    seed: int | None = None
+    grammar: str | None = None
+
+    def to_json(self) -> str:
+        """The row's `sampling` column."""
+        return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Sampling:
+        return cls(**json.loads(text))
+
+    def for_task(self, create_params: dict[str, Any]) -> Sampling:
+        """These parameters with the task's own wishes applied.
+
+        A task's `temperature` and `top_p` win over the run's, being more specific; its
+        `max_output_tokens` can only lower the run's, which protects the engine.
+
+        Args:
+            create_params: the task row's `responses_create_params`.
+
+        Raises:
+            RolloutFailure: `task_invalid` when a value is out of range.
+        """
+        changes: dict[str, Any] = {}
+        if (temperature := create_params.get("temperature")) is not None:
+            changes["temperature"] = _number("temperature", temperature, low=0.0, high=100.0)
+        if (top_p := create_params.get("top_p")) is not None:
+            changes["top_p"] = _number("top_p", top_p, low=1e-9, high=1.0)
+        if (limit := create_params.get("max_output_tokens")) is not None:
+            own = int(_number("max_output_tokens", limit, low=1, high=2**31 - 1))
+            changes["max_output_tokens"] = min(self.max_output_tokens, own)
+        return dataclasses.replace(self, **changes) if changes else self
+
+
+def _number(name: str, value: Any, *, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise RolloutFailure(
+            FailureKind.TASK_INVALID,
+            f"responses_create_params.{name} must be a number from {low:g} to {high:g}, "
+            f"got {value!r}",
+        )
+    return float(value)
+
+
+def turn_seed(seed: int, rollout_id: str, turn: int, attempt: int) -> int:
+    """The engine seed of one turn: reproducible, and different for every turn of a run.
+
+    Returns:
+        A non-negative 63-bit integer (vLLM takes int64).
+    """
+    digest = hashlib.sha256(f"{seed}/{rollout_id}/{turn}/{attempt}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
