@@ -1,0 +1,64 @@
+"""Chat messages as this package passes them: what goes in, and what the policy said.
+
+Owned here: the shapes only. A message going in is a plain dict of the chat-completions shape,
+because that is what every chat template reads. What the policy said comes out as a frozen
+`AssistantMessage`, because rollouts keep it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeAlias
+
+#: `role`, `content` (str) and, where they apply, `reasoning_content`, `tool_calls`,
+#: `tool_call_id`, `name`.
+Message: TypeAlias = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One attempt of the policy to call a tool.
+
+    Attributes:
+        id: pairs the call with its result; unique within a rollout.
+        name: the tool asked for, "" when the attempt names none.
+        arguments: a JSON object as text; for a malformed attempt, the text as it was sampled.
+        error: None for a well-formed call, else one line saying what is wrong with it, fit to
+            be shown to the policy as the tool's result.
+    """
+
+    id: str
+    name: str
+    arguments: str
+    error: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AssistantMessage:
+    """What the policy said in one turn.
+
+    Attributes:
+        content: text outside reasoning and tool calls.
+        reasoning: text of the reasoning channel, None when the policy opened none.
+        tool_calls: every attempt in order, malformed ones included.
+    """
+
+    content: str
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+
+    def as_message(self) -> Message:
+        """The same as a chat message, to be rendered again as history."""
+        message: Message = {"role": "assistant", "content": self.content}
+        if self.reasoning is not None:
+            message["reasoning_content"] = self.reasoning
+        if self.tool_calls:
+            message["tool_calls"] = [
+                {
+                    "type": "function",
+                    "id": call.id,
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in self.tool_calls
+            ]
+        return message

@@ -1,0 +1,282 @@
+"""The renderer an agent uses: messages to prompt tokens, and sampled tokens to a message.
+
+Owned here: choosing the model family, and holding every family to the transcript's rule that a
+turn's prompt starts with exactly the previous prompt and generation. A family that cannot keep
+it raises `BridgeImpossible`; history is never re-tokenized behind the agent's back.
+
+Not owned here: the families themselves. They come from the `renderers` library, our ChatML one
+through its custom-renderer mechanism.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gym_ray.errors import ConfigError, one_line
+from gym_ray.renderers.messages import AssistantMessage, Message, ToolCall
+from gym_ray.turn import Tokens
+
+if TYPE_CHECKING:
+    from renderers.base import ParsedToolCall, Renderer, Tokenizer
+    from renderers.configs import BaseRendererConfig
+
+CHATML = "chatml"
+_CHATML_CLASS = "gym_ray.renderers.chatml.ChatMLRenderer"
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+|.+:[A-Za-z_]\w*")
+
+#: What is told to the policy about a tool call that cannot be carried out.
+_PROBLEMS = {
+    "invalid_json": "the text between the tool_call tags is not one JSON object",
+    "unclosed_block": "the tool call is not closed by </tool_call>",
+    "missing_name": "the tool call has no function name",
+    "malformed_structure": "the tool call needs a name and an object of arguments",
+    "unknown_tool": "there is no tool of this name",
+}
+
+
+class BridgeImpossible(Exception):
+    """The family cannot continue this very token sequence with the new messages."""
+
+
+class RolloutRenderer:
+    """One model family, with a tokenizer.
+
+    Attributes:
+        family: `chatml`, a family of the `renderers` library, or an import path.
+        can_bridge: whether multi-turn rollouts are possible at all.
+        stop_token_ids: tokens that end the policy's turn.
+    """
+
+    family: str
+    can_bridge: bool
+    stop_token_ids: tuple[int, ...]
+
+    def __init__(self, family: str, renderer: Renderer, tokenizer: Tokenizer) -> None:
+        self.family = family
+        self._renderer = renderer
+        self._tokenizer = tokenizer
+        self.stop_token_ids = tuple(int(token) for token in renderer.get_stop_token_ids())
+        self.can_bridge = _can_bridge(renderer)
+
+    def render(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> Tokens:
+        """Prompt tokens of a conversation, ending where the policy's turn begins.
+
+        Args:
+            messages: the whole conversation.
+            tools: definitions as `tools_for_chat` returns them.
+
+        Returns:
+            int32 [P].
+        """
+        token_ids = self._renderer.render_ids(
+            list(messages), tools=list(tools) or None, add_generation_prompt=True
+        )
+        return np.asarray(token_ids, dtype=np.int32)
+
+    def bridge(
+        self,
+        prompt: Tokens,
+        generation: Tokens,
+        new_messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> Tokens:
+        """Next turn's prompt: what the policy saw and said, verbatim, then the new messages.
+
+        Args:
+            prompt: int32 [P], the last turn's whole prompt, earlier turns included.
+            generation: int32 [G], what the policy sampled in that turn.
+            new_messages: tool results or user messages since; none from the assistant.
+            tools: the same as in `render`.
+
+        Returns:
+            int32 [N], starting with `prompt` and `generation`.
+
+        Raises:
+            BridgeImpossible: this family, or this retention of thinking, has to render the
+                conversation anew.
+        """
+        history = [*prompt.tolist(), *generation.tolist()]
+        bridged = self._renderer.bridge_to_next_turn(
+            prompt.tolist(), generation.tolist(), list(new_messages), tools=list(tools) or None
+        )
+        if bridged is None:
+            roles = ", ".join(sorted({str(message["role"]) for message in new_messages})) or "no"
+            raise BridgeImpossible(
+                f"renderer {self.family} cannot continue a conversation with {roles} messages "
+                "without rendering its history anew"
+            )
+        token_ids = list(bridged.token_ids)
+        if token_ids[: len(history)] != history:
+            raise BridgeImpossible(
+                f"renderer {self.family} changed tokens of the history it was to continue"
+            )
+        return np.asarray(token_ids, dtype=np.int32)
+
+    def parse(
+        self, generation: Tokens, prompt: Tokens, tools: Sequence[dict[str, Any]] = ()
+    ) -> AssistantMessage:
+        """What the policy said.
+
+        Args:
+            generation: int32 [G], stop token included when one was sampled.
+            prompt: int32 [P], the prompt it was sampled from; some families open the
+                reasoning there.
+            tools: the same as in `render`.
+        """
+        parsed = self._renderer.parse_response(
+            generation.tolist(), tools=list(tools) or None, prompt_ids=prompt.tolist()
+        )
+        return AssistantMessage(
+            content=parsed.content,
+            reasoning=parsed.reasoning_content,
+            tool_calls=tuple(
+                # A prompt only grows within a rollout, so its length makes the ID unique there.
+                _tool_call(call, call_id=call.id or f"call_{len(prompt)}_{index}")
+                for index, call in enumerate(parsed.tool_calls)
+            ),
+        )
+
+    def decode(self, token_ids: Tokens | Sequence[int]) -> str:
+        """Text of tokens, control tokens included."""
+        return str(
+            self._tokenizer.decode([int(token) for token in token_ids], skip_special_tokens=False)
+        )
+
+
+def load_renderer(
+    model_path: str | None, family: str = "auto", thinking_retention: str = "all"
+) -> RolloutRenderer:
+    """The renderer of a model.
+
+    Args:
+        model_path: checkpoint directory or model name; None for the scripted policy.
+        family: `auto`, `chatml`, a family of the `renderers` library, or the import path of a
+            renderer class of your own. `auto` takes the family the library lists for this very
+            model name, else `chatml` if it reproduces the model's chat template token for
+            token, else the template itself, which allows single-turn rollouts only.
+        thinking_retention: `all` keeps the policy's reasoning in its history; `tool_cycle`
+            drops it when the user speaks again, which no bridge can do.
+
+    Raises:
+        ConfigError: there is no such family or tokenizer, or the two do not fit.
+    """
+    if thinking_retention not in ("all", "tool_cycle"):
+        raise ConfigError(
+            f"thinking_retention must be 'all' or 'tool_cycle', got {thinking_retention!r}"
+        )
+    _check_family(family)
+    tokenizer = _load_tokenizer(model_path)
+    if family == "auto":
+        family = _family_of(tokenizer)
+    try:
+        renderer = _create(family, tokenizer, thinking_retention)
+    except Exception as error:
+        raise ConfigError(
+            f"renderer {family!r} does not fit policy.model {model_path!r}: {one_line(error, 300)}"
+        ) from error
+    return RolloutRenderer(family, renderer, tokenizer)
+
+
+def _load_tokenizer(model_path: str | None) -> Any:
+    from gym_ray.renderers.tokenizers import ByteTokenizer, load_tokenizer
+
+    return ByteTokenizer() if model_path is None else load_tokenizer(model_path)
+
+
+def _check_family(family: str) -> None:
+    known = ["auto", CHATML, *_library_families()]
+    if family in known or _IMPORT_PATH.fullmatch(family):
+        return
+    nearest = difflib.get_close_matches(family, known, n=1, cutoff=0.0)
+    raise ConfigError(
+        f"unknown renderer {family!r}; did you mean {nearest[0]!r}? Valid: {', '.join(known)}, "
+        "or the import path of a renderer class"
+    )
+
+
+def _library_families() -> list[str]:
+    from renderers import base
+
+    base._populate_registry()
+    return sorted(base.RENDERER_REGISTRY)
+
+
+def _family_of(tokenizer: Any) -> str:
+    """The family `auto` stands for."""
+    from renderers.base import MODEL_RENDERER_MAP
+
+    from gym_ray.renderers.chatml_template import chatml_config_matching
+    from gym_ray.renderers.tokenizers import ByteTokenizer
+
+    listed = MODEL_RENDERER_MAP.get(tokenizer.name_or_path)
+    if listed is not None:
+        return str(listed)
+    if isinstance(tokenizer, ByteTokenizer) or chatml_config_matching(tokenizer) is not None:
+        return CHATML
+    return "default"
+
+
+def _create(family: str, tokenizer: Any, thinking_retention: str) -> Renderer:
+    """The library's renderer object, from an explicit configuration: its own `auto` would ask
+    the Hugging Face hub about unknown models."""
+    from renderers.base import create_renderer
+    from renderers.configs import CustomRendererConfig, config_from_name
+
+    retention = {"thinking_retention": thinking_retention}
+    config: BaseRendererConfig
+    if family == CHATML:
+        config = CustomRendererConfig(
+            import_path=_CHATML_CLASS, **_chatml_wording(tokenizer), **retention
+        )
+    elif family == "default":
+        config = config_from_name("default")  # an opaque template has no say in retention
+    elif family in _library_families():
+        config = type(config_from_name(family))(**retention)
+    else:
+        config = CustomRendererConfig(import_path=family, **retention)
+    return create_renderer(tokenizer, config)
+
+
+def _chatml_wording(tokenizer: Any) -> dict[str, Any]:
+    """Fields of `ChatMLConfig` as the model's own template words them; none without a match."""
+    from gym_ray.renderers.chatml_template import chatml_config_matching
+
+    matching = chatml_config_matching(tokenizer)
+    if matching is None:
+        return {}
+    return {field: getattr(matching, field) for field in matching.model_fields_set}
+
+
+def _can_bridge(renderer: Renderer) -> bool:
+    from renderers.default import DefaultRenderer
+
+    if isinstance(renderer, DefaultRenderer):
+        return False
+    return getattr(renderer, "effective_thinking_retention", "all") != "template"
+
+
+def _tool_call(call: ParsedToolCall, *, call_id: str) -> ToolCall:
+    status = str(call.status)
+    if status in ("ok", "unknown_tool") and call.name:
+        arguments = call.arguments if call.arguments is not None else {}
+        error = None if status == "ok" else f"{status}: {_PROBLEMS[status]}"
+        return ToolCall(call_id, call.name, _as_json(arguments), error)
+    error = f"{status}: {_PROBLEMS.get(status, 'the tool call could not be read')}"
+    return ToolCall(call_id, call.name or "", call.raw, error)
+
+
+def _as_json(arguments: dict[str, Any] | str) -> str:
+    if isinstance(arguments, str):
+        return arguments
+    text = json.dumps(arguments, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, legal in JSON only as an escape
+        return json.dumps(arguments)
+    return text

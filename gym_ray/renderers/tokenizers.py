@@ -1,0 +1,101 @@
+"""Tokenizers: the byte-level one of the scripted policy, and a checkpoint's own.
+
+Both satisfy the `renderers` library's `Tokenizer` protocol.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from gym_ray.errors import ConfigError, one_line
+
+END_OF_TEXT = "<|endoftext|>"
+TURN_START = "<|im_start|>"
+TURN_END = "<|im_end|>"
+
+
+class ByteTokenizer:
+    """One token a byte, and the three ChatML control tokens. Needs no files.
+
+    IDs 0-255 are the bytes of UTF-8 text; 256, 257 and 258 are `<|endoftext|>`,
+    `<|im_start|>` and `<|im_end|>`.
+    """
+
+    name_or_path = "gym-ray/bytes"
+    unk_token_id: int | None = None
+    eos_token_id: int | None = 258
+    vocab_size = 259
+
+    _special_ids = {END_OF_TEXT: 256, TURN_START: 257, TURN_END: 258}  # noqa: RUF012
+    _special_texts = {number: text for text, number in _special_ids.items()}  # noqa: RUF012
+    _split = re.compile("(" + "|".join(map(re.escape, _special_ids)) + ")")
+
+    def encode(
+        self,
+        text: str,
+        add_special_tokens: bool = False,
+        split_special_tokens: bool = False,
+        **_: Any,
+    ) -> list[int]:
+        """Token IDs of `text`.
+
+        Args:
+            text: any string; lone surrogates, which no byte sequence stands for, become "?".
+            add_special_tokens: accepted for compatibility; this tokenizer adds none.
+            split_special_tokens: encode the names of control tokens as ordinary text.
+        """
+        if split_special_tokens:
+            return list(text.encode("utf-8", "replace"))
+        token_ids: list[int] = []
+        for piece in self._split.split(text):
+            special = self._special_ids.get(piece)
+            if special is None:
+                token_ids.extend(piece.encode("utf-8", "replace"))
+            else:
+                token_ids.append(special)
+        return token_ids
+
+    def decode(
+        self, token_ids: int | Iterable[int], skip_special_tokens: bool = False, **_: Any
+    ) -> str:
+        """Text of `token_ids`; bytes that are not UTF-8, and unknown IDs, become U+FFFD."""
+        if isinstance(token_ids, int):
+            token_ids = [token_ids]
+        text: list[str] = []
+        pending = bytearray()
+        for token_id in token_ids:
+            if 0 <= token_id < 256:
+                pending.append(token_id)
+                continue
+            text.append(pending.decode("utf-8", "replace"))
+            pending.clear()
+            if not skip_special_tokens:
+                text.append(self._special_texts.get(int(token_id), "\N{REPLACEMENT CHARACTER}"))
+        text.append(pending.decode("utf-8", "replace"))
+        return "".join(text)
+
+    def convert_tokens_to_ids(self, tokens: Any) -> Any:
+        """ID of a control token's name, None for any other; a list maps element by element."""
+        if isinstance(tokens, str):
+            return self._special_ids.get(tokens)
+        return [self._special_ids.get(token) for token in tokens]
+
+
+def load_tokenizer(model_path: str) -> Any:
+    """The tokenizer of a checkpoint directory or a Hugging Face model name.
+
+    Raises:
+        ConfigError: there is none at `model_path`, or `transformers` cannot read it.
+    """
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(model_path)
+    except Exception as error:
+        raise ConfigError(
+            f"no tokenizer could be loaded for policy.model {model_path!r} "
+            f"({one_line(error, 200)}); give a checkpoint directory that holds tokenizer.json, "
+            "or a model name the Hugging Face cache or hub has"
+        ) from error
