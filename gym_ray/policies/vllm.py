@@ -1,0 +1,407 @@
+"""The vLLM engine: the one module that imports vLLM.
+
+Owned here: how vLLM is started, what it is asked, and what its answers mean, namely the token
+path (prompt tokens in; sampled tokens and the log-probabilities of the distribution they were
+drawn from out), seeds, the life and death of vLLM's processes, and sensible settings where
+there is no GPU. Not owned: where replicas run and how many (serving), and messages (renderers).
+
+What a reader may rely on:
+
+* A generation is complete or it is a `RolloutFailure`; log-probabilities are never repaired.
+* What was asked for is what was sampled: values vLLM would silently change are refused.
+* Two engines never share a random stream: each start draws its own seed.
+* When this process ends, in whatever way, vLLM's processes end too.
+
+At temperature 0 a log-probability is the one at temperature 1, since a greedy choice has none
+of its own worth recording.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import difflib
+import logging
+import math
+import multiprocessing
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import psutil
+import vllm
+from vllm import SamplingParams, TokensPrompt
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import GracefulHTTPError, VLLMClientError
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line
+from gym_ray.policies.bundled import fingerprint, resolve_model
+from gym_ray.policies.engine import GenerationRequest, PolicyInfo
+from gym_ray.sampling import Sampling
+from gym_ray.turn import Generation, VersionSpan
+
+logger = logging.getLogger(__name__)
+
+#: vLLM raises temperatures between 0 and this to this, with only a warning; the row would then
+#: name another distribution than the one sampled from.
+LOWEST_TEMPERATURE = 0.01
+
+#: A log-probability may exceed 0 by rounding; by more than this it is wrong.
+LOGPROB_ROUNDING = 1e-6
+
+#: KV cache without a GPU, where vLLM would otherwise take nearly all of the machine's memory.
+CPU_KV_CACHE_BYTES = 2 * 1024**3
+
+#: Until vLLM's processes have ended by themselves; then they are killed.
+SHUTDOWN_SECONDS = 10.0
+
+#: The one right value: anything else records another distribution than was sampled from.
+LOGPROBS_MODE = "processed_logprobs"
+
+
+def check_engine_args(engine_args: Mapping[str, Any]) -> None:
+    """Refuse engine arguments vLLM does not have, or that would falsify what is recorded.
+
+    Args:
+        engine_args: `policy.engine_args` of the config: fields of vLLM's `AsyncEngineArgs`.
+
+    Raises:
+        ConfigError: naming the argument, and the nearest one that exists.
+    """
+    known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+    for name, value in engine_args.items():
+        if name == "model":
+            raise ConfigError("policy.engine_args.model: set policy.model instead")
+        if name == "logprobs_mode" and value != LOGPROBS_MODE:
+            raise ConfigError(
+                f"policy.engine_args.logprobs_mode must be {LOGPROBS_MODE!r} (the default): rows "
+                f"record the distribution tokens were drawn from; got {value!r}"
+            )
+        if name in known:
+            continue
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else "see vllm.AsyncEngineArgs"
+        raise ConfigError(
+            f"policy.engine_args.{name}: vLLM {vllm.__version__} has no such argument; {hint}"
+        )
+
+
+class VllmEngine:
+    """One vLLM engine behind the `Engine` protocol.
+
+    Args:
+        model: checkpoint directory, hub id, or `bundled:NAME`.
+        served_name: name for rows and clients; the model's own when None.
+        engine_args: fields of vLLM's `AsyncEngineArgs`; they win over every default set here.
+        num_gpus: GPUs of this replica, which becomes the tensor-parallel size unless
+            `engine_args` say otherwise. Several GPUs use vLLM's `mp` executor, so one node;
+            across nodes set `distributed_executor_backend: ray`.
+        cpu_threads: threads for computing where there is no GPU; every core this process may
+            use when None.
+
+    Raises:
+        ConfigError: see `check_engine_args`.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        engine_args: Mapping[str, Any] | None = None,
+        served_name: str | None = None,
+        num_gpus: int = 0,
+        cpu_threads: int | None = None,
+    ) -> None:
+        check_engine_args(engine_args or {})
+        self._model = model
+        self._served_name = served_name or model
+        self._arguments = dict(engine_args or {})
+        self._num_gpus = num_gpus
+        self._cpu_threads = cpu_threads
+        self._llm: AsyncLLM | None = None
+        self._processes: list[psutil.Process] = []
+        self._context_length = 0
+        self._vocabulary_size = 0
+
+    async def start(self) -> PolicyInfo:
+        """Load the model, sample a few tokens, and say what is being served.
+
+        Raises:
+            ConfigError: the model cannot be found or converted.
+        """
+        model = await asyncio.to_thread(resolve_model, self._model)
+        arguments = self._complete_arguments(model)
+        seed: int = arguments["seed"]
+        logger.info("starting vLLM %s on %s, engine seed %d", vllm.__version__, model, seed)
+        began = time.monotonic()
+        # Built in a thread: loading takes from seconds to many minutes, and the loop has health
+        # checks to answer.
+        building = asyncio.ensure_future(asyncio.to_thread(self._build, arguments))
+        try:
+            self._llm = await asyncio.shield(building)
+        except asyncio.CancelledError:
+            building.add_done_callback(_shut_down_abandoned)
+            raise
+        self._context_length = self._llm.model_config.max_model_len
+        self._vocabulary_size = self._llm.model_config.get_vocab_size()
+        await self._warm_up()
+        logger.info("vLLM is ready after %.1f s", time.monotonic() - began)
+        return PolicyInfo(
+            engine="vllm",
+            engine_version=vllm.__version__,
+            model=self._served_name,
+            fingerprint=await asyncio.to_thread(fingerprint, model),
+            context_length=self._context_length,
+            seed=seed,
+        )
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """Sample one continuation; see `Engine.generate`."""
+        llm = self._running()
+        prompt = self._checked_prompt(request)
+        parameters = self._sampling_parameters(request, prompt_length=len(prompt))
+        began = time.monotonic()
+        result = None
+        try:
+            async for output in llm.generate(
+                TokensPrompt(prompt_token_ids=prompt), parameters, request.request_id
+            ):
+                result = output
+        except VLLMClientError as error:
+            raise _rejected(one_line(error)) from error
+        except GracefulHTTPError as error:
+            raise RolloutFailure(FailureKind.POLICY_UNAVAILABLE, one_line(error)) from error
+        except Exception as error:
+            raise _failed(f"vLLM failed: {one_line(error)}") from error
+        if result is None or not result.finished:
+            raise _failed("vLLM ended the request without a result")
+        return _generation(result, elapsed_seconds=time.monotonic() - began)
+
+    async def check_health(self) -> None:
+        """Raise when vLLM's processes are gone or have reported a fatal error."""
+        await self._running().check_health()
+
+    async def stop(self) -> None:
+        """Shut vLLM down and wait until its processes are gone."""
+        llm, self._llm = self._llm, None
+        if llm is None:
+            return
+        processes = _with_descendants(self._processes)
+        await asyncio.to_thread(llm.shutdown, SHUTDOWN_SECONDS)
+        await asyncio.to_thread(_end, processes)
+        self._processes = []
+
+    def _running(self) -> AsyncLLM:
+        if self._llm is None:
+            raise RolloutFailure(FailureKind.POLICY_UNAVAILABLE, "the engine is not running")
+        return self._llm
+
+    def _complete_arguments(self, model: str) -> dict[str, Any]:
+        """The engine's arguments: what only we know, defaults, and the user's on top."""
+        # vLLM's own default seed is 0: two replicas, or one restarted, would sample the same
+        # tokens for the same prompt. numpy's seed, which vLLM sets from it, has 32 bits.
+        defaults: dict[str, Any] = {
+            "seed": secrets.randbits(32),
+            "tensor_parallel_size": max(1, self._num_gpus),
+            "enable_log_requests": False,
+        }
+        if self._num_gpus > 1:
+            defaults["distributed_executor_backend"] = "mp"
+        if current_platform.is_cpu():
+            # Compiling takes a minute and a half at every start and gains little here.
+            defaults["enforce_eager"] = True
+            if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+                defaults["kv_cache_memory_bytes"] = CPU_KV_CACHE_BYTES
+            _use_cpu_threads(self._cpu_threads or available_cores())
+        arguments = {**defaults, **self._arguments}
+        return {**arguments, "model": model, "logprobs_mode": LOGPROBS_MODE}
+
+    def _build(self, arguments: dict[str, Any]) -> AsyncLLM:
+        before = set(multiprocessing.active_children())
+        llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        started = set(multiprocessing.active_children()) - before
+        self._processes = [psutil.Process(child.pid) for child in started if child.pid]
+        return llm
+
+    async def _warm_up(self) -> None:
+        """Pay for lazily compiled kernels now rather than in the first rollout."""
+        await self.generate(
+            GenerationRequest(
+                request_id="warm-up",
+                prompt_token_ids=np.zeros(1, dtype=np.int32),
+                sampling=Sampling(max_output_tokens=4),
+                stop_token_ids=(),
+            )
+        )
+
+    def _checked_prompt(self, request: GenerationRequest) -> list[int]:
+        tokens = request.prompt_token_ids
+        if len(tokens) == 0:
+            raise _rejected(f"the prompt is empty (0 tokens of {self._context_length})")
+        if len(tokens) >= self._context_length:
+            raise _rejected(
+                f"the prompt's {len(tokens)} tokens leave no room to generate: "
+                f"the context holds {self._context_length} tokens"
+            )
+        lowest, highest = int(tokens.min()), int(tokens.max())
+        if lowest < 0 or highest >= self._vocabulary_size:
+            wrong = lowest if lowest < 0 else highest
+            raise _rejected(
+                f"the prompt holds token id {wrong}: "
+                f"the vocabulary has {self._vocabulary_size} tokens"
+            )
+        prompt: list[int] = tokens.tolist()
+        return prompt
+
+    def _sampling_parameters(
+        self, request: GenerationRequest, *, prompt_length: int
+    ) -> SamplingParams:
+        sampling = request.sampling
+        if 0 < sampling.temperature < LOWEST_TEMPERATURE:
+            raise _rejected(
+                f"temperature {sampling.temperature:g} is below {LOWEST_TEMPERATURE:g}, "
+                "the lowest vLLM samples at; use 0 for greedy decoding"
+            )
+        room = self._context_length - prompt_length
+        try:
+            return SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k or 0,
+                max_tokens=min(sampling.max_output_tokens, room),
+                seed=request.seed,
+                stop_token_ids=list(request.stop_token_ids),
+                structured_outputs=(
+                    StructuredOutputsParams(grammar=sampling.grammar) if sampling.grammar else None
+                ),
+                logprobs=0,
+                flat_logprobs=True,
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+                skip_clone=True,  # used for this one request only
+            )
+        except (VLLMClientError, ValueError) as error:
+            raise _rejected(one_line(error)) from error
+
+
+def available_cores() -> int:
+    """Cores this process may compute on: its affinity, cut down to its cgroup's quota."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
+        return cores
+
+
+def _use_cpu_threads(threads: int) -> None:
+    """Have vLLM's worker compute with this many threads, unless the user bound them.
+
+    Left to itself vLLM keeps one core back, half of a small machine, and pins its threads to
+    the same cores in every replica. Ray adds `OMP_NUM_THREADS=1` for actors of up to one CPU.
+    """
+    if "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def _generation(result: Any, *, elapsed_seconds: float) -> Generation:
+    """vLLM's `RequestOutput` as a `Generation`.
+
+    Raises:
+        RolloutFailure: `policy_error` when anything about it is not as it must be.
+    """
+    output = result.outputs[0]
+    tokens = np.asarray(output.token_ids, dtype=np.int32)
+    if output.finish_reason not in ("stop", "length", "abort"):
+        raise _failed(f"vLLM ended the generation with {output.finish_reason!r}")
+    queued_seconds, generation_seconds = _timing(result.metrics, elapsed_seconds)
+    return Generation(
+        token_ids=tokens,
+        logprobs=_checked_logprobs(output.logprobs, tokens),
+        stop_reason=output.finish_reason,
+        version_spans=_version_spans(output.weight_versions, length=len(tokens)),
+        queued_seconds=queued_seconds,
+        generation_seconds=generation_seconds,
+    )
+
+
+def _checked_logprobs(flat: Any, tokens: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    values = np.asarray(flat.logprobs if flat is not None else [], dtype=np.float32)
+    if len(values) != len(tokens):
+        raise _failed(f"vLLM returned {len(tokens)} tokens but {len(values)} logprobs")
+    if len(tokens) and not np.array_equal(np.asarray(flat.token_ids, dtype=np.int32), tokens):
+        raise _failed("vLLM returned logprobs of other tokens than it sampled")
+    if not np.isfinite(values).all():
+        position = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise _failed(f"vLLM returned logprob {values[position]} at position {position}")
+    if len(values) and values.max() > LOGPROB_ROUNDING:
+        raise _failed(f"vLLM returned logprob {values.max():g}, above 0")
+    return np.minimum(values, np.float32(0))
+
+
+def _version_spans(spans: Any, *, length: int) -> tuple[VersionSpan, ...]:
+    """Weight versions as numbers; `default` is what vLLM calls weights never updated."""
+    if not length:
+        return ()
+    if not spans:
+        return (VersionSpan(version=0, start=0, end=length),)
+    return tuple(
+        VersionSpan(
+            version=0 if span.version == "default" else int(span.version),
+            start=span.start,
+            end=span.end,
+        )
+        for span in spans
+        if span.end > span.start
+    )
+
+
+def _timing(metrics: Any, elapsed_seconds: float) -> tuple[float, float]:
+    """Seconds queued and seconds generating, from vLLM's clock when it kept one."""
+    if metrics is None or not metrics.scheduled_ts or not metrics.last_token_ts:
+        return 0.0, elapsed_seconds
+    return (
+        max(0.0, metrics.scheduled_ts - metrics.queued_ts),
+        max(0.0, metrics.last_token_ts - metrics.scheduled_ts),
+    )
+
+
+def _rejected(message: str) -> RolloutFailure:
+    return RolloutFailure(FailureKind.POLICY_REJECTED, message)
+
+
+def _failed(message: str) -> RolloutFailure:
+    return RolloutFailure(FailureKind.POLICY_ERROR, message)
+
+
+def _shut_down_abandoned(building: asyncio.Future[AsyncLLM]) -> None:
+    """Nobody waits for this engine any more; do not leave it running."""
+    if not building.cancelled() and building.exception() is None:
+        building.result().shutdown()
+
+
+def _with_descendants(processes: list[psutil.Process]) -> list[psutil.Process]:
+    found = []
+    for process in processes:
+        try:
+            found += [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """Wait until `processes` have ended, killing those that do not by themselves."""
+    _, alive = psutil.wait_procs(processes, timeout=SHUTDOWN_SECONDS)
+    for process in alive:
+        logger.warning("vLLM's process %d did not end by itself; killing it", process.pid)
+        process.kill()
+    psutil.wait_procs(alive, timeout=SHUTDOWN_SECONDS)
