@@ -35,7 +35,7 @@ from renderers.base import (
 )
 from renderers.configs import BaseRendererConfig
 
-from gym_ray.renderers.chatml_parsing import CALL_CLOSE, CALL_OPEN, THINK_OPEN, parse_text
+from gym_ray.renderers.chatml_parsing import CALL_CLOSE, CALL_OPEN, parse_text
 from gym_ray.renderers.tokenizers import END_OF_TEXT, TURN_END, TURN_START
 
 TOOLS_HEADER = (
@@ -183,9 +183,7 @@ class ChatMLRenderer:
         end = len(token_ids)
         while end and token_ids[end - 1] in stops:
             end -= 1
-        return parse_text(
-            self._decode(token_ids[:end]), thinking_opened=self._opens_thinking(prompt_ids or [])
-        )
+        return parse_text(self._decode(token_ids[:end]))
 
     def _append_turns(
         self, rendered: RenderedTokens, messages: list[Message], *, start: int
@@ -257,10 +255,6 @@ class ChatMLRenderer:
         section = self.config.tools_header + signatures + self.config.tools_footer
         return section if system is None else f"{system}\n\n{section}"
 
-    def _opens_thinking(self, prompt_ids: list[int]) -> bool:
-        # The tag and its newline are a handful of tokens in any vocabulary; bytes are the most.
-        return self._decode(prompt_ids[-16:]).rstrip().endswith(THINK_OPEN)
-
     def _encode(self, text: str) -> list[int]:
         """Token IDs of `text`, none of them a control token."""
         token_ids = self._encode_piece(text)
@@ -330,7 +324,7 @@ def _call_text(function: Mapping[str, Any]) -> str:
     name, arguments = function.get("name"), function.get("arguments", {})
     if not isinstance(arguments, str):
         arguments = json.dumps(arguments, ensure_ascii=False)
-    if not name:
+    if not name or arguments.startswith(CALL_OPEN):
         return arguments  # a malformed attempt, kept as the text it was
     name = json.dumps(name, ensure_ascii=False)
     return f'{CALL_OPEN}\n{{"name": {name}, "arguments": {arguments}}}\n{CALL_CLOSE}'

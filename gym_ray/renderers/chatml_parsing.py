@@ -16,14 +16,9 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
 
 
-def parse_text(text: str, *, thinking_opened: bool = False) -> ParsedResponse:
-    """Split one turn of the policy, its stop token already removed, into its channels.
-
-    Args:
-        text: the decoded turn.
-        thinking_opened: the prompt already ends in `<think>`.
-    """
-    reasoning, rest, complete = _split_reasoning(text, thinking_opened)
+def parse_text(text: str) -> ParsedResponse:
+    """Split one turn of the policy, decoded and without its stop token, into its channels."""
+    reasoning, rest, complete = _split_reasoning(text)
     content, tool_calls = _split_tool_calls(rest)
     return ParsedResponse(
         content=content,
@@ -33,14 +28,12 @@ def parse_text(text: str, *, thinking_opened: bool = False) -> ParsedResponse:
     )
 
 
-def _split_reasoning(text: str, thinking_opened: bool) -> tuple[str | None, str, bool]:
+def _split_reasoning(text: str) -> tuple[str | None, str, bool]:
     """Reasoning, what follows it, and whether the channel was closed."""
     opened = text.lstrip()
-    if opened.startswith(THINK_OPEN):
-        text = opened.removeprefix(THINK_OPEN)
-    elif not thinking_opened:
+    if not opened.startswith(THINK_OPEN):
         return None, text, True
-    reasoning, closed, rest = text.partition(THINK_CLOSE)
+    reasoning, closed, rest = opened.removeprefix(THINK_OPEN).partition(THINK_CLOSE)
     reasoning = reasoning.removeprefix("\n")
     if not closed:
         return reasoning, "", False

@@ -27,6 +27,7 @@ def messages_from_items(items: Sequence[Mapping[str, Any]]) -> list[Message]:
     """
     messages: list[Message] = []
     turn: Message | None = None
+    previous = ""
     for item in items:
         kind = item.get("type", "message")
         role = {"developer": "system"}.get(item.get("role", ""), item.get("role", ""))
@@ -39,12 +40,14 @@ def messages_from_items(items: Sequence[Mapping[str, Any]]) -> list[Message]:
             turn = None
             messages.append({"role": role, "content": _text(item["content"])})
         elif kind in ("message", "function_call", "reasoning"):
-            if turn is None or _starts_turn(kind, turn):
+            # Within a turn, reasoning comes first, then text, then calls.
+            if turn is None or (kind != "function_call" and previous != "reasoning"):
                 turn = {"role": "assistant", "content": ""}
                 messages.append(turn)
             _add_to_turn(turn, kind, item)
         else:
             raise ValueError(f"item type {kind!r} has no chat form")
+        previous = kind
     return messages
 
 
@@ -118,13 +121,6 @@ def text_of_items(items: Sequence[Mapping[str, Any]]) -> str:
     return ""
 
 
-def _starts_turn(kind: str, turn: Message) -> bool:
-    """Whether an item of the policy opens a new turn instead of continuing this one."""
-    if kind == "function_call":
-        return False
-    return bool(turn["content"] or turn.get("tool_calls"))
-
-
 def _add_to_turn(turn: Message, kind: str, item: Mapping[str, Any]) -> None:
     match kind:
         case "reasoning":
@@ -149,6 +145,10 @@ def _reasoning(item: Mapping[str, Any]) -> str:
 
 
 def _text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content)
+    text = content if isinstance(content, str) else "".join(part["text"] for part in content)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # JSON escapes may spell a lone surrogate, which is no character: tokenizers refuse it.
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -175,12 +175,16 @@ def load_renderer(
     if family == "auto":
         family = _family_of(tokenizer)
     try:
-        renderer = _create(family, tokenizer, thinking_retention)
+        rollout_renderer = RolloutRenderer(
+            family, _create(family, tokenizer, thinking_retention), tokenizer
+        )
+        # Base models have no chat template, which shows only when it is used.
+        rollout_renderer.render([{"role": "user", "content": "?"}])
     except Exception as error:
         raise ConfigError(
             f"renderer {family!r} does not fit policy.model {model_path!r}: {one_line(error, 300)}"
         ) from error
-    return RolloutRenderer(family, renderer, tokenizer)
+    return rollout_renderer
 
 
 def _load_tokenizer(model_path: str | None) -> Any:
