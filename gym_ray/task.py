@@ -134,10 +134,20 @@ def agent_name(row: Mapping[str, Any]) -> str | None:
 
 
 def task_id_of(row: Mapping[str, Any]) -> str:
-    """SHA-256 of the row's canonical JSON, reserved keys left out: same content, same task."""
+    """SHA-256 of the row's canonical JSON, reserved keys left out: same content, same task.
+
+    Raises:
+        RolloutFailure: `task_invalid` when a string of the row is not encodable text.
+    """
     own = {key: value for key, value in row.items() if not is_reserved(key)}
     text = json.dumps(own, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    try:
+        return hashlib.sha256(text.encode()).hexdigest()
+    except UnicodeEncodeError:
+        raise invalid(
+            "holds half of a surrogate pair (such as \\ud800), which is not text; "
+            "write the whole character"
+        ) from None
 
 
 def unparsable_task_id(source_file: str, source_line: int, raw: bytes) -> str:

@@ -1,0 +1,73 @@
+"""What an agent is given, and what it gives back."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from gym_ray.environment import Environment
+from gym_ray.renderers.items import Message
+from gym_ray.renderers.renderer import RolloutRenderer
+from gym_ray.rollout import TruncationReason
+from gym_ray.task import Task
+from gym_ray.transcript import Transcript
+from gym_ray.turn import Generation, Tokens
+
+#: Samples one turn from prompt tokens int32 [P]; raises `RolloutFailure`.
+Sampler = Callable[[Tokens], Awaitable[Generation]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Episode:
+    """What an agent leaves behind.
+
+    Attributes:
+        transcript: the exact tokens.
+        items: what the policy and the tools produced, as Responses-API output items.
+        text: text of the last assistant message.
+        tools: tool definitions that were offered, Responses-API shape.
+        truncation_reason: set when the loop was cut short.
+    """
+
+    transcript: Transcript
+    items: list[dict[str, Any]]
+    text: str
+    tools: list[dict[str, Any]]
+    truncation_reason: TruncationReason | None = None
+
+
+class Agent(Protocol):
+    """One loop. Stateless: everything of a rollout is in the arguments."""
+
+    async def __call__(
+        self,
+        *,
+        task: Task,
+        environment: Environment,
+        state: Any,
+        renderer: RolloutRenderer,
+        sample: Sampler,
+        rollout_id: str,
+    ) -> Episode:
+        """Let the policy act.
+
+        Raises:
+            RolloutFailure: a turn could not be sampled.
+        """
+        ...
+
+
+#: Below this many characters a prompt is tokenized in less time than a hop to a thread costs.
+_INLINE_CHARACTERS = 16_384
+
+
+async def render_prompt(
+    renderer: RolloutRenderer, messages: list[Message], tools: list[dict[str, Any]]
+) -> Tokens:
+    """Prompt tokens int32 [P] of a first turn; long prompts are tokenized off the event loop."""
+    size = sum(len(str(message.get("content", ""))) for message in messages)
+    if size < _INLINE_CHARACTERS:
+        return renderer.render(messages, tools)
+    return await asyncio.to_thread(renderer.render, messages, tools)

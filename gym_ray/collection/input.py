@@ -1,0 +1,130 @@
+"""Task input: lines of JSONL files, or rows an environment generates. Streamed."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gym_ray.config import RunConfig
+from gym_ray.environment import Environment
+from gym_ray.errors import ConfigError
+
+GENERATED_PREFIX = "env:"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class InputLine:
+    """One task row as it stands in its source.
+
+    Attributes:
+        source_file: path, or `env:NAME` for generated rows.
+        source_line: counted from 1.
+        raw: the line's bytes without its end.
+    """
+
+    source_file: str
+    source_line: int
+    raw: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SourceFingerprint:
+    """What a source looked like: enough to notice that it changed.
+
+    Attributes:
+        source_file: path, or `env:NAME`.
+        size: bytes; 0 for generated rows.
+        sha256: of the content, or of the generating config.
+    """
+
+    source_file: str
+    size: int
+    sha256: str
+
+
+class TaskInput:
+    """The rows `collect.input` names.
+
+    Args:
+        config: the whole config.
+        environments: built environments by name, for `env:NAME`.
+
+    Raises:
+        ConfigError: no such file, no such environment, or a form not supported.
+    """
+
+    def __init__(self, config: RunConfig, environments: dict[str, Environment]) -> None:
+        self._name = config.collect.input
+        self._generator: Environment | None = None
+        self._files: Sequence[Path] = ()
+        self._digest = ""
+        if self._name.startswith(GENERATED_PREFIX):
+            name = self._name.removeprefix(GENERATED_PREFIX)
+            if name not in environments:
+                raise ConfigError(
+                    f"collect.input {self._name!r}: no environment {name!r} is configured; "
+                    f"configured: {', '.join(environments)}"
+                )
+            self._generator = environments[name]
+            section = config.environments[name].model_dump(include={"entrypoint", "params"})
+            self._digest = hashlib.sha256(json.dumps(section, sort_keys=True).encode()).hexdigest()
+        else:
+            self._files = _find(self._name)
+
+    def fingerprints(self) -> list[SourceFingerprint]:
+        """One per source, in reading order. Reads every file once."""
+        if self._generator is not None:
+            return [SourceFingerprint(self._name, 0, self._digest)]
+        found = []
+        for path in self._files:
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found.append(SourceFingerprint(str(path), path.stat().st_size, digest))
+        return found
+
+    def lines(self) -> Iterator[InputLine]:
+        """Every row, blank lines left out."""
+        if self._generator is not None:
+            for number, row in enumerate(self._generator.tasks(), start=1):
+                text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+                yield InputLine(self._name, number, text.encode())
+            return
+        for path in self._files:
+            with open(path, "rb") as file:
+                for number, line in enumerate(file, start=1):
+                    raw = line.rstrip(b"\r\n")
+                    if number == 1:
+                        raw = raw.removeprefix(_BYTE_ORDER_MARK)
+                    if raw.strip():
+                        yield InputLine(str(path), number, raw)
+
+
+def _find(name: str) -> list[Path]:
+    if "://" in name:
+        raise ConfigError(
+            f"collect.input {name!r}: only local JSONL files, globs of them, and env:NAME can be "
+            "read; copy the file to this machine first"
+        )
+    paths = [Path(found) for found in sorted(glob.glob(name, recursive=True))]
+    if not paths and Path(name).exists():
+        paths = [Path(name)]
+    if not paths:
+        raise ConfigError(
+            f"collect.input {name!r}: no such file; give a JSONL file, a glob, or env:NAME"
+        )
+    for path in paths:
+        if path.is_dir():
+            raise ConfigError(f"collect.input {name!r}: is a folder; write {name}/*.jsonl")
+        if path.suffix == ".parquet":
+            raise ConfigError(f"collect.input {name!r}: give JSONL; Parquet is not read as input")
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            raise ConfigError(f"collect.input {path}: cannot be read: {error.strerror}") from None
+    return paths

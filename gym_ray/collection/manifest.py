@@ -1,0 +1,228 @@
+"""The manifest: every rollout of a run, one row each, written before anything runs.
+
+It is streamed from the input in row groups of at most 256, so its size is not bounded by
+memory. Malformed rows are in it too, with the reason, and become failed rollouts. Counting how
+often a task's content has been seen is kept in a temporary SQLite file, for the same reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gym_ray.collection.input import InputLine, SourceFingerprint, TaskInput
+from gym_ray.collection.routing import Router
+from gym_ray.errors import ConfigError, RolloutFailure
+from gym_ray.rollout import RolloutSpec
+from gym_ray.rows import MANIFEST_SCHEMA, specs_to_table
+from gym_ray.task import parse_task, rollout_id_of, task_id_of, unparsable_task_id
+
+ROW_GROUP_ROWS = 256
+_METADATA_KEY = b"gym_ray.manifest"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Manifest:
+    """A written manifest.
+
+    Attributes:
+        path: its Parquet file.
+        rollouts: rows in it.
+        sources: fingerprints of the input it was made from.
+    """
+
+    path: Path
+    rollouts: int
+    sources: list[SourceFingerprint]
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        file = pq.ParquetFile(path)
+        saved = json.loads(file.schema_arrow.metadata[_METADATA_KEY])
+        return cls(
+            path=path,
+            rollouts=file.metadata.num_rows,
+            sources=[SourceFingerprint(**source) for source in saved["sources"]],
+        )
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows, a row group at a time."""
+        yield from pq.ParquetFile(self.path).iter_batches(batch_size=ROW_GROUP_ROWS)
+
+
+def write_manifest(
+    path: Path,
+    task_input: TaskInput,
+    router: Router,
+    *,
+    num_repeats: int,
+    limit: int | None,
+    extends: Manifest | None = None,
+) -> Manifest:
+    """Write the manifest of an input.
+
+    Args:
+        path: where; written whole or not at all.
+        task_input: the rows.
+        router: finds each row's environment and checks the row's fields.
+        num_repeats: rollouts per row. Rows of the same content share a task and count on.
+        limit: only the first so many rows.
+        extends: an earlier manifest whose rows are kept as they are; only what the input now
+            holds beyond them is added.
+
+    Raises:
+        ConfigError: the input holds no rows.
+    """
+    sources = task_input.fingerprints()
+    metadata = {_METADATA_KEY: json.dumps({"sources": [dataclasses.asdict(s) for s in sources]})}
+    schema = MANIFEST_SCHEMA.with_metadata({**(MANIFEST_SCHEMA.metadata or {}), **metadata})
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    rows = 0
+    with contextlib.closing(_SeenTasks()) as seen:
+        with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
+            if extends is not None:
+                for batch in extends.batches():
+                    table = pa.Table.from_batches([batch]).cast(schema)
+                    seen.remember(table)
+                    writer.write_table(table)
+                    rows += len(table)
+            lines = _limited(task_input.lines(), limit)
+            for specs in _grouped(_specs(lines, router, num_repeats, seen), ROW_GROUP_ROWS):
+                writer.write_table(specs_to_table(specs).cast(schema))
+                rows += len(specs)
+    if rows == 0:
+        unfinished.unlink()
+        names = ", ".join(source.source_file for source in sources)
+        raise ConfigError(f"collect.input: {names} holds no task rows")
+    unfinished.replace(path)
+    return Manifest(path=path, rollouts=rows, sources=sources)
+
+
+def _specs(
+    lines: Iterable[InputLine], router: Router, num_repeats: int, seen: _SeenTasks
+) -> Iterator[RolloutSpec]:
+    for position, line in enumerate(lines):
+        text = line.raw.decode("utf-8", "replace")
+        error: str | None = None
+        environment = ""
+        try:
+            task = parse_task(
+                line.raw,
+                task_index=position,
+                source_file=line.source_file,
+                source_line=line.source_line,
+            )
+            task_id, given = task.task_id, task.row.get("_ng_task_index")
+            environment = router.route(task.row)
+        except RolloutFailure as failure:
+            error = f"{line.source_file}:{line.source_line}: row {failure.message}"
+            task_id = _identity_of_invalid(line)
+            given = None
+        index = given if isinstance(given, int) and not isinstance(given, bool) else position
+        task_index, rollout_indices = seen.claim(task_id, index, num_repeats)
+        for rollout_index in rollout_indices:
+            yield RolloutSpec(
+                rollout_id=rollout_id_of(task_id, environment, rollout_index),
+                task_id=task_id,
+                task_index=task_index,
+                rollout_index=rollout_index,
+                environment=environment,
+                source_file=line.source_file,
+                source_line=line.source_line,
+                task=text,
+                error=error,
+            )
+
+
+def _identity_of_invalid(line: InputLine) -> str:
+    """A row that parses keeps the identity of its content; a line that does not, of its place."""
+    try:
+        row = json.loads(line.raw)
+        if isinstance(row, dict):
+            return task_id_of(row)
+    except (ValueError, RecursionError, RolloutFailure):
+        pass
+    return unparsable_task_id(line.source_file, line.source_line, line.raw)
+
+
+class _SeenTasks:
+    """How many rollouts of each task are in the manifest, kept on disk."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.NamedTemporaryFile(prefix="gym-ray-tasks-", suffix=".sqlite")
+        self._database = sqlite3.connect(self._file.name, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode=OFF")
+        self._database.execute("PRAGMA synchronous=OFF")
+        # `kept`: rollouts taken over from an extended manifest; `claimed`: rollouts the input
+        # has asked for so far.
+        self._database.execute(
+            "CREATE TABLE tasks (id TEXT PRIMARY KEY, task_index INTEGER, kept INTEGER, "
+            "claimed INTEGER) WITHOUT ROWID"
+        )
+        self._database.execute("BEGIN")
+        self._first_free_index = 0
+
+    def remember(self, kept: pa.Table) -> None:
+        """Rows taken over from an earlier manifest."""
+        columns = kept.select(["task_id", "task_index", "rollout_index"]).to_pylist()
+        for row in columns:
+            self._database.execute(
+                "INSERT INTO tasks VALUES (?, ?, ?, 0) "
+                "ON CONFLICT (id) DO UPDATE SET kept = max(kept, excluded.kept)",
+                (row["task_id"], row["task_index"], row["rollout_index"] + 1),
+            )
+            self._first_free_index = max(self._first_free_index, row["task_index"] + 1)
+
+    def claim(self, task_id: str, position: int, count: int) -> tuple[int, range]:
+        """The input asks for `count` more rollouts of a task.
+
+        Returns:
+            The task's index, and the rollout indices that are not in the manifest yet.
+        """
+        found = self._database.execute(
+            "SELECT task_index, kept, claimed FROM tasks WHERE id = ?", (task_id,)
+        ).fetchone()
+        if found is None:
+            # Rows added to an extended run come after those it has, wherever they stand.
+            task_index = max(position, self._first_free_index)
+            if self._first_free_index:
+                self._first_free_index = task_index + 1
+            self._database.execute(
+                "INSERT INTO tasks VALUES (?, ?, 0, ?)", (task_id, task_index, count)
+            )
+            return task_index, range(count)
+        task_index, kept, claimed = found
+        self._database.execute(
+            "UPDATE tasks SET claimed = ? WHERE id = ?", (claimed + count, task_id)
+        )
+        return task_index, range(max(kept, claimed), max(kept, claimed + count))
+
+    def close(self) -> None:
+        self._database.close()
+        self._file.close()
+
+
+def _limited(lines: Iterable[InputLine], limit: int | None) -> Iterator[InputLine]:
+    for count, line in enumerate(lines):
+        if limit is not None and count >= limit:
+            return
+        yield line
+
+
+def _grouped(specs: Iterable[RolloutSpec], size: int) -> Iterator[list[RolloutSpec]]:
+    group: list[RolloutSpec] = []
+    for spec in specs:
+        group.append(spec)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

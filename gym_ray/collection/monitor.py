@@ -1,0 +1,64 @@
+"""The monitor: one small actor between the driver and the rollout stages.
+
+Stages push what they have done and learn from the answer whether to go on; the driver reads
+the sum for its progress line and sets the order. It belongs to the driver and dies with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+#: `run`; `drain`: start nothing, finish and write what runs; `stop`: give up what is left.
+Order = Literal["run", "drain", "stop"]
+
+
+@dataclasses.dataclass(slots=True)
+class Counts:
+    """What stages have done so far, in rollouts unless said otherwise.
+
+    Attributes:
+        running: started and not finished.
+        unwritten: finished and not durable yet.
+        finished: completed or truncated.
+        failed: failed for good.
+        retried: attempts that failed and were tried again.
+        rewarded: with a reward.
+        reward_sum: sum of those rewards.
+        sampled_tokens: tokens sampled by finished rollouts.
+    """
+
+    running: int = 0
+    unwritten: int = 0
+    finished: int = 0
+    failed: int = 0
+    retried: int = 0
+    rewarded: int = 0
+    reward_sum: float = 0.0
+    sampled_tokens: int = 0
+
+    def add(self, other: Counts) -> None:
+        for field in dataclasses.fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+
+class Monitor:
+    """The actor's class."""
+
+    def __init__(self) -> None:
+        self._order: Order = "run"
+        self._by_stage: dict[str, Counts] = {}
+
+    def report(self, stage: str, counts: Counts) -> Order:
+        """A stage's counts since it started; returns the order in force."""
+        self._by_stage[stage] = counts
+        return self._order
+
+    def set_order(self, order: Order) -> None:
+        self._order = order
+
+    def total(self) -> Counts:
+        total = Counts()
+        for counts in self._by_stage.values():
+            total.add(counts)
+        return total

@@ -1,0 +1,62 @@
+"""Routing: which configured environment a task row belongs to."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from gym_ray.config import EnvironmentConfig
+from gym_ray.environment import Environment
+from gym_ray.task import agent_name, invalid
+
+
+class Router:
+    """Routes rows and lets the environment check the fields its verifier needs.
+
+    Order: an environment of exactly the row's agent name, then one that lists the name in
+    `agent_refs`, then the only configured environment.
+
+    Args:
+        sections: config of each environment.
+        environments: the built environments, same keys.
+    """
+
+    def __init__(
+        self,
+        sections: Mapping[str, EnvironmentConfig],
+        environments: Mapping[str, Environment],
+    ) -> None:
+        self._environments = dict(environments)
+        self._by_agent = {
+            agent: name for name, section in sections.items() for agent in section.agent_refs
+        } | {name: name for name in sections}
+
+    def route(self, row: Mapping[str, Any]) -> str:
+        """Name of the environment of a row.
+
+        Raises:
+            RolloutFailure: `task_invalid`: nowhere to go, or the environment refuses the row.
+        """
+        name = self._find(row)
+        self._environments[name].check_task(row)
+        return name
+
+    def _find(self, row: Mapping[str, Any]) -> str:
+        agent = agent_name(row)
+        if agent in self._by_agent:
+            return self._by_agent[agent]
+        if len(self._environments) == 1:
+            return next(iter(self._environments))
+        known = ", ".join(sorted(self._by_agent))
+        if agent is None:
+            raise invalid(
+                f"has no agent_ref, and several environments are configured; write "
+                f'"agent_ref": {{"name": "…"}} with one of: {known}'
+            )
+        nearest = difflib.get_close_matches(agent, self._by_agent, n=1)
+        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        raise invalid(
+            f"asks for agent {agent!r}, which no environment answers to; {hint}"
+            f"known: {known}; or list it in an environment's agent_refs"
+        )

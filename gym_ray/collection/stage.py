@@ -1,0 +1,285 @@
+"""The rollout stage: one Ray Data actor that takes blocks of the manifest and makes them durable.
+
+A block comes in as manifest rows. Its rollouts wait in one queue with those of other blocks,
+go to environment replicas in calls of up to 16, come back as they finish, are retried at
+transport and provider failures, and are written as segments. The block's answer is the number
+of rows made durable, so nothing large flows on. Stragglers hold back nothing but themselves:
+the next block's rollouts start while they run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import random
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from gym_ray.collection.admission import Admission
+from gym_ray.collection.monitor import Counts
+from gym_ray.collection.segments import SegmentStore
+from gym_ray.errors import RETRYABLE, FailureKind, one_line
+from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
+from gym_ray.rows import specs_from_table
+from gym_ray.runner import RunSettings
+
+logger = logging.getLogger(__name__)
+
+#: Wait before a second attempt, doubled for each further one, up to the maximum.
+_BACKOFF_SECONDS = 0.5
+_BACKOFF_MAXIMUM_SECONDS = 30.0
+
+#: Finished rollouts are written after this long even when a segment is not full.
+_FLUSH_SECONDS = 2.0
+
+#: How often a stage reports and hears the order in force.
+_HEARTBEAT_SECONDS = 0.5
+
+#: Beyond a rollout's own deadline, for a replica to start or a queue to move.
+_CALL_GRACE_SECONDS = 60.0
+
+
+class CollectionStopped(Exception):
+    """The driver gave the order to stop; what was not durable is left for the next command."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StageSettings:
+    """What a stage needs to know.
+
+    Attributes:
+        application: Serve application to call.
+        environments: deployment name of each environment.
+        run: what the rollouts share.
+        agents: agent of each environment, for rows of rollouts that never reached one.
+        model: name for the `model` column of such rows.
+        max_in_flight: rollouts this stage runs at once.
+        max_attempts: attempts per rollout.
+        start_seconds: how long a replica may take to start.
+        store: where segments go.
+    """
+
+    application: str
+    environments: dict[str, str]
+    run: RunSettings
+    agents: dict[str, str]
+    model: str
+    max_in_flight: int
+    max_attempts: int
+    start_seconds: float
+    store: SegmentStore
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class _Block:
+    """A block in work: how many rollouts are not durable yet, and those only finished."""
+
+    key: str
+    outstanding: int
+    durable: asyncio.Future[None]
+    finished: list[Rollout] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Waiting:
+    spec: RolloutSpec
+    attempt: int
+    block: _Block
+
+
+class RolloutStage:
+    """Callable class for `Dataset.map_batches`; one instance per actor."""
+
+    def __init__(self, settings: StageSettings, monitor: Any) -> None:
+        self._settings = settings
+        self._monitor = monitor
+        self._name = uuid.uuid4().hex
+        self._admission = Admission(settings.max_in_flight)
+        self._counts = Counts()
+        self._waiting: dict[str, deque[_Waiting]] = {}
+        self._blocks: set[_Block] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._handles: dict[str, Any] = {}
+        self._beating = False
+
+    async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
+        specs = specs_from_table(batch)
+        if not specs:
+            return
+        key = specs[0].rollout_id
+        already = await asyncio.to_thread(self._settings.store.durable, key)
+        todo = [spec for spec in specs if spec.rollout_id not in already]
+        block = _Block(key, len(todo), asyncio.get_running_loop().create_future())
+        if todo:
+            self._blocks.add(block)
+            for spec in todo:
+                self._enqueue(_Waiting(spec, 1, block))
+            if not self._beating:
+                self._beating = True
+                self._spawn(self._heartbeat())
+                self._spawn(self._flush_periodically())
+            self._pump()
+            try:
+                await block.durable
+            finally:
+                self._blocks.discard(block)
+        yield pa.table({"durable": pa.array([len(todo)], type=pa.int64())})
+
+    # Starting rollouts.
+
+    def _enqueue(self, item: _Waiting) -> None:
+        self._waiting.setdefault(item.spec.environment, deque()).append(item)
+
+    def _pump(self) -> None:
+        """Start every call that may start now."""
+        for environment, queue in self._waiting.items():
+            while count := self._admission.startable(len(queue)):
+                items = [queue.popleft() for _ in range(count)]
+                self._admission.started(count)
+                self._spawn(self._call(environment, items))
+
+    async def _call(self, environment: str, items: list[_Waiting]) -> None:
+        """One call to an environment replica; every item of it is settled when this returns."""
+        pending = {item.spec.rollout_id: item for item in items}
+        reason = "the environment replica returned without a result"
+        timeout = (
+            self._settings.run.timeout_seconds + self._settings.start_seconds + _CALL_GRACE_SECONDS
+        )
+        try:
+            async with asyncio.timeout(timeout):
+                stream = self._handle(environment).remote(
+                    [item.spec for item in items],
+                    [item.attempt for item in items],
+                    self._settings.run,
+                )
+                async for rollouts in stream:
+                    self._settle(
+                        [(pending.pop(rollout.spec.rollout_id), rollout) for rollout in rollouts]
+                    )
+        except TimeoutError:
+            reason = f"the environment replica gave no result within {timeout:g} s"
+        except Exception as error:
+            reason = one_line(error)
+        if pending:
+            logger.warning("call to environment %s broke: %s", environment, reason)
+            self._settle(
+                [(item, self._unavailable(item, reason)) for item in list(pending.values())]
+            )
+
+    def _handle(self, environment: str) -> Any:
+        if environment not in self._handles:
+            from ray import serve
+
+            deployment = self._settings.environments[environment]
+            handle = serve.get_deployment_handle(deployment, self._settings.application)
+            self._handles[environment] = handle.options(stream=True, method_name="run")
+        return self._handles[environment]
+
+    def _unavailable(self, item: _Waiting, reason: str) -> Rollout:
+        return failed_rollout(
+            item.spec,
+            FailureKind.ENVIRONMENT_UNAVAILABLE,
+            reason,
+            run_id=self._settings.run.run_id,
+            agent=self._settings.agents[item.spec.environment],
+            model=self._settings.model,
+            attempts=item.attempt,
+        )
+
+    # Finishing rollouts.
+
+    def _settle(self, results: Sequence[tuple[_Waiting, Rollout]]) -> None:
+        """Sort results into rows to write and attempts to make again."""
+        to_write = 0
+        for item, rollout in results:
+            if rollout.error_kind in RETRYABLE and item.attempt < self._settings.max_attempts:
+                self._counts.retried += 1
+                self._spawn(self._retry(item))
+                continue
+            to_write += 1
+            item.block.finished.append(rollout)
+            self._count(rollout)
+        self._admission.finished(len(results), to_write=to_write)
+        self._flush(full=False)
+        self._pump()
+
+    async def _retry(self, item: _Waiting) -> None:
+        delay = min(_BACKOFF_SECONDS * 2 ** (item.attempt - 1), _BACKOFF_MAXIMUM_SECONDS)
+        await asyncio.sleep(delay * random.uniform(0.5, 1.5))
+        self._enqueue(dataclasses.replace(item, attempt=item.attempt + 1))
+        self._pump()
+
+    def _count(self, rollout: Rollout) -> None:
+        if rollout.status == "failed":
+            self._counts.failed += 1
+        else:
+            self._counts.finished += 1
+        if rollout.reward is not None:
+            self._counts.rewarded += 1
+            self._counts.reward_sum += rollout.reward
+        self._counts.sampled_tokens += rollout.sampled_tokens
+
+    def _flush(self, *, full: bool) -> None:
+        """Write finished rollouts: those of complete blocks, and all once there are enough."""
+        enough = sum(len(block.finished) for block in self._blocks) >= self._admission.segment_rows
+        for block in list(self._blocks):
+            if block.finished and (
+                full or enough or len(block.finished) == block.outstanding
+            ):
+                rollouts, block.finished = block.finished, []
+                self._spawn(self._write(block, rollouts))
+
+    async def _write(self, block: _Block, rollouts: list[Rollout]) -> None:
+        try:
+            await asyncio.to_thread(self._settings.store.write, block.key, rollouts)
+        except Exception as error:
+            # Not durable, so not done: the block fails, and with it this pass of the run.
+            if not block.durable.done():
+                block.durable.set_exception(error)
+            return
+        self._admission.written(len(rollouts))
+        block.outstanding -= len(rollouts)
+        if block.outstanding == 0 and not block.durable.done():
+            block.durable.set_result(None)
+        self._flush(full=False)
+        self._pump()
+
+    # In the background.
+
+    async def _flush_periodically(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_SECONDS)
+            self._flush(full=True)
+
+    async def _heartbeat(self) -> None:
+        while True:
+            self._counts.running = self._admission.running
+            self._counts.unwritten = self._admission.unwritten
+            order = await self._monitor.report.remote(self._name, self._counts)
+            self._admission.closed = order != "run"
+            if order == "drain":
+                self._flush(full=True)
+            if order == "stop":
+                for block in self._blocks:
+                    if not block.durable.done():
+                        block.durable.set_exception(CollectionStopped())
+            await asyncio.sleep(_HEARTBEAT_SECONDS)
+
+    def _spawn(self, coroutine: Any) -> None:
+        """Run in the background; the event loop itself only keeps a weak reference."""
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("rollout stage: %s", one_line(error))
+            for block in self._blocks:
+                if not block.durable.done():
+                    block.durable.set_exception(error)

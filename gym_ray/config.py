@@ -1,0 +1,305 @@
+"""Configuration: YAML read by OmegaConf, checked by pydantic, one small model per section.
+
+Unknown keys are refused with the file, the key and the nearest valid one. A run saves the
+resolved result as `run.yaml`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from gym_ray.errors import ConfigError
+
+
+class Section(pydantic.BaseModel):
+    """Base of every section: frozen, and no key it does not know."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class AutoscalingConfig(Section):
+    """How many replicas a deployment has; handed to Ray Serve."""
+
+    min_replicas: int = Field(1, ge=0)
+    """Replicas kept when idle; 0 releases everything, and the next rollout waits for a start."""
+    max_replicas: int = Field(1, ge=1)
+    """Replicas at most."""
+    target_ongoing_requests: float = Field(200.0, gt=0)
+    """Requests one replica should be working on; more on average adds replicas."""
+
+    @pydantic.model_validator(mode="after")
+    def _ordered(self) -> AutoscalingConfig:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas ({self.min_replicas}) is more than max_replicas "
+                f"({self.max_replicas})"
+            )
+        return self
+
+
+class ResourcesConfig(Section):
+    """What one replica claims from the cluster."""
+
+    num_gpus: float = Field(0, ge=0)
+    """GPUs of one replica. More than one on one node: `engine_args.tensor_parallel_size`."""
+    num_cpus: float = Field(1, ge=0)
+    """Logical CPUs of one replica."""
+    bundles: list[dict[str, float]] | None = None
+    """Placement-group bundles of one replica that spans nodes, e.g. two times `{GPU: 8}`."""
+    strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    """How the bundles are placed."""
+
+
+class PolicyConfig(Section):
+    """The model being sampled."""
+
+    engine: Literal["vllm", "scripted"] = "vllm"
+    """`vllm`, or `scripted` for tests and load tests (needs no model)."""
+    model: str = "bundled:smollm2-135m"
+    """Hub id, local path, or `bundled:NAME`."""
+    renderer: str = "auto"
+    """`auto`, a family of the `renderers` library, `chatml`, or an import path."""
+    thinking_retention: Literal["all", "tool_cycle"] = "all"
+    """Whether earlier thinking stays in the history; other values than `all` branch."""
+    engine_args: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the engine: vLLM's own, or those of `ScriptedEngine`."""
+    resources: ResourcesConfig = ResourcesConfig()
+    autoscaling: AutoscalingConfig = AutoscalingConfig()
+    startup_timeout_seconds: float = Field(900, gt=0)
+    """How long replicas may take to be up before the command gives up."""
+    request_timeout_seconds: float = Field(300, gt=0)
+    """How long one turn may take before it counts as `policy_timeout`."""
+
+
+class EnvironmentConfig(Section):
+    """One environment and the agent that acts in it."""
+
+    entrypoint: str | None = None
+    """`package.module:Class` or `path/to/folder:Class`; omitted for a registered name."""
+    agent: Literal["single_turn"] = "single_turn"
+    """The loop that lets the policy act."""
+    agent_refs: list[str] = Field(default_factory=list)
+    """Other `agent_ref` names whose tasks come here."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the environment class."""
+    resources: ResourcesConfig = ResourcesConfig(num_cpus=1)
+    autoscaling: AutoscalingConfig = AutoscalingConfig()
+
+
+class VerificationConfig(Section):
+    """The process pool that runs plain (not `async`) verifiers."""
+
+    timeout_seconds: float = Field(10, gt=0)
+    """Hard deadline of one verification; past it the process is killed."""
+    processes: int = Field(2, ge=1)
+    """Processes per environment replica."""
+
+
+class SamplingConfig(Section):
+    """The distribution tokens are drawn from. A task may set its own; see `Sampling.for_task`."""
+
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int | None = Field(None, ge=1)
+    max_output_tokens: int = Field(512, ge=1)
+    seed: int | None = None
+    """Set: every turn reproduces. Null: each policy replica draws its own random stream."""
+
+
+class CollectConfig(Section):
+    """One collection run."""
+
+    input: str = "tasks.jsonl"
+    """A JSONL file or a glob of them, or `env:NAME` for tasks an environment generates."""
+    output: str = "runs/collection"
+    """Directory of the dataset; re-issuing the command continues what is there."""
+    num_repeats: int = Field(1, ge=1)
+    """Rollouts per task row."""
+    limit: int | None = Field(None, ge=1)
+    """Only the first so many task rows."""
+    extend: bool = False
+    """Accept an input that changed since the run began, and add its new rows."""
+    max_in_flight: int = Field(512, ge=1)
+    """Rollouts running at once."""
+    max_attempts: int = Field(3, ge=1)
+    """Attempts per rollout at transport and provider failures."""
+    max_failed_share: float = Field(0.05, ge=0, le=1)
+    """Exit code 3 when a larger share of rollouts failed."""
+    rollout_timeout_seconds: float = Field(600, gt=0)
+    """Deadline of one attempt."""
+    run_timeout_seconds: float | None = Field(None, gt=0)
+    """Deadline of the command; what is unfinished then is left for the next one."""
+    drain_timeout_seconds: float = Field(30, gt=0)
+    """How long rollouts in flight may finish after Ctrl-C, SIGTERM or the run deadline."""
+
+
+class RunConfig(Section):
+    """Everything a command needs."""
+
+    policy: PolicyConfig = PolicyConfig()
+    environments: dict[str, EnvironmentConfig]
+    verification: VerificationConfig = VerificationConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    collect: CollectConfig = CollectConfig()
+    base_directory: Annotated[str, Field(exclude=True)] = "."
+    """Folder of the config file, against which entry points given as paths resolve."""
+
+    @pydantic.field_validator("environments")
+    @classmethod
+    def _some_environment(
+        cls, value: dict[str, EnvironmentConfig]
+    ) -> dict[str, EnvironmentConfig]:
+        if not value:
+            raise ValueError("name at least one environment, e.g. `environments: {math: {}}`")
+        return value
+
+    @property
+    def application(self) -> str:
+        """Name of the Serve application: equal for equal policy, environments, verification."""
+        served = self.model_dump(include={"policy", "environments", "verification"})
+        digest = hashlib.sha256(json.dumps(served, sort_keys=True).encode()).hexdigest()[:12]
+        return f"gym-ray-{digest}"
+
+    def to_yaml(self) -> str:
+        """The resolved config, every default spelled out."""
+        from omegaconf import OmegaConf
+
+        return str(OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json"))))
+
+
+#: Keys that say how fast or how long, not what is collected: a resumed run may change them.
+TUNING_KEYS = (
+    "policy.resources",
+    "policy.autoscaling",
+    "policy.startup_timeout_seconds",
+    "verification.processes",
+    "collect.output",
+    "collect.extend",
+    "collect.max_in_flight",
+    "collect.max_failed_share",
+    "collect.run_timeout_seconds",
+    "collect.drain_timeout_seconds",
+)
+
+
+def load_config(
+    source: RunConfig | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()
+) -> RunConfig:
+    """Read and check a configuration.
+
+    Args:
+        source: a YAML file, a mapping of the same shape, or a config made already.
+        overrides: dotted assignments, e.g. `collect.num_repeats=16`; values are YAML.
+
+    Raises:
+        ConfigError: unreadable, not YAML, an unknown key, or a value out of range. The message
+            names the file, the key, and what to write instead.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    where, base_directory = "config", "."
+    if isinstance(source, RunConfig):
+        tree: Any = source.model_dump()
+        base_directory = source.base_directory
+    elif isinstance(source, Mapping):
+        tree = dict(source)
+    else:
+        where, base_directory = str(source), str(Path(source).parent)
+        tree = _read_yaml(Path(source))
+    for override in overrides:
+        key, separator, _ = override.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"override {override!r} must look like collect.num_repeats=16")
+    try:
+        merged = OmegaConf.merge(OmegaConf.create(tree), OmegaConf.from_dotlist(list(overrides)))
+        resolved = OmegaConf.to_container(merged, resolve=True)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from None
+    if not isinstance(resolved, dict):
+        raise ConfigError(f"{where}: must hold sections such as policy:, environments:, collect:")
+    resolved.pop("base_directory", None)
+    try:
+        return RunConfig.model_validate({**resolved, "base_directory": base_directory})
+    except pydantic.ValidationError as error:
+        problems = "\n".join(_explain(where, problem) for problem in error.errors())
+        raise ConfigError(problems) from None
+
+
+def differing_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """`key: old -> new` for every key that decides what is collected and differs.
+
+    Keys under `TUNING_KEYS` are left out: they may change between two starts of one run.
+    """
+    old, new = dict(_leaves(before)), dict(_leaves(after))
+    absent = "(absent)"
+    return [
+        f"{key}: {old.get(key, absent)!r} -> {new.get(key, absent)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, absent) != new.get(key, absent) and not _is_tuning(key)
+    ]
+
+
+def _is_tuning(key: str) -> bool:
+    if any(key == tuning or key.startswith(f"{tuning}.") for tuning in TUNING_KEYS):
+        return True
+    parts = key.split(".")
+    return parts[0] == "environments" and len(parts) > 2 and parts[2] in ("resources", "autoscaling")
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping) and tree:
+        for key, value in tree.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, tree
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml
+    from omegaconf import OmegaConf
+
+    try:
+        return OmegaConf.load(path)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder; name the YAML file in it") from None
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {error}") from None
+
+
+def _explain(where: str, problem: Mapping[str, Any]) -> str:
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] != "extra_forbidden":
+        return f"{where}: {key or 'config'}: {problem['msg']} (got {problem['input']!r})"
+    valid = _keys_at(location[:-1])
+    nearest = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"valid keys: {', '.join(valid)}"
+    return f"{where}: unknown key {key!r}; {hint}"
+
+
+def _keys_at(location: Sequence[str]) -> list[str]:
+    """Names of the keys of the section at `location`; environments are keyed by their name."""
+    model: Any = RunConfig
+    for part in location:
+        if isinstance(model, type) and issubclass(model, Section):
+            model = model.model_fields[part].annotation
+        elif typing.get_origin(model) is dict:
+            model = typing.get_args(model)[1]
+        if isinstance(model, types.UnionType):
+            model = typing.get_args(model)[0]
+    if isinstance(model, type) and issubclass(model, Section):
+        return [name for name in model.model_fields if name != "base_directory"]
+    return []

@@ -1,0 +1,177 @@
+"""A scripted policy, for tests and load tests: it samples nothing and needs no model.
+
+It speaks the engine protocol with the byte-level tokenizer: the reply, latency and failures
+come from configuration, and are the same every time for the same request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pydantic
+from pydantic import ConfigDict, Field
+
+from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
+from gym_ray.policies.engine import GenerationRequest, PolicyInfo
+from gym_ray.renderers.tokenizers import ByteTokenizer
+from gym_ray.turn import Generation, Logprobs, StopReason, Tokens, VersionSpan
+
+#: Called with the decoded prompt and the request; returns text, or the very token ids.
+Reply = Callable[[str, GenerationRequest], str | Sequence[int]]
+
+#: An import path has a dot before its colon, so that replies such as "Answer:four" are text.
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)+:[A-Za-z_]\w*")
+
+
+class ScriptedArgs(pydantic.BaseModel):
+    """`policy.engine_args` of the scripted policy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reply: str = "\\boxed{4}"
+    """Text of every reply, or `package.module:function`, a callable of type `Reply`."""
+    latency_seconds: float | tuple[float, float] = Field(0.0)
+    """Time a request takes; a pair draws from that range, by the hash of the request."""
+    failure_rate: float = Field(0.0, ge=0, le=1)
+    """Share of requests that fail with `policy_error`, chosen by the hash of the request."""
+    seed: int = 0
+    """Varies logprobs, latencies and failures."""
+    context_length: int = Field(32768, ge=1)
+    """Most tokens of prompt plus generation."""
+    request_log: str | None = None
+    """File to which every request's id is appended as it arrives, one JSON object a line."""
+
+
+class ScriptedEngine:
+    """The engine protocol without a model.
+
+    Raises:
+        ConfigError: an unknown argument, or a reply that cannot be imported.
+    """
+
+    def __init__(self, *, model: str, engine_args: dict[str, object]) -> None:
+        try:
+            self.args = ScriptedArgs.model_validate(engine_args)
+        except pydantic.ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()
+            )
+            raise ConfigError(
+                f"policy.engine_args of the scripted policy: {problems}; "
+                f"valid keys: {', '.join(ScriptedArgs.model_fields)}"
+            ) from None
+        self._model = model
+        self._tokenizer = ByteTokenizer()
+        self._reply = load_reply(self.args.reply)
+        self._log: int | None = None
+
+    async def start(self) -> PolicyInfo:
+        if self.args.request_log is not None:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            self._log = os.open(self.args.request_log, flags, 0o644)
+        described = self.args.model_dump_json(exclude={"request_log"})
+        return PolicyInfo(
+            engine="scripted",
+            engine_version="1",
+            model=self._model,
+            fingerprint=hashlib.sha256(described.encode()).hexdigest()[:16],
+            context_length=self.args.context_length,
+            seed=self.args.seed,
+        )
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        started = time.perf_counter()
+        if self._log is not None:
+            line = json.dumps({"request_id": request.request_id, "time": time.time()})
+            os.write(self._log, line.encode() + b"\n")
+        room = self.args.context_length - len(request.prompt_token_ids)
+        if room < 1:
+            raise RolloutFailure(
+                FailureKind.POLICY_REJECTED,
+                f"the prompt has {len(request.prompt_token_ids)} tokens and the context holds "
+                f"{self.args.context_length}; shorten the prompt or raise context_length",
+            )
+        draw = self._draw(request.request_id)
+        await asyncio.sleep(self._latency(draw))
+        if draw < self.args.failure_rate:
+            raise RolloutFailure(FailureKind.POLICY_ERROR, "scripted failure")
+        tokens, stop_reason = self._tokens(request, room)
+        return Generation(
+            token_ids=tokens,
+            logprobs=self._logprobs(tokens),
+            stop_reason=stop_reason,
+            version_spans=(VersionSpan(0, 0, len(tokens)),),
+            queued_seconds=0.0,
+            generation_seconds=time.perf_counter() - started,
+        )
+
+    async def check_health(self) -> None:
+        return None
+
+    async def stop(self) -> None:
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None
+
+    def _tokens(
+        self, request: GenerationRequest, room: int
+    ) -> tuple[Tokens, StopReason]:
+        if isinstance(self._reply, str):
+            reply: str | Sequence[int] = self._reply
+        else:
+            prompt = self._tokenizer.decode(request.prompt_token_ids.tolist())
+            reply = self._reply(prompt, request)
+        if isinstance(reply, str):
+            ids = [*self._tokenizer.encode(reply), *request.stop_token_ids[:1]]
+        else:
+            ids = list(reply)
+        limit = min(request.sampling.max_output_tokens, room)
+        tokens = np.asarray(ids[:limit], dtype=np.int32)
+        stopped = len(tokens) > 0 and int(tokens[-1]) in request.stop_token_ids
+        return tokens, "stop" if stopped else "length"
+
+    def _logprobs(
+        self, tokens: Tokens
+    ) -> Logprobs:
+        """Distinct by token and position, so that a shift by one shows; all below 0."""
+        position = np.arange(len(tokens))
+        mixed = (tokens * 7919 + position * 104729 + self.args.seed) % 1000
+        return (-(mixed + 1) / 1000.0).astype(np.float32)
+
+    def _draw(self, request_id: str) -> float:
+        digest = hashlib.sha256(f"{self.args.seed}/{request_id}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64
+
+    def _latency(self, draw: float) -> float:
+        latency = self.args.latency_seconds
+        if isinstance(latency, tuple):
+            low, high = latency
+            return low + (high - low) * draw
+        return latency
+
+
+def load_reply(reply: str) -> str | Reply:
+    """Text as it is; an import path as the callable it names.
+
+    Raises:
+        ConfigError: the import path does not lead to a callable.
+    """
+    if not _IMPORT_PATH.fullmatch(reply):
+        return reply
+    module_name, _, attribute = reply.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"policy.engine_args.reply {reply!r}: {error}") from None
+    if not callable(found):
+        raise ConfigError(f"policy.engine_args.reply {reply!r} is not callable")
+    loaded: Reply = found
+    return loaded

@@ -1,0 +1,112 @@
+"""Finding an environment: by registered name, `package.module:Class`, or `folder:Class`."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gym_ray.config import EnvironmentConfig
+from gym_ray.environment import Environment
+from gym_ray.errors import ConfigError, one_line
+
+ENTRY_POINT_GROUP = "gym_ray.environments"
+
+
+def registered() -> dict[str, str]:
+    """Registered environments: name to `package.module:Class`."""
+    points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    return {point.name: point.value for point in points}
+
+
+def load_environment(name: str, config: EnvironmentConfig, base_directory: str) -> Environment:
+    """Build the environment a config section names.
+
+    Args:
+        name: key of the section under `environments:`.
+        config: the section.
+        base_directory: folder against which an entry point given as a path resolves.
+
+    Raises:
+        ConfigError: not found, not an Environment, or it refuses its params.
+    """
+    environment_class = load_class(name, config.entrypoint, base_directory)
+    try:
+        return environment_class(**config.params)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"environments.{name}.params: {environment_class.__name__} refuses them: "
+            f"{one_line(error)}"
+        ) from error
+
+
+def load_class(name: str, entrypoint: str | None, base_directory: str) -> type[Environment]:
+    """The environment class behind a registered name or an entry point."""
+    target = entrypoint
+    if target is None:
+        known = registered()
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+            raise ConfigError(
+                f"environments.{name}: no environment is registered by that name; {hint}"
+                f"registered: {', '.join(sorted(known)) or 'none'}; or set "
+                f"environments.{name}.entrypoint to package.module:Class or path/to/folder:Class"
+            )
+        target = known[name]
+    where = f"environments.{name}.entrypoint {target!r}"
+    module_name, separator, class_name = target.rpartition(":")
+    if not separator:
+        raise ConfigError(
+            f"{where}: write package.module:Class or path/to/folder:Class"
+        )
+    try:
+        module = _import(module_name, base_directory)
+    except Exception as error:
+        raise ConfigError(f"{where}: cannot be imported: {one_line(error)}") from error
+    found = getattr(module, class_name, None)
+    if not isinstance(found, type) or not issubclass(found, Environment):
+        raise ConfigError(f"{where}: {class_name} is not a subclass of gym_ray.Environment")
+    return found
+
+
+def _import(module_name: str, base_directory: str) -> ModuleType:
+    path = Path(base_directory, module_name).resolve()
+    if "/" not in module_name and not path.exists():
+        return importlib.import_module(module_name)
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if not file.is_file():
+        raise ImportError(f"no {file}")
+    # The digest keeps two folders of the same name apart; one import per process.
+    digest = hashlib.sha256(str(file).encode()).hexdigest()[:8]
+    unique = f"gym_ray_environment_{path.stem}_{digest}"
+    if unique in sys.modules:
+        return sys.modules[unique]
+    spec = importlib.util.spec_from_file_location(
+        unique, file, submodule_search_locations=[str(path)] if path.is_dir() else None
+    )
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[unique] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[unique]
+        raise
+    return module
+
+
+def environment_factory(name: str, config: EnvironmentConfig, base_directory: str) -> Any:
+    """A picklable zero-argument callable that builds the environment, for other processes."""
+    import functools
+
+    return functools.partial(load_environment, name, config, base_directory)

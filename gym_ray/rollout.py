@@ -1,0 +1,161 @@
+"""A rollout: one attempt at a task, as a value. `rows.py` turns it into Parquet and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gym_ray.errors import FailureKind
+from gym_ray.turn import Logprobs, Tokens, Turn
+
+Status = Literal["completed", "truncated", "failed"]
+TruncationReason = Literal["length", "max_turns", "context", "deadline"]
+LossMask = npt.NDArray[np.int8]
+
+NO_TOKENS: Tokens = np.zeros(0, dtype=np.int32)
+NO_MASK: LossMask = np.zeros(0, dtype=np.int8)
+NO_LOGPROBS: Logprobs = np.zeros(0, dtype=np.float32)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Branch:
+    """Token sequence of one root-to-leaf path beside the final one.
+
+    Attributes:
+        token_ids: int32 [T].
+        loss_mask: int8 [T], 1 where sampled.
+        logprobs: float32 [T], sampling logprob where sampled, 0 elsewhere.
+    """
+
+    token_ids: Tokens
+    loss_mask: LossMask
+    logprobs: Logprobs
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RolloutSpec:
+    """One row of the manifest: which attempt at which task, before anything ran.
+
+    Attributes:
+        rollout_id, task_id: see `task.rollout_id_of`, `task.task_id_of`.
+        task_index: position of the task in the input.
+        rollout_index: repeat number within the task.
+        environment: name of the environment it is routed to; "" when it could not be routed.
+        source_file, source_line: where the task row came from.
+        task: the input row's text, unchanged.
+        error: why the row is not a legal task, or None.
+    """
+
+    rollout_id: str
+    task_id: str
+    task_index: int
+    rollout_index: int
+    environment: str
+    source_file: str
+    source_line: int
+    task: str
+    error: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rollout:
+    """One finished attempt at a task; field for column what design.md's row holds.
+
+    Attributes:
+        spec: identity, source and input row.
+        run_id: the collection run that produced it.
+        agent, model: what produced it.
+        status: `completed`, `truncated` (verified all the same) or `failed` (no reward).
+        truncation_reason: set exactly when truncated.
+        reward: verifier's reward; None unless verified.
+        reward_components: weighted parts that sum to the reward, when there are any.
+        metrics: unweighted scores.
+        token_ids: int32 [T] final branch, prompts and generations.
+        loss_mask: int8 [T], 1 where the policy sampled.
+        logprobs: float32 [T], sampling logprob where sampled, 0 elsewhere.
+        turns: policy calls by lengths.
+        side_branches: other branches of the history, usually none.
+        prompt, response, tools: JSON of Responses-API input items, output items, tools offered.
+        sampling: JSON of the sampling parameters.
+        attempts: attempts this rollout took, from 1.
+        error_kind, error: failure vocabulary and one line for a person.
+        started_at: UTC.
+        seconds: wall time of the last attempt.
+    """
+
+    spec: RolloutSpec
+    run_id: str
+    agent: str
+    model: str
+    status: Status
+    truncation_reason: TruncationReason | None = None
+    reward: float | None = None
+    reward_components: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    token_ids: Tokens = dataclasses.field(default_factory=lambda: NO_TOKENS)
+    loss_mask: LossMask = dataclasses.field(default_factory=lambda: NO_MASK)
+    logprobs: Logprobs = dataclasses.field(default_factory=lambda: NO_LOGPROBS)
+    turns: tuple[Turn, ...] = ()
+    side_branches: tuple[Branch, ...] = ()
+    prompt: str = "[]"
+    response: str = "[]"
+    tools: str = "[]"
+    sampling: str = "{}"
+    attempts: int = 1
+    error_kind: FailureKind | None = None
+    error: str | None = None
+    started_at: datetime.datetime = dataclasses.field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC)
+    )
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        length = len(self.token_ids)
+        if len(self.loss_mask) != length or len(self.logprobs) != length:
+            raise ValueError(
+                f"rollout {self.spec.rollout_id}: {length} tokens, {len(self.loss_mask)} mask "
+                f"entries, {len(self.logprobs)} logprobs; the three must be equally long"
+            )
+        if (self.status == "truncated") != (self.truncation_reason is not None):
+            raise ValueError("truncation_reason is set exactly when status is 'truncated'")
+        if (self.status == "failed") != (self.error_kind is not None):
+            raise ValueError("error_kind is set exactly when status is 'failed'")
+        if self.status == "failed" and self.reward is not None:
+            raise ValueError("a failed rollout has no reward")
+
+    @property
+    def sampled_tokens(self) -> int:
+        """How many tokens the policy sampled."""
+        return sum(turn.generation_length for turn in self.turns)
+
+
+def failed_rollout(
+    spec: RolloutSpec,
+    kind: FailureKind,
+    message: str,
+    *,
+    run_id: str,
+    agent: str = "",
+    model: str = "",
+    attempts: int = 1,
+    started_at: datetime.datetime | None = None,
+    seconds: float = 0.0,
+) -> Rollout:
+    """A failure as data: a row with a kind and a message, and no reward."""
+    return Rollout(
+        spec=spec,
+        run_id=run_id,
+        agent=agent,
+        model=model,
+        status="failed",
+        attempts=attempts,
+        error_kind=kind,
+        error=message,
+        started_at=started_at or datetime.datetime.now(datetime.UTC),
+        seconds=seconds,
+    )

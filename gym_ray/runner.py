@@ -1,0 +1,242 @@
+"""The runner: one whole rollout, from a manifest row to a finished row.
+
+reset -> agent loop -> verify, with a deadline around all of it. Every failure becomes a
+`failed` rollout with a kind; nothing but cancellation leaves `run` as an exception. Knows no
+Ray: the environment deployment hands it a way to reach the policy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from gym_ray.agents import Agent, Episode
+from gym_ray.environment import Environment, Outcome, verifies_on_loop, verify_on_loop
+from gym_ray.errors import FailureKind, RolloutFailure, one_line
+from gym_ray.policies.engine import GenerationRequest
+from gym_ray.renderers.renderer import RolloutRenderer
+from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
+from gym_ray.sampling import Sampling, turn_seed
+from gym_ray.task import Task, check_row
+from gym_ray.transcript import PrefixBroken
+from gym_ray.turn import Generation, Tokens
+from gym_ray.verdict import Verdict
+
+#: Reaches the policy; raises `RolloutFailure`.
+Generate = Callable[[GenerationRequest], Awaitable[Generation]]
+
+
+class ProcessVerifier(Protocol):
+    """Runs a plain verifier in another process; see `verifiers.pool.VerifierPool`."""
+
+    async def verify(self, outcome: Outcome) -> Verdict: ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What all rollouts of a run share.
+
+    Attributes:
+        run_id: the collection run.
+        sampling: the run's sampling parameters; a task may narrow them.
+        timeout_seconds: deadline of one attempt.
+    """
+
+    run_id: str
+    sampling: Sampling
+    timeout_seconds: float
+
+
+class Runner:
+    """Runs rollouts of one environment. One instance serves many at once.
+
+    Args:
+        environment: the environment.
+        agent_name, agent: the loop.
+        renderer: messages to tokens and back, for the policy's model.
+        model: name the rows carry in their `model` column.
+        generate: reaches the policy.
+        verifier: the process pool, needed when `verify` is a plain function.
+        verifier_timeout_seconds: deadline of a coroutine verifier.
+    """
+
+    def __init__(
+        self,
+        *,
+        environment: Environment,
+        agent_name: str,
+        agent: Agent,
+        renderer: RolloutRenderer,
+        model: str,
+        generate: Generate,
+        verifier: ProcessVerifier | None,
+        verifier_timeout_seconds: float,
+    ) -> None:
+        self._environment = environment
+        self._agent_name = agent_name
+        self._agent = agent
+        self._renderer = renderer
+        self._model = model
+        self._generate = generate
+        self._verifier = verifier
+        self._verifier_timeout_seconds = verifier_timeout_seconds
+
+    async def run(self, spec: RolloutSpec, settings: RunSettings, *, attempt: int) -> Rollout:
+        """Run one attempt, under its deadline.
+
+        Args:
+            spec: which rollout.
+            settings: what the run's rollouts share.
+            attempt: 1 for the first.
+        """
+        started_at, started = datetime.datetime.now(datetime.UTC), time.perf_counter()
+        try:
+            async with asyncio.timeout(settings.timeout_seconds) as deadline:
+                rollout = await self._attempt(spec, settings, attempt, started_at)
+            return dataclasses.replace(rollout, seconds=time.perf_counter() - started)
+        except TimeoutError as error:
+            failure = (
+                RolloutFailure(
+                    FailureKind.ROLLOUT_TIMEOUT,
+                    f"not finished after {settings.timeout_seconds:g} s; "
+                    "raise collect.rollout_timeout_seconds if that is too short",
+                )
+                if deadline.expired()
+                else RolloutFailure(FailureKind.ENVIRONMENT_ERROR, one_line(error))
+            )
+        except RolloutFailure as error:
+            failure = error
+        except PrefixBroken as error:
+            failure = RolloutFailure(FailureKind.ENVIRONMENT_ERROR, str(error))
+        except Exception as error:
+            failure = RolloutFailure(FailureKind.ENVIRONMENT_ERROR, one_line(error))
+        return failed_rollout(
+            spec,
+            failure.kind,
+            failure.message,
+            run_id=settings.run_id,
+            agent=self._agent_name,
+            model=self._model,
+            attempts=attempt,
+            started_at=started_at,
+            seconds=time.perf_counter() - started,
+        )
+
+    async def _attempt(
+        self,
+        spec: RolloutSpec,
+        settings: RunSettings,
+        attempt: int,
+        started_at: datetime.datetime,
+    ) -> Rollout:
+        task = self._task(spec)
+        sampling = settings.sampling.for_task(task.create_params)
+        state = await self._reset(task)
+        turn = 0
+
+        async def sample(prompt: Tokens) -> Generation:
+            nonlocal turn
+            seed = (
+                None
+                if sampling.seed is None
+                else turn_seed(sampling.seed, spec.rollout_id, turn, attempt)
+            )
+            request = GenerationRequest(
+                request_id=f"{spec.rollout_id}/{attempt}/{turn}",
+                prompt_token_ids=prompt,
+                sampling=sampling,
+                stop_token_ids=self._renderer.stop_token_ids,
+                seed=seed,
+            )
+            turn += 1
+            return await self._generate(request)
+
+        episode = await self._agent(
+            task=task,
+            environment=self._environment,
+            state=state,
+            renderer=self._renderer,
+            sample=sample,
+            rollout_id=spec.rollout_id,
+        )
+        verdict = await self._verify(task, episode, state)
+        transcript = episode.transcript
+        return Rollout(
+            spec=spec,
+            run_id=settings.run_id,
+            agent=self._agent_name,
+            model=self._model,
+            status="truncated" if episode.truncation_reason else "completed",
+            truncation_reason=episode.truncation_reason,
+            reward=verdict.reward,
+            reward_components=verdict.components,
+            metrics=verdict.metrics,
+            token_ids=transcript.token_ids,
+            loss_mask=transcript.loss_mask,
+            logprobs=transcript.logprobs,
+            turns=tuple(transcript.turns),
+            prompt=_json(task.input_items),
+            response=_json(episode.items),
+            tools=_json(episode.tools),
+            sampling=sampling.to_json(),
+            attempts=attempt,
+            started_at=started_at,
+        )
+
+    def _task(self, spec: RolloutSpec) -> Task:
+        row = json.loads(spec.task)
+        check_row(row)
+        self._environment.check_task(row)
+        return Task(
+            task_id=spec.task_id,
+            row=row,
+            task_index=spec.task_index,
+            source_file=spec.source_file,
+            source_line=spec.source_line,
+        )
+
+    async def _reset(self, task: Task) -> object:
+        try:
+            return await self._environment.reset(task)
+        except RolloutFailure:
+            raise
+        except Exception as error:
+            raise RolloutFailure(
+                FailureKind.ENVIRONMENT_ERROR, f"reset: {one_line(error)}"
+            ) from error
+
+    async def _verify(self, task: Task, episode: Episode, state: object) -> Verdict:
+        outcome = Outcome(
+            task=task,
+            text=episode.text,
+            items=episode.items,
+            state=state,
+            truncation_reason=episode.truncation_reason,
+        )
+        if not verifies_on_loop(self._environment):
+            if self._verifier is None:
+                raise RolloutFailure(FailureKind.VERIFIER_ERROR, "no verifier pool is running")
+            return await self._verifier.verify(outcome)
+        try:
+            async with asyncio.timeout(self._verifier_timeout_seconds) as deadline:
+                return await verify_on_loop(self._environment, outcome)
+        except TimeoutError as error:
+            if deadline.expired():
+                raise RolloutFailure(
+                    FailureKind.VERIFIER_TIMEOUT,
+                    f"not finished after {self._verifier_timeout_seconds:g} s",
+                ) from None
+            raise RolloutFailure(FailureKind.VERIFIER_ERROR, one_line(error)) from error
+        except RolloutFailure:
+            raise
+        except Exception as error:
+            raise RolloutFailure(FailureKind.VERIFIER_ERROR, one_line(error)) from error
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

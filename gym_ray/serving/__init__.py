@@ -1,0 +1,21 @@
+"""Serving: the policy and the environments as one Ray Serve application.
+
+`cluster.py` finds or starts Ray, `replicas.py` holds what runs inside a replica,
+`application.py` builds and deploys the graph, `lease.py` decides who may take it down.
+
+Serve is used in its throughput-optimized form (user code and router on one event loop, gRPC
+between replicas). Serve reads that flag when it is imported, in every process, so it is set
+here, before anything of this package imports Serve, and passed to every worker.
+"""
+
+import os
+
+#: Environment variables of the driver and of every worker.
+SERVE_ENVIRONMENT = {
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+for _name, _value in SERVE_ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)

@@ -1,0 +1,235 @@
+"""The Serve application: policy, environments and front, deployed as one and taken down as one.
+
+The application's name is a digest of what it serves, so a command finds a running application
+that fits it and never one that does not. `Application.deploy` adopts or starts; `close` takes
+it down unless another process holds a lease on it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gym_ray.config import AutoscalingConfig, ResourcesConfig, RunConfig
+from gym_ray.errors import GymRayError
+from gym_ray.policies.engine import PolicyInfo
+from gym_ray.serving.cluster import unmet_demand
+from gym_ray.serving.lease import APPLICATION_PREFIX, Lease, holders
+from gym_ray.serving.replicas import EnvironmentReplica, Front, PolicyReplica
+
+POLICY_DEPLOYMENT = "policy"
+ENVIRONMENT_DEPLOYMENT = "environment-{name}"
+
+#: Calls a replica accepts at once. The bound that matters is `collect.max_in_flight`; this one
+#: only has to be out of its way, unlike Serve's default of 5.
+_MAX_ONGOING_REQUESTS = 4096
+
+#: A replica that is replaced finishes the rollouts it has; Serve's default of 20 s loses them.
+_GRACEFUL_SHUTDOWN_SECONDS = 600
+
+_HEALTH_CHECK_PERIOD_SECONDS = 10
+
+_POLL_SECONDS = 0.25
+_REPORT_SECONDS = 10.0
+
+Report = Callable[[str], None]
+
+
+class Application:
+    """A running application that this process holds.
+
+    Attributes:
+        name: Serve's name of it.
+        policy: what the policy says of itself.
+        adopted: True when it was running already.
+    """
+
+    def __init__(self, name: str, lease: Lease, policy: PolicyInfo, *, adopted: bool) -> None:
+        self.name = name
+        self.policy = policy
+        self.adopted = adopted
+        self._lease = lease
+
+    @classmethod
+    def deploy(cls, config: RunConfig, report: Report) -> Application:
+        """Adopt or start the application of `config` and wait until it serves.
+
+        Args:
+            config: what to serve.
+            report: told, in one line each, what is being waited for.
+
+        Raises:
+            GymRayError: not up within `policy.startup_timeout_seconds`, or a replica cannot
+                start; the message carries Serve's reason.
+        """
+        from ray import serve
+
+        name = config.application
+        lease = Lease(name)
+        try:
+            serve.start(proxy_location="Disabled")
+            take_down_unheld(except_for=name, report=report)
+            adopted = name in serve.status().applications
+            if adopted:
+                report(f"using application {name}, which is running already")
+            else:
+                report(f"starting application {name}")
+                _submit(config)
+            _wait_until_running(config, report)
+            handle = serve.get_app_handle(name)
+            policy = _describe(handle, config.policy.startup_timeout_seconds)
+        except BaseException:
+            lease.release()
+            if not holders(name):
+                _delete(name)
+            raise
+        return cls(name, lease, policy, adopted=adopted)
+
+    def environment(self, name: str) -> Any:
+        """Serve handle of an environment deployment."""
+        from ray import serve
+
+        return serve.get_deployment_handle(ENVIRONMENT_DEPLOYMENT.format(name=name), self.name)
+
+    def close(self) -> None:
+        """Let go; take the application down when nobody else holds it."""
+        self._lease.release()
+        if not self._lease.others():
+            _delete(self.name)
+
+
+def build(config: RunConfig) -> Any:
+    """The bound Serve graph of a config. Needs Serve imported, but no running cluster."""
+    from ray import serve
+
+    policy = (
+        serve.deployment(PolicyReplica)
+        .options(
+            name=POLICY_DEPLOYMENT,
+            **_placement(config.policy.resources),
+            **_scaling(config.policy.autoscaling),
+            **_COMMON,
+        )
+        .bind(config)
+    )
+    environments = {
+        name: serve.deployment(EnvironmentReplica)
+        .options(
+            name=ENVIRONMENT_DEPLOYMENT.format(name=name),
+            **_placement(section.resources),
+            **_scaling(section.autoscaling),
+            **_COMMON,
+        )
+        .bind(name, config, policy)
+        for name, section in config.environments.items()
+    }
+    return (
+        serve.deployment(Front)
+        .options(name="front", num_replicas=1, ray_actor_options={"num_cpus": 0}, **_COMMON)
+        .bind(policy, environments)
+    )
+
+
+def take_down_unheld(*, except_for: str, report: Report) -> None:
+    """Delete gym-ray applications nobody holds: their process was killed."""
+    from ray import serve
+
+    for name in serve.status().applications:
+        if name.startswith(APPLICATION_PREFIX) and name != except_for and not holders(name):
+            report(f"taking down application {name}, whose owner is gone")
+            _delete(name)
+
+
+_COMMON: dict[str, Any] = {
+    "max_ongoing_requests": _MAX_ONGOING_REQUESTS,
+    "graceful_shutdown_timeout_s": _GRACEFUL_SHUTDOWN_SECONDS,
+    "health_check_period_s": _HEALTH_CHECK_PERIOD_SECONDS,
+    "logging_config": {"enable_access_log": False},
+}
+
+
+def _placement(resources: ResourcesConfig) -> dict[str, Any]:
+    if resources.bundles is not None:
+        # The replica itself takes the first bundle's CPU; the engine's workers take the rest.
+        return {
+            "placement_group_bundles": resources.bundles,
+            "placement_group_strategy": resources.strategy,
+            "ray_actor_options": {"num_cpus": resources.bundles[0].get("CPU", 0)},
+        }
+    return {"ray_actor_options": {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}}
+
+
+def _scaling(autoscaling: AutoscalingConfig) -> dict[str, Any]:
+    if autoscaling.min_replicas == autoscaling.max_replicas:
+        return {"num_replicas": autoscaling.max_replicas}
+    return {"autoscaling_config": autoscaling.model_dump()}
+
+
+def _submit(config: RunConfig) -> None:
+    from ray import serve
+
+    target = serve.RunTarget(build(config), name=config.application, route_prefix=None)
+    serve.run_many([target], wait_for_applications_running=False)
+
+
+def _wait_until_running(config: RunConfig, report: Report) -> None:
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    name = config.application
+    started = reported = time.monotonic()
+    deadline = started + config.policy.startup_timeout_seconds
+    while True:
+        application = serve.status().applications[name]
+        if application.status == ApplicationStatus.RUNNING:
+            return
+        if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+            raise GymRayError(f"application {name} cannot start: {_reason(application)}")
+        now = time.monotonic()
+        if now > deadline:
+            lacking = unmet_demand(config)
+            raise GymRayError(
+                f"application {name} is not up after "
+                f"{config.policy.startup_timeout_seconds:g} s: {_reason(application)}"
+                + (f"; the cluster lacks {lacking}" if lacking else "")
+            )
+        if now - reported > _REPORT_SECONDS:
+            reported = now
+            lacking = unmet_demand(config)
+            waiting = [
+                deployment
+                for deployment, status in application.deployments.items()
+                if status.status != "HEALTHY"
+            ]
+            report(
+                f"waiting for {', '.join(waiting) or name} ({now - started:.0f} s)"
+                + (f"; the cluster lacks {lacking}" if lacking else "")
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _reason(application: Any) -> str:
+    messages = [application.message] + [
+        f"{name}: {status.message}"
+        for name, status in application.deployments.items()
+        if status.message and status.status != "HEALTHY"
+    ]
+    return "; ".join(message.strip() for message in messages if message) or "no reason given"
+
+
+def _describe(handle: Any, timeout_seconds: float) -> PolicyInfo:
+    import asyncio
+
+    async def ask() -> PolicyInfo:
+        async with asyncio.timeout(timeout_seconds):
+            info: PolicyInfo = await handle.describe.remote()
+            return info
+
+    return asyncio.run(ask())
+
+
+def _delete(name: str) -> None:
+    from ray import serve
+
+    serve.delete(name)

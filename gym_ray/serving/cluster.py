@@ -1,0 +1,120 @@
+"""Finding or starting Ray, and seeing whether it can hold what a config asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from typing import Any
+
+from gym_ray.config import ResourcesConfig, RunConfig
+from gym_ray.errors import ConfigError
+from gym_ray.serving import SERVE_ENVIRONMENT
+
+NAMESPACE = "gym-ray"
+
+#: Logical CPUs of the Ray Data side of a collection on a machine of our own.
+COLLECTION_CPUS = 1.5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cluster:
+    """The Ray cluster in use.
+
+    Attributes:
+        started: True when this process started it, and stops it.
+    """
+
+    started: bool
+
+
+def connect(config: RunConfig) -> Cluster:
+    """Join the cluster `RAY_ADDRESS` names (as inside `ray job submit`), else start one here.
+
+    Raises:
+        ConfigError: GPUs asked for on a machine of our own that has none, or too few.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return Cluster(started=False)
+    environment = {**SERVE_ENVIRONMENT, **_passed_on()}
+    common: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "log_to_driver": bool(os.environ.get("GYM_RAY_WORKER_LOGS")),
+        "logging_level": "warning",
+        "runtime_env": {"env_vars": environment},
+    }
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**common)
+        return Cluster(started=False)
+    ray.init(
+        address="local",
+        num_cpus=max(os.cpu_count() or 1, math.ceil(_cpus_wanted(config))),
+        include_dashboard=False,
+        **common,
+    )
+    try:
+        _require_gpus(config)
+    except ConfigError:
+        ray.shutdown()
+        raise
+    return Cluster(started=True)
+
+
+def disconnect(cluster: Cluster) -> None:
+    """Stop a cluster that `connect` started; leave a joined one alone."""
+    import ray
+
+    if cluster.started:
+        ray.shutdown()
+
+
+def unmet_demand(config: RunConfig) -> str | None:
+    """What the cluster lacks for the smallest form of the application, for a person to read."""
+    import ray
+
+    have = ray.cluster_resources()
+    lacking = [
+        f"{wanted:g} {kind} (the cluster has {have.get(kind, 0):g})"
+        for kind, wanted in (("CPU", _cpus_wanted(config)), ("GPU", _gpus_wanted(config)))
+        if wanted > have.get(kind, 0)
+    ]
+    return ", ".join(lacking) or None
+
+
+def _passed_on() -> dict[str, str]:
+    """Variables of the driver that workers need to find models and modules the same way."""
+    names = ("GYM_RAY_CACHE", "HF_HOME", "HF_HUB_OFFLINE", "VLLM_CPU_KVCACHE_SPACE", "PYTHONPATH")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _require_gpus(config: RunConfig) -> None:
+    import ray
+
+    wanted, have = _gpus_wanted(config), ray.cluster_resources().get("GPU", 0)
+    if wanted > have:
+        raise ConfigError(
+            f"policy.resources asks for {wanted:g} GPU(s) and this machine has {have:g}. "
+            "Set policy.resources.num_gpus=0 to use vLLM's CPU build, or set RAY_ADDRESS to "
+            "join a cluster that has GPUs"
+        )
+
+
+def _gpus_wanted(config: RunConfig) -> float:
+    policy = config.policy
+    return _of(policy.resources, "GPU") * max(1, policy.autoscaling.min_replicas)
+
+
+def _cpus_wanted(config: RunConfig) -> float:
+    policy = config.policy
+    total = _of(policy.resources, "CPU") * max(1, policy.autoscaling.min_replicas)
+    for environment in config.environments.values():
+        total += _of(environment.resources, "CPU") * max(1, environment.autoscaling.min_replicas)
+    return total + COLLECTION_CPUS
+
+
+def _of(resources: ResourcesConfig, kind: str) -> float:
+    if resources.bundles is not None:
+        return sum(bundle.get(kind, 0) for bundle in resources.bundles)
+    return resources.num_gpus if kind == "GPU" else resources.num_cpus

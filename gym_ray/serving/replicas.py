@@ -1,0 +1,184 @@
+"""What runs inside a Serve replica: the policy's engine, an environment, and the front.
+
+Failures of a rollout or of a turn come back as values, not as exceptions: an exception crossing
+Serve is wrapped, logged and counted as the replica's fault, and means here that the transport
+or the replica broke.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from gym_ray.agents import AGENTS
+from gym_ray.config import RunConfig
+from gym_ray.environment import verifies_on_loop
+from gym_ray.errors import FailureKind, RolloutFailure, one_line
+from gym_ray.policies.engine import Engine, GenerationRequest, PolicyInfo
+from gym_ray.registry import environment_factory, load_environment
+from gym_ray.rollout import Rollout, RolloutSpec
+from gym_ray.runner import Runner, RunSettings
+from gym_ray.turn import Generation
+
+logger = logging.getLogger("ray.serve")
+
+
+def build_engine(config: RunConfig) -> Engine:
+    """The engine `policy.engine` names, not started yet."""
+    policy = config.policy
+    if policy.engine == "scripted":
+        from gym_ray.policies.scripted import ScriptedEngine
+
+        return ScriptedEngine(model=policy.model, engine_args=dict(policy.engine_args))
+    from gym_ray.policies.bundled import resolve_model
+    from gym_ray.policies.vllm import VllmEngine
+
+    return VllmEngine(
+        model=resolve_model(policy.model),
+        served_name=policy.model,
+        engine_args=dict(policy.engine_args),
+        num_gpus=policy.resources.num_gpus,
+    )
+
+
+class PolicyReplica:
+    """One engine. Tokens in, tokens and logprobs out."""
+
+    async def __init__(self, config: RunConfig) -> None:  # type: ignore[misc]
+        self._engine = build_engine(config)
+        self._info = await self._engine.start()
+        logger.info(
+            "policy %s serves %s, engine seed %d",
+            self._info.engine, self._info.model, self._info.seed,
+        )  # fmt: skip
+
+    async def generate(self, request: GenerationRequest) -> Generation | RolloutFailure:
+        try:
+            return await self._engine.generate(request)
+        except RolloutFailure as failure:
+            return failure
+        except Exception as error:
+            logger.exception("request %s failed", request.request_id)
+            return RolloutFailure(FailureKind.POLICY_ERROR, one_line(error))
+
+    async def info(self) -> PolicyInfo:
+        return self._info
+
+    async def check_health(self) -> None:
+        await self._engine.check_health()
+
+    async def __del__(self) -> None:
+        await self._engine.stop()
+
+
+class EnvironmentReplica:
+    """One environment: whole rollouts, many at once.
+
+    Args:
+        name: key of the environment's config section.
+        config: the whole config.
+        policy: Serve handle of the policy.
+    """
+
+    async def __init__(self, name: str, config: RunConfig, policy: Any) -> None:  # type: ignore[misc]
+        from gym_ray.renderers.renderer import load_renderer
+        from gym_ray.verifiers.pool import VerifierPool
+
+        section = config.environments[name]
+        self._policy = policy
+        self._policy_timeout_seconds = config.policy.request_timeout_seconds
+        environment = load_environment(name, section, config.base_directory)
+        self._pool: VerifierPool | None = None
+        if not verifies_on_loop(environment):
+            self._pool = VerifierPool(
+                environment_factory(name, section, config.base_directory),
+                processes=config.verification.processes,
+                timeout_seconds=config.verification.timeout_seconds,
+            )
+        renderer, _ = await asyncio.gather(
+            asyncio.to_thread(
+                load_renderer,
+                model_path_of(config),
+                config.policy.renderer,
+                config.policy.thinking_retention,
+            ),
+            self._start_pool(),
+        )
+        self._runner = Runner(
+            environment=environment,
+            agent_name=section.agent,
+            agent=AGENTS[section.agent],
+            renderer=renderer,
+            model=config.policy.model,
+            generate=self._generate,
+            verifier=self._pool,
+            verifier_timeout_seconds=config.verification.timeout_seconds,
+        )
+
+    async def run(
+        self, specs: Sequence[RolloutSpec], attempts: Sequence[int], settings: RunSettings
+    ) -> AsyncIterator[list[Rollout]]:
+        """Run up to 16 rollouts at once; yields those that finished, as they finish."""
+        running = {
+            asyncio.ensure_future(self._runner.run(spec, settings, attempt=attempt))
+            for spec, attempt in zip(specs, attempts, strict=True)
+        }
+        try:
+            while running:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                yield [task.result() for task in done]
+        finally:
+            for task in running:
+                task.cancel()
+
+    async def check_health(self) -> None:
+        return None
+
+    async def __del__(self) -> None:
+        if self._pool is not None:
+            await asyncio.to_thread(self._pool.stop)
+
+    async def _start_pool(self) -> None:
+        if self._pool is not None:
+            await asyncio.to_thread(self._pool.start)
+
+    async def _generate(self, request: GenerationRequest) -> Generation:
+        try:
+            async with asyncio.timeout(self._policy_timeout_seconds) as deadline:
+                answer = await self._policy.generate.remote(request)
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise RolloutFailure(FailureKind.POLICY_UNAVAILABLE, one_line(error)) from error
+            raise RolloutFailure(
+                FailureKind.POLICY_TIMEOUT,
+                f"no answer within {self._policy_timeout_seconds:g} s",
+            ) from None
+        except Exception as error:
+            raise RolloutFailure(FailureKind.POLICY_UNAVAILABLE, one_line(error)) from error
+        if isinstance(answer, RolloutFailure):
+            raise answer
+        generation: Generation = answer
+        return generation
+
+
+class Front:
+    """Root of the application graph: keeps it one application, and says what is served."""
+
+    def __init__(self, policy: Any, environments: dict[str, Any]) -> None:
+        self._policy = policy
+        self._environments = environments
+
+    async def describe(self) -> PolicyInfo:
+        info: PolicyInfo = await self._policy.info.remote()
+        return info
+
+
+def model_path_of(config: RunConfig) -> str | None:
+    """Where the policy's tokenizer is; None for the scripted policy, which needs no files."""
+    if config.policy.engine == "scripted":
+        return None
+    from gym_ray.policies.bundled import resolve_model
+
+    return resolve_model(config.policy.model)

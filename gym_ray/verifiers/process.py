@@ -1,0 +1,175 @@
+"""The parent's side of one verifier process: start it, ask it, kill it.
+
+Owned here: the deadline of one verification and the end of one process. Which outcome goes to
+which process is the pool's (pool.py); what happens inside is the worker's (worker.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+from gym_ray.errors import FailureKind, RolloutFailure, one_line
+from gym_ray.verdict import Verdict
+from gym_ray.verifiers.worker import FRAME_LENGTH, frame
+
+#: What a process answers: a verdict, a failure, or None once its environment is warm.
+Answer = Verdict | RolloutFailure | None
+
+#: Importing a heavy environment on a busy machine takes tens of seconds; more is a hang.
+START_TIMEOUT_SECONDS = 180.0
+#: An idle process leaves by itself when its socket closes; after this it is killed.
+LEAVE_SECONDS = 2.0
+#: How often a deadline is looked at again while an answer lies unread in the socket.
+UNREAD_ANSWER_SECONDS = 0.1
+
+# The worker takes over the parent's import path, and never runs the parent's `__main__`, as
+# multiprocessing's spawn would (inside a Ray worker that means importing Ray).
+_WORKER = (
+    "import sys; sys.path[:] = sys.argv[3:]; from gym_ray.verifiers.worker import run; "
+    "run(int(sys.argv[1]), int(sys.argv[2]))"
+)
+
+
+class VerifierProcess(asyncio.Protocol):
+    """One process, in a process group of its own, that answers one question at a time.
+
+    Attributes:
+        has_gone: it is dead or about to be; ask it nothing more.
+        when_gone: called when it dies on its own accord.
+    """
+
+    def __init__(self) -> None:
+        self.has_gone = False
+        self.when_gone: Callable[[], None] | None = None
+        self._answer: asyncio.Future[Answer] | None = None
+        self._received = bytearray()
+        self._transport: asyncio.Transport | None = None
+        # Started here, on the event loop's thread: Linux kills the worker when that thread ends.
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            path = [entry or os.getcwd() for entry in sys.path]
+            arguments = [str(theirs.fileno()), str(os.getpid()), *path]
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _WORKER, *arguments],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # a verifier's prints must not mix with a command's output
+                start_new_session=True,  # killed with whatever it started, and deaf to Ctrl-C
+            )
+
+    async def start(self, factory: bytes) -> RolloutFailure | None:
+        """Build the environment from its pickled factory. Returns why that failed, or None."""
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_connection(lambda: self, sock=self._socket)
+        answer = await self._ask(factory, START_TIMEOUT_SECONDS)
+        return answer if isinstance(answer, RolloutFailure) else None
+
+    async def verify(self, outcome: bytes, timeout_seconds: float) -> Answer:
+        """The verdict on a pickled outcome, or why there is none."""
+        return await self._ask(outcome, timeout_seconds)
+
+    async def end(self) -> int:
+        """Make sure the process is dead and reaped. Returns its exit code, negative for signals."""
+        is_idle = self._answer is None and not self.has_gone
+        self.has_gone = True
+        if self._transport is not None:
+            self._transport.abort()
+        else:
+            self._socket.close()
+        if not is_idle:
+            self._kill()
+        return await asyncio.get_running_loop().run_in_executor(None, self._reap)
+
+    async def _ask(self, payload: bytes, timeout_seconds: float) -> Answer:
+        assert self._transport is not None
+        loop = asyncio.get_running_loop()
+        self._answer = loop.create_future()
+        self._watch(timeout_seconds, timeout_seconds)
+        self._transport.write(frame(payload))
+        try:
+            answer = await self._answer
+        except ConnectionError:
+            how = _how_it_ended(await self.end())
+            return RolloutFailure(FailureKind.VERIFIER_ERROR, f"verifier process died: {how}")
+        finally:
+            self._deadline.cancel()
+        self._answer = None
+        return answer
+
+    def _watch(self, delay: float, timeout_seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(delay, self._overdue, timeout_seconds)
+
+    def _overdue(self, timeout_seconds: float) -> None:
+        if self._has_unread_answer():  # not the verifier was late, but this event loop
+            self._watch(UNREAD_ANSWER_SECONDS, timeout_seconds)
+            return
+        self.has_gone = True
+        self._kill()
+        if self._answer is not None and not self._answer.done():
+            message = f"verify() ran longer than {timeout_seconds:g} s and was killed"
+            self._answer.set_result(RolloutFailure(FailureKind.VERIFIER_TIMEOUT, message))
+
+    def _has_unread_answer(self) -> bool:
+        poll = select.poll()
+        poll.register(self._socket.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _reap(self) -> int:
+        try:
+            return self._process.wait(LEAVE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._kill()
+            return self._process.wait()
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if len(self._received) < FRAME_LENGTH.size:
+            return
+        end = FRAME_LENGTH.size + FRAME_LENGTH.unpack_from(self._received)[0]
+        if len(self._received) < end:
+            return
+        payload = bytes(self._received[FRAME_LENGTH.size : end])
+        del self._received[:end]
+        if self._answer is None or self._answer.done():
+            return
+        try:
+            self._answer.set_result(pickle.loads(payload))
+        except Exception as error:
+            message = f"the verdict does not unpickle: {one_line(error)}"
+            self._answer.set_result(RolloutFailure(FailureKind.VERIFIER_ERROR, message))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.has_gone = True
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(ConnectionResetError())
+        if self.when_gone is not None:
+            self.when_gone()
+
+
+def _how_it_ended(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    try:
+        return f"killed by {signal.Signals(-exit_code).name}"
+    except ValueError:
+        return f"killed by signal {-exit_code}"
