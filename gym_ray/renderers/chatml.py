@@ -22,6 +22,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+from gym_ray.renderers.chatml_parsing import CALL_CLOSE, CALL_OPEN, parse_text
+from gym_ray.renderers.tokenizers import END_OF_TEXT, TURN_END, TURN_START
 from renderers.base import (
     Message,
     ParsedResponse,
@@ -34,9 +36,6 @@ from renderers.base import (
     should_rerender_for_thinking_retention,
 )
 from renderers.configs import BaseRendererConfig
-
-from gym_ray.renderers.chatml_parsing import CALL_CLOSE, CALL_OPEN, parse_text
-from gym_ray.renderers.tokenizers import END_OF_TEXT, TURN_END, TURN_START
 
 TOOLS_HEADER = (
     "# Functions\n\nThese functions are available to you, one JSON signature a line:\n<tools>"
@@ -266,6 +265,8 @@ class ChatMLRenderer:
         return [token_id for piece in pieces for token_id in self._encode_piece(piece)]
 
     def _encode_piece(self, text: str) -> list[int]:
+        # Hugging Face keeps split_special_tokens as state of the tokenizer and writes it when
+        # it changes. It never does here after construction, so threads may render at once.
         return list(
             self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         )

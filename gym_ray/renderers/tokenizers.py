@@ -5,8 +5,10 @@ Both satisfy the `renderers` library's `Tokenizer` protocol.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from gym_ray.errors import ConfigError, one_line
@@ -89,13 +91,37 @@ def load_tokenizer(model_path: str) -> Any:
     Raises:
         ConfigError: there is none at `model_path`, or `transformers` cannot read it.
     """
-    import transformers
-
+    if model_path.startswith(("/", "./", "../", "~")) and not Path(model_path).is_dir():
+        raise ConfigError(f"policy.model {model_path!r} is not a directory")
     try:
-        return transformers.AutoTokenizer.from_pretrained(model_path)
+        if _is_generic(Path(model_path)):
+            from transformers import PreTrainedTokenizerFast
+
+            return PreTrainedTokenizerFast.from_pretrained(model_path)
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(model_path)
     except Exception as error:
         raise ConfigError(
             f"no tokenizer could be loaded for policy.model {model_path!r} "
             f"({one_line(error, 200)}); give a checkpoint directory that holds tokenizer.json, "
             "or a model name the Hugging Face cache or hub has"
         ) from error
+
+
+def _is_generic(directory: Path) -> bool:
+    """Whether tokenizer.json alone says how to tokenize, without a model's own class.
+
+    `AutoTokenizer` would load the same object, but imports torch to find that out: 270 MB and
+    seconds in every process that renders.
+    """
+    if not (directory / "tokenizer.json").is_file():
+        return False
+    try:
+        settings = json.loads((directory / "tokenizer_config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and settings.get("tokenizer_class") in _GENERIC_CLASSES
+
+
+_GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")

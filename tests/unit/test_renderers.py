@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from renderers.base import Tokenizer
 
@@ -16,6 +16,9 @@ from gym_ray.errors import ConfigError
 from gym_ray.renderers import BridgeImpossible, RolloutRenderer, load_renderer
 from gym_ray.renderers.chatml import ChatMLRenderer
 from gym_ray.renderers.tokenizers import ByteTokenizer
+
+#: No deadline: the machine may be busy.
+quick = settings(max_examples=40, deadline=None)
 
 USER = {"role": "user", "content": "Hi."}
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": "é"}}\n</tool_call>'
@@ -159,8 +162,16 @@ def test_a_family_that_cannot_be_used_is_a_config_error(family, retention, probl
         load_renderer(None, family, retention).render([USER])
 
 
-def test_a_model_without_a_tokenizer_is_a_config_error(tmp_path):
-    with pytest.raises(ConfigError, match=r"tokenizer\.json"):
+def test_a_model_that_is_not_there_is_a_config_error(tmp_path):
+    with pytest.raises(ConfigError, match="is not a directory"):
+        load_renderer(str(tmp_path / "gone"))
+
+
+def test_a_model_whose_tokenizer_cannot_be_read_is_a_config_error(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{")
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match="no tokenizer could be loaded"):
         load_renderer(str(tmp_path))
 
 
@@ -188,6 +199,7 @@ def test_byte_tokenizer_fits_the_librarys_protocol():
     assert isinstance(ByteTokenizer(), Tokenizer)
 
 
+@quick
 @given(st.text(st.characters(exclude_categories=("Cs",))))
 def test_bytes_give_every_text_back(text):
     tokenizer = ByteTokenizer()
@@ -197,6 +209,7 @@ def test_bytes_give_every_text_back(text):
     assert plain == list(text.encode())
 
 
+@quick
 @given(st.lists(st.integers(-2, 1000)))
 def test_bytes_decode_any_token_ids(token_ids):
     assert isinstance(ByteTokenizer().decode(token_ids), str)
