@@ -22,8 +22,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from gym_ray.renderers.chatml_parsing import CALL_CLOSE, CALL_OPEN, parse_text
-from gym_ray.renderers.tokenizers import END_OF_TEXT, TURN_END, TURN_START
 from renderers.base import (
     Message,
     ParsedResponse,
@@ -36,6 +34,9 @@ from renderers.base import (
     should_rerender_for_thinking_retention,
 )
 from renderers.configs import BaseRendererConfig
+
+from gym_ray.renderers.chatml_parsing import CALL_CLOSE, CALL_OPEN, parse_text
+from gym_ray.renderers.tokenizers import END_OF_TEXT, TURN_END, TURN_START
 
 TOOLS_HEADER = (
     "# Functions\n\nThese functions are available to you, one JSON signature a line:\n<tools>"
