@@ -156,9 +156,7 @@ class RunConfig(Section):
 
     @pydantic.field_validator("environments")
     @classmethod
-    def _some_environment(
-        cls, value: dict[str, EnvironmentConfig]
-    ) -> dict[str, EnvironmentConfig]:
+    def _some_environment(cls, value: dict[str, EnvironmentConfig]) -> dict[str, EnvironmentConfig]:
         if not value:
             raise ValueError("name at least one environment, e.g. `environments: {math: {}}`")
         return value
@@ -254,7 +252,9 @@ def _is_tuning(key: str) -> bool:
     if any(key == tuning or key.startswith(f"{tuning}.") for tuning in TUNING_KEYS):
         return True
     parts = key.split(".")
-    return parts[0] == "environments" and len(parts) > 2 and parts[2] in ("resources", "autoscaling")
+    return (
+        parts[0] == "environments" and len(parts) > 2 and parts[2] in ("resources", "autoscaling")
+    )
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -65,9 +65,7 @@ def load_class(name: str, entrypoint: str | None, base_directory: str) -> type[E
     where = f"environments.{name}.entrypoint {target!r}"
     module_name, separator, class_name = target.rpartition(":")
     if not separator:
-        raise ConfigError(
-            f"{where}: write package.module:Class or path/to/folder:Class"
-        )
+        raise ConfigError(f"{where}: write package.module:Class or path/to/folder:Class")
     try:
         module = _import(module_name, base_directory)
     except Exception as error:

@@ -40,9 +40,7 @@ class Verdict:
             raise ValueError(f"verdict reward is {self.reward}, not a finite number")
         if self.components:
             total = math.fsum(self.components.values())
-            if not math.isclose(
-                total, self.reward, rel_tol=COMPONENT_SUM_TOLERANCE, abs_tol=1e-6
-            ):
+            if not math.isclose(total, self.reward, rel_tol=COMPONENT_SUM_TOLERANCE, abs_tol=1e-6):
                 raise ValueError(
                     f"verdict components sum to {total:g} but the reward is {self.reward:g}: "
                     "components are the weighted parts of the reward; put unweighted scores "

@@ -86,18 +86,20 @@ def write_manifest(
     schema = MANIFEST_SCHEMA.with_metadata({**(MANIFEST_SCHEMA.metadata or {}), **metadata})
     unfinished = path.with_name(f"{path.name}.unfinished")
     rows = 0
-    with contextlib.closing(_SeenTasks()) as seen:
-        with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
-            if extends is not None:
-                for batch in extends.batches():
-                    table = pa.Table.from_batches([batch]).cast(schema)
-                    seen.remember(table)
-                    writer.write_table(table)
-                    rows += len(table)
-            lines = _limited(task_input.lines(), limit)
-            for specs in _grouped(_specs(lines, router, num_repeats, seen), ROW_GROUP_ROWS):
-                writer.write_table(specs_to_table(specs).cast(schema))
-                rows += len(specs)
+    with (
+        contextlib.closing(_SeenTasks()) as seen,
+        pq.ParquetWriter(unfinished, schema, compression="zstd") as writer,
+    ):
+        if extends is not None:
+            for batch in extends.batches():
+                table = pa.Table.from_batches([batch]).cast(schema)
+                seen.remember(table)
+                writer.write_table(table)
+                rows += len(table)
+        lines = _limited(task_input.lines(), limit)
+        for specs in _grouped(_specs(lines, router, num_repeats, seen), ROW_GROUP_ROWS):
+            writer.write_table(specs_to_table(specs).cast(schema))
+            rows += len(specs)
     if rows == 0:
         unfinished.unlink()
         names = ", ".join(source.source_file for source in sources)
@@ -157,8 +159,8 @@ class _SeenTasks:
     """How many rollouts of each task are in the manifest, kept on disk."""
 
     def __init__(self) -> None:
-        self._file = tempfile.NamedTemporaryFile(prefix="gym-ray-tasks-", suffix=".sqlite")
-        self._database = sqlite3.connect(self._file.name, isolation_level=None)
+        self._folder = tempfile.TemporaryDirectory(prefix="gym-ray-tasks-")
+        self._database = sqlite3.connect(f"{self._folder.name}/tasks", isolation_level=None)
         self._database.execute("PRAGMA journal_mode=OFF")
         self._database.execute("PRAGMA synchronous=OFF")
         # `kept`: rollouts taken over from an extended manifest; `claimed`: rollouts the input
@@ -203,11 +205,11 @@ class _SeenTasks:
         self._database.execute(
             "UPDATE tasks SET claimed = ? WHERE id = ?", (claimed + count, task_id)
         )
-        return task_index, range(max(kept, claimed), max(kept, claimed + count))
+        return task_index, range(max(kept, claimed), claimed + count)
 
     def close(self) -> None:
         self._database.close()
-        self._file.close()
+        self._folder.cleanup()
 
 
 def _limited(lines: Iterable[InputLine], limit: int | None) -> Iterator[InputLine]:

@@ -48,6 +48,12 @@ class Monitor:
     def __init__(self) -> None:
         self._order: Order = "run"
         self._by_stage: dict[str, Counts] = {}
+        self._starts = 0
+
+    def started(self) -> int:
+        """A stage counts itself in; returns how many starts there were so far."""
+        self._starts += 1
+        return self._starts
 
     def report(self, stage: str, counts: Counts) -> Order:
         """A stage's counts since it started; returns the order in force."""

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from gym_ray.rollout import Rollout
 from gym_ray.rows import to_table
 
-_UNFINISHED = ".unfinished"
+#: Ending of files that are being written; they never count as part of the dataset.
+UNFINISHED = ".unfinished"
 
 
 class SegmentStore:
@@ -47,12 +48,12 @@ class SegmentStore:
         yield from sorted(self._directory.glob("*/*.parquet"))
 
 
-def write_whole(path: Path, table: pa.Table, *, row_group_size: int | None = None) -> None:
+def write_whole(path: Path, table: pa.Table) -> None:
     """Write a Parquet file that is either absent or whole, also after a power cut."""
-    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{_UNFINISHED}")
+    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
     try:
         with open(unfinished, "wb") as file:
-            pq.write_table(table, file, compression="zstd", row_group_size=row_group_size)
+            pq.write_table(table, file, compression="zstd")
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
@@ -63,5 +64,5 @@ def write_whole(path: Path, table: pa.Table, *, row_group_size: int | None = Non
 
 def remove_unfinished(directory: Path) -> None:
     """Delete what killed writers left behind. Only safe while nobody writes."""
-    for path in directory.rglob(f"*{_UNFINISHED}"):
+    for path in directory.rglob(f"*{UNFINISHED}"):
         path.unlink(missing_ok=True)

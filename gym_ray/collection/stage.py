@@ -23,7 +23,7 @@ import pyarrow as pa
 from gym_ray.collection.admission import Admission
 from gym_ray.collection.monitor import Counts
 from gym_ray.collection.segments import SegmentStore
-from gym_ray.errors import RETRYABLE, FailureKind, one_line
+from gym_ray.errors import RETRYABLE, FailureKind, GymRayError, one_line
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.rows import specs_from_table
 from gym_ray.runner import RunSettings
@@ -93,9 +93,23 @@ class _Waiting:
 
 
 class RolloutStage:
-    """Callable class for `Dataset.map_batches`; one instance per actor."""
+    """Callable class for `Dataset.map_batches`; one instance per actor.
 
-    def __init__(self, settings: StageSettings, monitor: Any) -> None:
+    Args:
+        settings: see `StageSettings`.
+        monitor: handle of the `Monitor`.
+        max_starts: starts of all stages of this pass, restarts included.
+
+    Raises:
+        GymRayError: stages keep dying.
+    """
+
+    def __init__(self, settings: StageSettings, monitor: Any, max_starts: int) -> None:
+        import ray
+
+        starts = ray.get(monitor.started.remote(), timeout=60)
+        if starts > max_starts:
+            raise GymRayError(f"rollout stages keep dying ({starts - 1} starts); see Ray's logs")
         self._settings = settings
         self._monitor = monitor
         self._name = uuid.uuid4().hex
@@ -228,9 +242,7 @@ class RolloutStage:
         """Write finished rollouts: those of complete blocks, and all once there are enough."""
         enough = sum(len(block.finished) for block in self._blocks) >= self._admission.segment_rows
         for block in list(self._blocks):
-            if block.finished and (
-                full or enough or len(block.finished) == block.outstanding
-            ):
+            if block.finished and (full or enough or len(block.finished) == block.outstanding):
                 rollouts, block.finished = block.finished, []
                 self._spawn(self._write(block, rollouts))
 

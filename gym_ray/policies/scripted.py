@@ -121,9 +121,7 @@ class ScriptedEngine:
             os.close(self._log)
             self._log = None
 
-    def _tokens(
-        self, request: GenerationRequest, room: int
-    ) -> tuple[Tokens, StopReason]:
+    def _tokens(self, request: GenerationRequest, room: int) -> tuple[Tokens, StopReason]:
         if isinstance(self._reply, str):
             reply: str | Sequence[int] = self._reply
         else:
@@ -138,9 +136,7 @@ class ScriptedEngine:
         stopped = len(tokens) > 0 and int(tokens[-1]) in request.stop_token_ids
         return tokens, "stop" if stopped else "length"
 
-    def _logprobs(
-        self, tokens: Tokens
-    ) -> Logprobs:
+    def _logprobs(self, tokens: Tokens) -> Logprobs:
         """Distinct by token and position, so that a shift by one shows; all below 0."""
         position = np.arange(len(tokens))
         mixed = (tokens * 7919 + position * 104729 + self.args.seed) % 1000

@@ -52,12 +52,15 @@ class Application:
         self._lease = lease
 
     @classmethod
-    def deploy(cls, config: RunConfig, report: Report) -> Application:
+    def deploy(
+        cls, config: RunConfig, report: Report, check: Callable[[], None] = lambda: None
+    ) -> Application:
         """Adopt or start the application of `config` and wait until it serves.
 
         Args:
             config: what to serve.
             report: told, in one line each, what is being waited for.
+            check: called while waiting; raises to give up.
 
         Raises:
             GymRayError: not up within `policy.startup_timeout_seconds`, or a replica cannot
@@ -76,7 +79,7 @@ class Application:
             else:
                 report(f"starting application {name}")
                 _submit(config)
-            _wait_until_running(config, report)
+            _wait_until_running(config, report, check)
             handle = serve.get_app_handle(name)
             policy = _describe(handle, config.policy.startup_timeout_seconds)
         except BaseException:
@@ -173,7 +176,7 @@ def _submit(config: RunConfig) -> None:
     serve.run_many([target], wait_for_applications_running=False)
 
 
-def _wait_until_running(config: RunConfig, report: Report) -> None:
+def _wait_until_running(config: RunConfig, report: Report, check: Callable[[], None]) -> None:
     from ray import serve
     from ray.serve.schema import ApplicationStatus
 
@@ -186,6 +189,7 @@ def _wait_until_running(config: RunConfig, report: Report) -> None:
             return
         if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
             raise GymRayError(f"application {name} cannot start: {_reason(application)}")
+        check()
         now = time.monotonic()
         if now > deadline:
             lacking = unmet_demand(config)

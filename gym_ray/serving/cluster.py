@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import os
+import warnings
 from typing import Any
 
 from gym_ray.config import ResourcesConfig, RunConfig
@@ -39,15 +41,21 @@ def connect(config: RunConfig) -> Cluster:
     if ray.is_initialized():
         return Cluster(started=False)
     environment = {**SERVE_ENVIRONMENT, **_passed_on()}
+    # Progress and errors reach the user through us; Ray's own lines would only bury them.
+    for name in ("ray.serve", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"ray\..*")
     common: dict[str, Any] = {
         "namespace": NAMESPACE,
         "log_to_driver": bool(os.environ.get("GYM_RAY_WORKER_LOGS")),
-        "logging_level": "warning",
+        "logging_level": "error",
         "runtime_env": {"env_vars": environment},
     }
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**common)
         return Cluster(started=False)
+    # A small machine starts a dozen light workers at once; Ray's warning about it is moot.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
     ray.init(
         address="local",
         num_cpus=max(os.cpu_count() or 1, math.ceil(_cpus_wanted(config))),

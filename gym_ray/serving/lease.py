@@ -29,9 +29,7 @@ class Lease:
         self.application = application
         self._name = f"{application}{_SEPARATOR}{holder}"
         self._actor: Any = (
-            ray.remote(_Holder)
-            .options(name=self._name, namespace=NAMESPACE, num_cpus=0)
-            .remote()
+            ray.remote(_Holder).options(name=self._name, namespace=NAMESPACE, num_cpus=0).remote()
         )
         # Until the actor is registered nobody else can see the lease.
         ray.get(self._actor.ping.remote(), timeout=120)

@@ -1,0 +1,6 @@
+"""`python -m gym_ray`, the entry point of `ray job submit`."""
+
+from gym_ray.cli import main
+
+if __name__ == "__main__":
+    main()

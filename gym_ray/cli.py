@@ -1,0 +1,94 @@
+"""The command line. Exit codes: 0 fine, 1 error, 2 usage or config, 3 too many rollouts failed,
+130 interrupted and resumable.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from gym_ray.errors import ConfigError, FailedShareExceeded, GymRayError, Interrupted
+
+app = typer.Typer(
+    name="gym-ray",
+    help="Rollouts at scale: tasks and environments in, exact-token training data out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Rollouts at scale: tasks and environments in, exact-token training data out."""
+
+
+@app.command()
+def collect(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML config file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Dotted assignments over the config."),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON on standard output.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
+) -> None:
+    """Collect verified rollouts into a Parquet dataset.
+
+    Re-issuing the same command continues where it stopped. Ctrl-C lets rollouts in flight
+    finish (collect.drain_timeout_seconds) and leaves a directory that can be continued.
+
+    Example:
+
+      gym-ray collect deployments/laptop-cpu.yaml collect.output=runs/demo collect.num_repeats=4
+    """
+    from gym_ray.collection import collect as run
+
+    summary = run(config, overrides or [], quiet=quiet)
+    if json:
+        typer.echo(summary.to_json())
+    else:
+        from gym_ray.collection.report import render
+
+        typer.echo(render(summary))
+    if summary.interrupted is not None and summary.pending:
+        raise Interrupted(
+            f"stopped early ({summary.interrupted}); {summary.pending} rollouts are left: "
+            "re-issue the same command to continue"
+        )
+    limit = _max_failed_share(config, overrides or [])
+    if summary.failed_share > limit:
+        raise FailedShareExceeded(
+            f"{summary.failed} of {summary.expected} rollouts failed, more than "
+            f"collect.max_failed_share={limit:g} allows"
+        )
+    if summary.pending:
+        raise GymRayError(
+            f"{summary.pending} rollouts are left; re-issue the same command to continue"
+        )
+
+
+def _max_failed_share(config: str, overrides: list[str]) -> float:
+    from gym_ray.config import load_config
+
+    return load_config(config, overrides).collect.max_failed_share
+
+
+def main() -> None:
+    """Entry point of the `gym-ray` script."""
+    try:
+        app()
+    except ConfigError as error:
+        _end(error)
+    except GymRayError as error:
+        _end(error)
+
+
+def _end(error: GymRayError) -> None:
+    print(f"gym-ray: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)

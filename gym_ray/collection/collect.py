@@ -1,0 +1,340 @@
+"""`collect`: from task rows to a dataset of verified rollouts, exactly once each, resumable.
+
+A command always does the same: see what is durable, run what is not, compact when all is. So
+there is one path for a first start, a resume, a retry of failed rollouts, and a finished run
+(which needs no Ray at all).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gym_ray.collection import summary as summaries
+from gym_ray.collection.compaction import compact
+from gym_ray.collection.directory import RunDirectory, dataset_files, write_text_whole
+from gym_ray.collection.index import Index, contains
+from gym_ray.collection.input import TaskInput
+from gym_ray.collection.manifest import ROW_GROUP_ROWS, Manifest, write_manifest
+from gym_ray.collection.progress import Progress, duration
+from gym_ray.collection.routing import Router
+from gym_ray.collection.stage import StageSettings
+from gym_ray.collection.stop import StopSignal
+from gym_ray.collection.summary import RunSummary
+from gym_ray.config import RunConfig, load_config
+from gym_ray.errors import ConfigError, FailureKind, GymRayError, Interrupted
+from gym_ray.registry import load_environment
+from gym_ray.rollout import failed_rollout
+from gym_ray.rows import MANIFEST_SCHEMA, specs_from_table
+from gym_ray.runner import RunSettings
+from gym_ray.sampling import Sampling
+
+_POLL_SECONDS = 0.5
+
+#: Passes over what remains, should stages be lost; each needs progress to be followed by another.
+_MAX_PASSES = 5
+
+
+def collect(
+    config: RunConfig | Mapping[str, Any] | str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    quiet: bool = False,
+) -> RunSummary:
+    """Collect rollouts into `collect.output`; continue what an earlier call left there.
+
+    Args:
+        config: YAML file, mapping, or `RunConfig`.
+        overrides: dotted assignments, e.g. `["collect.num_repeats=16"]`.
+        quiet: no progress on standard error.
+
+    Returns:
+        The summary, also written to `OUTPUT/summary.json`. Check `interrupted` and
+        `failed_share`: neither a drained run nor a run with failures raises.
+
+    Raises:
+        ConfigError: config, input or output are wrong; nothing was started.
+        GymRayError: the application could not start, or collection broke; what was collected
+            is kept.
+    """
+    started = time.monotonic()
+    checked = load_config(config, overrides)
+    directory = RunDirectory.open(checked)
+    try:
+        with Progress(quiet=quiet) as progress:
+            return _Collection(checked, directory, progress, started).run()
+    finally:
+        directory.close()
+
+
+class _Collection:
+    """One `collect` command on one run directory."""
+
+    def __init__(
+        self, config: RunConfig, directory: RunDirectory, progress: Progress, started: float
+    ) -> None:
+        self._config = config
+        self._directory = directory
+        self._progress = progress
+        self._started = started
+        self._collecting_seconds = 0.0
+        self._stop = StopSignal(
+            deadline=None
+            if config.collect.run_timeout_seconds is None
+            else started + config.collect.run_timeout_seconds
+        )
+
+    def run(self) -> RunSummary:
+        manifest = self._manifest()
+        remaining = self._write_remaining(manifest)
+        before = manifest.rollouts - remaining
+        if self._directory.resumed:
+            self._progress.say(
+                f"continuing {self._directory.path}: {before} of {manifest.rollouts} rollouts done"
+            )
+        if remaining:
+            with self._stop.installed(), contextlib.suppress(Interrupted):
+                self._collect(manifest, remaining)
+        return self._finish(manifest)
+
+    # Before anything runs.
+
+    def _manifest(self) -> Manifest:
+        collect = self._config.collect
+        environments = {
+            name: load_environment(name, section, self._config.base_directory)
+            for name, section in self._config.environments.items()
+        }
+        task_input = TaskInput(self._config, environments)
+        router = Router(self._config.environments, environments)
+        extends: Manifest | None = None
+        if self._directory.manifest.exists():
+            manifest = Manifest.read(self._directory.manifest)
+            if manifest.sources == task_input.fingerprints():
+                return manifest
+            if not collect.extend:
+                changed = {source.source_file for source in manifest.sources} ^ {
+                    source.source_file for source in task_input.fingerprints()
+                } or {collect.input}
+                raise ConfigError(
+                    f"the input changed since this run began ({', '.join(sorted(changed))}); "
+                    "add collect.extend=true to collect its new rows too, restore the input to "
+                    "continue without them, or name a new collect.output"
+                )
+            extends = manifest
+        self._progress.say(f"reading tasks from {collect.input}")
+        manifest = write_manifest(
+            self._directory.manifest,
+            task_input,
+            router,
+            num_repeats=collect.num_repeats,
+            limit=collect.limit,
+            extends=extends,
+        )
+        self._directory.save_config(self._config)
+        self._progress.say(f"{manifest.rollouts} rollouts to collect into {self._directory.path}")
+        return manifest
+
+    def _write_remaining(self, manifest: Manifest) -> int:
+        """Write the manifest rows that are not done; invalid rows are settled at once.
+
+        Returns:
+            How many rollouts are to run.
+        """
+        done = Index.read(dataset_files(self._directory.path)).done()
+        path = self._directory.remaining
+        count = 0
+        with pq.ParquetWriter(path, MANIFEST_SCHEMA, compression="zstd") as writer:
+            for table in self._open_rows(manifest, done):
+                for start in range(0, len(table), ROW_GROUP_ROWS):
+                    writer.write_table(table.slice(start, ROW_GROUP_ROWS))
+                count += len(table)
+        return count
+
+    def _open_rows(self, manifest: Manifest, done: Any) -> Iterator[pa.Table]:
+        """Valid manifest rows that are not done, regrouped into full row groups."""
+        waiting: list[pa.Table] = []
+        rows = 0
+        for batch in manifest.batches():
+            table = pa.Table.from_batches([batch]).cast(MANIFEST_SCHEMA)
+            table = table.filter(pa.array(~contains(done, table["rollout_id"])))
+            self._settle_invalid(table.filter(table["error"].is_valid()))
+            table = table.filter(table["error"].is_null())
+            waiting.append(table)
+            rows += len(table)
+            if rows >= ROW_GROUP_ROWS:
+                yield pa.concat_tables(waiting).combine_chunks()
+                waiting, rows = [], 0
+        if rows:
+            yield pa.concat_tables(waiting).combine_chunks()
+
+    def _settle_invalid(self, table: pa.Table) -> None:
+        """Rows that are no legal task become failed rollouts without any Ray."""
+        specs = specs_from_table(table)
+        if specs:
+            rollouts = [
+                failed_rollout(
+                    spec,
+                    FailureKind.TASK_INVALID,
+                    spec.error or "",
+                    run_id=self._directory.id,
+                    model=self._config.policy.model,
+                )
+                for spec in specs
+            ]
+            self._directory.segments.write(f"invalid-{specs[0].rollout_id}", rollouts)
+
+    # Running.
+
+    def _collect(self, manifest: Manifest, remaining: int) -> None:
+        from gym_ray.serving.application import Application
+        from gym_ray.serving.cluster import connect, disconnect
+
+        self._progress.say("starting Ray")
+        cluster = connect(self._config)
+        try:
+            self._stop.take_over()
+            application = Application.deploy(
+                self._config, self._progress.say, self._stop.raise_if_requested
+            )
+            try:
+                self._record(application)
+                self._run_passes(manifest, remaining, application.name)
+            finally:
+                self._progress.say(f"taking down application {application.name}")
+                application.close()
+        finally:
+            disconnect(cluster)
+
+    def _record(self, application: Any) -> None:
+        policy = application.policy
+        self._directory.record(
+            self._config,
+            application=application.name,
+            engine=f"{policy.engine} {policy.engine_version}",
+            engine_seed=policy.seed,
+            model=policy.model,
+            model_fingerprint=policy.fingerprint,
+            gym_ray=importlib.metadata.version("gym-ray"),
+            ray=importlib.metadata.version("ray"),
+            python=sys.version.split()[0],
+        )
+
+    def _run_passes(self, manifest: Manifest, remaining: int, application: str) -> None:
+        """Run what remains; again should a lost stage have left something."""
+        settings = self._stage_settings(application)
+        began = time.monotonic()
+        for _ in range(_MAX_PASSES):
+            error = self._run_pass(manifest, remaining, settings)
+            left = self._write_remaining(manifest)
+            if left == 0 or self._stop.reason is not None:
+                break
+            if error is not None and left == remaining:
+                raise GymRayError(
+                    f"collection broke without progress: {error}. What was collected is kept; "
+                    "re-issue the command to continue"
+                ) from error
+            if error is None:
+                break
+            self._progress.say(f"collection broke ({error}); continuing with {left} rollouts")
+            remaining = left
+        self._collecting_seconds = time.monotonic() - began
+
+    def _run_pass(
+        self, manifest: Manifest, remaining: int, settings: StageSettings
+    ) -> Exception | None:
+        from gym_ray.collection.pipeline import Pass
+
+        self._progress.say(f"starting {remaining} rollouts")
+        before = manifest.rollouts - remaining
+        running = Pass(self._directory.remaining, remaining, settings)
+        stop_at: float | None = None
+        while running.running():
+            running.wait(_POLL_SECONDS)
+            counts = running.counts()
+            self._progress.show(counts, before=before, expected=manifest.rollouts)
+            if self._stop.requested() and stop_at is None:
+                drain = self._config.collect.drain_timeout_seconds
+                stop_at = time.monotonic() + drain
+                running.order("drain")
+                self._progress.say(
+                    f"stopping ({self._stop.reason}): {counts.running} rollouts in flight have "
+                    f"{duration(drain)} to finish; Ctrl-C again to stop at once"
+                )
+            elif stop_at is not None and (
+                counts.running + counts.unwritten == 0
+                or time.monotonic() > stop_at
+                or self._stop.urgent()
+            ):
+                running.order("stop")
+        try:
+            running.raise_error()
+        except Exception as error:
+            return error
+        return None
+
+    def _stage_settings(self, application: str) -> StageSettings:
+        from gym_ray.serving.application import ENVIRONMENT_DEPLOYMENT
+
+        config = self._config
+        return StageSettings(
+            application=application,
+            environments={
+                name: ENVIRONMENT_DEPLOYMENT.format(name=name) for name in config.environments
+            },
+            run=RunSettings(
+                run_id=self._directory.id,
+                sampling=Sampling(**config.sampling.model_dump()),
+                timeout_seconds=config.collect.rollout_timeout_seconds,
+            ),
+            agents={name: section.agent for name, section in config.environments.items()},
+            model=config.policy.model,
+            max_in_flight=config.collect.max_in_flight,
+            max_attempts=config.collect.max_attempts,
+            start_seconds=config.policy.startup_timeout_seconds,
+            store=self._directory.segments,
+        )
+
+    # Afterwards.
+
+    def _finish(self, manifest: Manifest) -> RunSummary:
+        index = Index.read(dataset_files(self._directory.path))
+        shards = 0
+        if len(index.table) == manifest.rollouts:
+            shards = compact(index, self._directory.rollouts, self._directory.path / "segments")
+            self._directory.remaining.unlink(missing_ok=True)
+        summary = self._summary(manifest, index, shards)
+        write_text_whole(self._directory.summary, summary.to_json())
+        return summary
+
+    def _summary(self, manifest: Manifest, index: Index, shards: int) -> RunSummary:
+        table = index.table
+        counts = summaries.count_rows(table)
+        retried, difference = summaries.retried_difference(table)
+        return RunSummary(
+            run_id=self._directory.id,
+            output=str(self._directory.path),
+            expected=manifest.rollouts,
+            pending=manifest.rollouts - len(table),
+            **counts,
+            reward=summaries.reward_of(table["reward"], manifest.rollouts),
+            environments=summaries.by_environment(table),
+            failure_kinds=summaries.failure_kinds(table),
+            invalid_rows=summaries.first_invalid(table),
+            retried=retried,
+            retried_reward_difference=difference,
+            sampled_tokens=int(table["sampled_tokens"].to_numpy().sum()) if len(table) else 0,
+            shards=shards,
+            seconds=round(time.monotonic() - self._started, 3),
+            collecting_seconds=round(self._collecting_seconds, 3),
+            interrupted=self._stop.reason,
+            run=self._directory.run,
+        )

@@ -1,0 +1,165 @@
+"""The run directory: where everything of one run is, and who may write to it.
+
+run.yaml            resolved config and identity of the run
+manifest.parquet    every rollout of the run
+rollouts/           the dataset: large shards, once the run is complete
+segments/           small durable files while it is not
+summary.json        counts that reconcile, means with coverage
+"""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gym_ray.collection.segments import SegmentStore, remove_unfinished
+from gym_ray.config import RunConfig, differing_keys
+from gym_ray.errors import ConfigError
+
+
+class RunDirectory:
+    """One output directory, held exclusively from `open` to `close`.
+
+    Attributes:
+        path: the directory.
+        run: identity of the run: `id`, `created_at`, and facts added by `record`.
+        resumed: True when an earlier command began the run.
+    """
+
+    def __init__(self, path: Path, lock: int, run: dict[str, Any], *, resumed: bool) -> None:
+        self.path = path
+        self.run = run
+        self.resumed = resumed
+        self._lock = lock
+
+    @classmethod
+    def open(cls, config: RunConfig) -> RunDirectory:
+        """Create or reopen the run in `collect.output`.
+
+        Raises:
+            ConfigError: not writable, in use by another process, or begun with a config that
+                collects something else (the differing keys are shown).
+        """
+        name = config.collect.output
+        if "://" in name:
+            raise ConfigError(
+                f"collect.output {name!r}: only a local or mounted folder can be written"
+            )
+        path = Path(name)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise ConfigError(
+                f"collect.output {name!r}: cannot be written: {error.strerror}; "
+                "name a folder you may write to"
+            ) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise ConfigError(
+                f"collect.output {name!r}: another gym-ray process is writing there; wait for "
+                "it or name another output"
+            ) from None
+        try:
+            return cls._claim(path, lock, config)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    @classmethod
+    def _claim(cls, path: Path, lock: int, config: RunConfig) -> RunDirectory:
+        run_file = path / "run.yaml"
+        if run_file.exists():
+            saved = yaml.safe_load(run_file.read_text())
+            run = saved.pop("run")
+            differences = differing_keys(saved, config.model_dump(mode="json"))
+            if differences:
+                listing = "\n  ".join(differences)
+                raise ConfigError(
+                    f"{path} holds a run that was begun with another config:\n  {listing}\n"
+                    "Restore these values to continue it, or name a new collect.output"
+                )
+            directory = cls(path, lock, run, resumed=True)
+        else:
+            strangers = [entry.name for entry in path.iterdir() if entry.name != ".lock"]
+            if strangers:
+                raise ConfigError(
+                    f"collect.output {str(path)!r}: the folder is not empty ({strangers[0]}, …) "
+                    "and holds no gym-ray run; name a new folder"
+                )
+            created_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            run = {"id": uuid.uuid4().hex[:16], "created_at": created_at}
+            directory = cls(path, lock, run, resumed=False)
+        remove_unfinished(path)
+        directory.rollouts.mkdir(exist_ok=True)
+        return directory
+
+    def save_config(self, config: RunConfig) -> None:
+        """Write `run.yaml`: the resolved config, and the run's identity and facts."""
+        text = config.to_yaml() + yaml.safe_dump({"run": self.run}, sort_keys=False)
+        write_text_whole(self.path / "run.yaml", text)
+
+    def record(self, config: RunConfig, **facts: Any) -> None:
+        """Add facts about what produced the rollouts (versions, model fingerprint).
+
+        Raises:
+            ConfigError: the model is no longer the one the run began with.
+        """
+        before, now = self.run.get("model_fingerprint"), facts.get("model_fingerprint")
+        if before is not None and now is not None and before != now:
+            raise ConfigError(
+                f"{self.path} was begun with other weights of {config.policy.model} "
+                f"(fingerprint {before}, now {now}); name a new collect.output"
+            )
+        self.run.update(facts)
+        self.save_config(config)
+
+    def close(self) -> None:
+        """Let others write to the directory."""
+        os.close(self._lock)
+
+    @property
+    def id(self) -> str:
+        return str(self.run["id"])
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.parquet"
+
+    @property
+    def remaining(self) -> Path:
+        return self.path / "remaining.parquet"
+
+    @property
+    def rollouts(self) -> Path:
+        return self.path / "rollouts"
+
+    @property
+    def segments(self) -> SegmentStore:
+        return SegmentStore(self.path.resolve() / "segments")
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+
+def dataset_files(path: Path) -> list[Path]:
+    """Every Parquet file that may hold rollouts of a run directory: shards, then segments."""
+    return sorted((path / "rollouts").glob("*.parquet")) + list(
+        SegmentStore(path / "segments").files()
+    )
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Replace a text file in one step."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)

@@ -1,0 +1,99 @@
+"""Live progress: one updating line on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.status import Status
+
+from gym_ray.collection.monitor import Counts
+
+#: Seconds between plain lines when not on a terminal.
+_PLAIN_SECONDS = 10.0
+
+
+class Progress:
+    """Says what a command is doing, on standard error.
+
+    Args:
+        quiet: say nothing.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._status: Status | None = None
+        self._last_plain = 0.0
+        self._started: float | None = None
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._status = self._console.status("starting")
+            self._status.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self._console.print(line, markup=False)
+
+    def show(self, counts: Counts, *, before: int, expected: int) -> None:
+        """The state of a running collection.
+
+        Args:
+            counts: what this command's stages did.
+            before: rollouts done by earlier commands.
+            expected: rollouts of the run.
+        """
+        now = time.monotonic()
+        if self._started is None:
+            self._started = now
+        if self._status is None and now - self._last_plain < _PLAIN_SECONDS:
+            return
+        text = describe(counts, before=before, expected=expected, seconds=now - self._started)
+        if self._status is not None:
+            self._status.update(text)
+        else:
+            self._last_plain = now
+            self.say(text)
+
+
+def describe(counts: Counts, *, before: int, expected: int, seconds: float) -> str:
+    """One line: done / failed / in flight, tokens per second, reward with coverage, time left."""
+    here = counts.finished + counts.failed
+    done = before + here
+    parts = [
+        f"{done}/{expected} rollouts",
+        f"{counts.failed} failed",
+        f"{counts.running} in flight",
+    ]
+    if counts.retried:
+        parts.append(f"{counts.retried} retried")
+    if seconds > 0:
+        parts.append(f"{counts.sampled_tokens / seconds:,.0f} tokens/s")
+    if counts.rewarded:
+        mean = counts.reward_sum / counts.rewarded
+        parts.append(f"mean reward {mean:.3f} (coverage {counts.rewarded}/{max(here, 1)})")
+    if here and done < expected:
+        parts.append(f"{duration(seconds / here * (expected - done))} left")
+    return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 5 s`, `2 h 7 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,145 @@
+"""The summary: what a run holds, in counts that reconcile.
+
+expected = completed + truncated + failed + pending, and coverage (rows with a reward over
+expected) stands beside every mean, because a mean over a quietly smaller sample misleads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gym_ray.errors import FailureKind
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reward:
+    """A mean that says what it is a mean of.
+
+    Attributes:
+        mean: over the rows that have a reward; None when there are none.
+        std: sample standard deviation over them; None for fewer than two.
+        coverage: rows with a reward / rows expected.
+    """
+
+    mean: float | None
+    std: float | None
+    coverage: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What `collect` returns and `summary.json` holds.
+
+    Attributes:
+        run_id: the run.
+        output: its directory.
+        expected: rollouts of the manifest.
+        completed, truncated, failed, pending: where they stand; they sum to `expected`.
+        reward: over all environments.
+        environments: the same by environment, with its own counts.
+        failure_kinds: failed rollouts by kind.
+        invalid_rows: the first messages about rows that are not legal tasks.
+        retried: rollouts that took more than one attempt.
+        retried_reward_difference: mean reward of retried minus that of first-try rollouts; far
+            from 0, dropping or retrying failures biases the dataset.
+        sampled_tokens: tokens the policy sampled, in rows with tokens.
+        shards: Parquet files of the dataset; 0 while the run is not complete.
+        seconds: wall time of this command, start-up included.
+        collecting_seconds: of it, from the first rollout admitted to the last one durable.
+        interrupted: why the command ended early (`signal`, `run_timeout`), or None.
+        run: facts about what produced the rollouts: versions, model fingerprint.
+    """
+
+    run_id: str
+    output: str
+    expected: int
+    completed: int
+    truncated: int
+    failed: int
+    pending: int
+    reward: Reward
+    environments: dict[str, dict[str, Any]]
+    failure_kinds: dict[str, int]
+    invalid_rows: list[str]
+    retried: int
+    retried_reward_difference: float | None
+    sampled_tokens: int
+    shards: int
+    seconds: float
+    collecting_seconds: float
+    interrupted: str | None
+    run: dict[str, Any]
+
+    @property
+    def failed_share(self) -> float:
+        """Failed rollouts / expected rollouts."""
+        return self.failed / self.expected if self.expected else 0.0
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2, default=str)
+
+    @classmethod
+    def read(cls, path: Path) -> RunSummary:
+        saved = json.loads(path.read_text())
+        return cls(**{**saved, "reward": Reward(**saved["reward"])})
+
+
+def reward_of(rewards: pa.ChunkedArray, expected: int) -> Reward:
+    """Mean, deviation and coverage of a reward column with nulls."""
+    present = rewards.drop_null()
+    count = len(present)
+    return Reward(
+        mean=pc.mean(present).as_py() if count else None,
+        std=pc.stddev(present, ddof=1).as_py() if count > 1 else None,
+        coverage=count / expected if expected else 0.0,
+    )
+
+
+def count_rows(table: pa.Table) -> dict[str, int]:
+    """Rows of an index by status."""
+    found = {
+        entry["values"]: entry["counts"] for entry in pc.value_counts(table["status"]).to_pylist()
+    }
+    return {status: found.get(status, 0) for status in ("completed", "truncated", "failed")}
+
+
+def by_environment(table: pa.Table) -> dict[str, dict[str, Any]]:
+    """Counts and reward of each environment; rows routed nowhere are under `(none)`."""
+    result: dict[str, dict[str, Any]] = {}
+    for name in sorted(pc.unique(table["environment"]).to_pylist()):
+        own = table.filter(pc.equal(table["environment"], name))
+        reward = reward_of(own["reward"], len(own))
+        result[name or "(none)"] = {**count_rows(own), "reward": dataclasses.asdict(reward)}
+    return result
+
+
+def failure_kinds(table: pa.Table) -> dict[str, int]:
+    """Failed rows by kind, most frequent first."""
+    counted = pc.value_counts(table["error_kind"].drop_null()).to_pylist()
+    pairs = sorted(((e["values"], e["counts"]) for e in counted), key=lambda pair: -pair[1])
+    return dict(pairs)
+
+
+def first_invalid(table: pa.Table, limit: int = 20) -> list[str]:
+    """Messages about the first rows that are not legal tasks, each once."""
+    found = table.filter(pc.equal(table["error_kind"], str(FailureKind.TASK_INVALID)))["error"]
+    return list(dict.fromkeys(found.to_pylist()))[:limit]
+
+
+def retried_difference(table: pa.Table) -> tuple[int, float | None]:
+    """How many rollouts were retried, and how their mean reward differs from the others'."""
+    retried = pc.greater(table["attempts"], 1)
+    again = table.filter(retried)["reward"].drop_null()
+    first = table.filter(pc.invert(retried))["reward"].drop_null()
+    count = pc.sum(retried).as_py() or 0
+    if not len(again) or not len(first):
+        return count, None
+    difference = pc.mean(again).as_py() - pc.mean(first).as_py()
+    return count, difference if math.isfinite(difference) else None

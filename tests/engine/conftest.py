@@ -1,0 +1,88 @@
+"""Engines under test, each started once: a start costs about 20 seconds.
+
+`bundled` is the real model, for numbers that mean something; `replica_one` and `replica_two`
+serve the same two-layer model of random weights, for everything about the engine itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gym_ray.policies.bundled import resolve_model
+from gym_ray.policies.vllm import VllmEngine
+
+START_SECONDS = 240.0
+CALL_SECONDS = 120.0
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def run() -> Iterator[Run]:
+    """Run a coroutine on the loop all engines live on, within a deadline."""
+    with asyncio.Runner() as runner:
+
+        def bounded(coroutine: Coroutine[Any, Any, Any], seconds: float = CALL_SECONDS) -> Any:
+            return runner.run(asyncio.wait_for(coroutine, seconds))
+
+        yield bounded
+
+
+@pytest.fixture(scope="session")
+def bundled_checkpoint() -> Path:
+    return Path(resolve_model("bundled:smollm2-135m"))
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(bundled_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of two layers and random weights, with the bundled model's tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    directory = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=8192,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(directory)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(bundled_checkpoint / name, directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def bundled(run: Run) -> Iterator[VllmEngine]:
+    yield from _started(run, "bundled:smollm2-135m", max_model_len=1024, max_num_seqs=32)
+
+
+@pytest.fixture(scope="session")
+def replica_one(run: Run, tiny_checkpoint: Path) -> Iterator[VllmEngine]:
+    yield from _started(run, str(tiny_checkpoint), max_model_len=8192, max_num_seqs=2)
+
+
+@pytest.fixture(scope="session")
+def replica_two(run: Run, tiny_checkpoint: Path) -> Iterator[VllmEngine]:
+    yield from _started(run, str(tiny_checkpoint), max_model_len=8192, max_num_seqs=2)
+
+
+def _started(run: Run, model: str, **engine_args: Any) -> Iterator[VllmEngine]:
+    engine = VllmEngine(
+        model=model,
+        engine_args={"dtype": "float32", "kv_cache_memory_bytes": 512 * 1024**2, **engine_args},
+    )
+    run(engine.start(), START_SECONDS)
+    yield engine
+    run(engine.stop())
