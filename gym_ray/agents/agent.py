@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from gym_ray.environment import Environment
-from gym_ray.renderers.items import Message
+from gym_ray.renderers.messages import Message
 from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.rollout import TruncationReason
 from gym_ray.task import Task

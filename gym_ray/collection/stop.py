@@ -49,9 +49,9 @@ class StopSignal:
 
     def requested(self) -> bool:
         """Whether to start nothing more and drain."""
-        if self.reason is None and self._deadline is not None:
-            if time.monotonic() >= self._deadline:
-                self.reason = "run_timeout"
+        deadline = self._deadline
+        if self.reason is None and deadline is not None and time.monotonic() >= deadline:
+            self.reason = "run_timeout"
         return self.reason is not None
 
     def raise_if_requested(self) -> None:

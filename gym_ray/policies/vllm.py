@@ -44,6 +44,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line
 from gym_ray.policies.bundled import fingerprint, resolve_model
 from gym_ray.policies.engine import GenerationRequest, PolicyInfo
+from gym_ray.policies.orphans import OrphanWatch
 from gym_ray.sampling import Sampling
 from gym_ray.turn import Generation, VersionSpan
 
@@ -128,6 +129,7 @@ class VllmEngine:
         self._cpu_threads = cpu_threads
         self._llm: AsyncLLM | None = None
         self._processes: list[psutil.Process] = []
+        self._orphan_watch: OrphanWatch | None = None
         self._context_length = 0
         self._vocabulary_size = 0
 
@@ -142,6 +144,7 @@ class VllmEngine:
         seed: int = arguments["seed"]
         logger.info("starting vLLM %s on %s, engine seed %d", vllm.__version__, model, seed)
         began = time.monotonic()
+        self._orphan_watch = OrphanWatch()
         # Built in a thread: loading takes from seconds to many minutes, and the loop has health
         # checks to answer.
         building = asyncio.ensure_future(asyncio.to_thread(self._build, arguments))
@@ -198,6 +201,9 @@ class VllmEngine:
         await asyncio.to_thread(llm.shutdown, SHUTDOWN_SECONDS)
         await asyncio.to_thread(_end, processes)
         self._processes = []
+        if self._orphan_watch is not None:
+            self._orphan_watch.close()
+            self._orphan_watch = None
 
     def _running(self) -> AsyncLLM:
         if self._llm is None:

@@ -36,15 +36,15 @@ def connect(config: RunConfig) -> Cluster:
     Raises:
         ConfigError: GPUs asked for on a machine of our own that has none, or too few.
     """
+    # A line of Ray's C++ about actor restarts would look like a failure of ours.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
+    _quieten()
     if ray.is_initialized():
         return Cluster(started=False)
     environment = {**SERVE_ENVIRONMENT, **_passed_on()}
-    # Progress and errors reach the user through us; Ray's own lines would only bury them.
-    for name in ("ray.serve", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module=r"ray\..*")
+    environment = {**SERVE_ENVIRONMENT, **_passed_on()}
     common: dict[str, Any] = {
         "namespace": NAMESPACE,
         "log_to_driver": bool(os.environ.get("GYM_RAY_WORKER_LOGS")),
@@ -89,6 +89,19 @@ def unmet_demand(config: RunConfig) -> str | None:
         if wanted > have.get(kind, 0)
     ]
     return ", ".join(lacking) or None
+
+
+def _quieten() -> None:
+    """Progress and errors reach the user through us; Ray's own lines would only bury them.
+
+    Serve's logger is set up anew when Serve starts, hence a filter rather than a level.
+    """
+    import ray.data
+    import ray.serve  # noqa: F401  (importing it sets up the logger that is filtered here)
+
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"ray\..*")
 
 
 def _passed_on() -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -32,14 +33,12 @@ def build_engine(config: RunConfig) -> Engine:
         from gym_ray.policies.scripted import ScriptedEngine
 
         return ScriptedEngine(model=policy.model, engine_args=dict(policy.engine_args))
-    from gym_ray.policies.bundled import resolve_model
     from gym_ray.policies.vllm import VllmEngine
 
     return VllmEngine(
-        model=resolve_model(policy.model),
-        served_name=policy.model,
+        model=policy.model,
         engine_args=dict(policy.engine_args),
-        num_gpus=policy.resources.num_gpus,
+        num_gpus=math.ceil(policy.resources.num_gpus),
     )
 
 
@@ -69,7 +68,7 @@ class PolicyReplica:
     async def check_health(self) -> None:
         await self._engine.check_health()
 
-    async def __del__(self) -> None:
+    async def __del__(self) -> None:  # Serve awaits it when it stops a replica.
         await self._engine.stop()
 
 
@@ -136,13 +135,13 @@ class EnvironmentReplica:
     async def check_health(self) -> None:
         return None
 
-    async def __del__(self) -> None:
+    async def __del__(self) -> None:  # Serve awaits it when it stops a replica.
         if self._pool is not None:
-            await asyncio.to_thread(self._pool.stop)
+            await self._pool.stop()
 
     async def _start_pool(self) -> None:
         if self._pool is not None:
-            await asyncio.to_thread(self._pool.start)
+            await self._pool.start()
 
     async def _generate(self, request: GenerationRequest) -> Generation:
         try:
