@@ -15,7 +15,7 @@ for argument in "$@"; do
 done
 
 say "preparing the bundled model"
-python -m gym_ray.policies.bundled smollm2-135m
+python -c "from gym_ray.policies.bundled import resolve_model; resolve_model('bundled:smollm2-135m')"
 say "collecting rollouts into $output"
 gym-ray collect "$config" collect.output="$output" "$@"
 
