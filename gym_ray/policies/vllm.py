@@ -41,7 +41,7 @@ from vllm.platforms import CpuArchEnum, current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line
+from gym_ray.errors import ConfigError, FailureKind, GymRayError, RolloutFailure, one_line
 from gym_ray.policies.bundled import fingerprint, resolve_model
 from gym_ray.policies.engine import GenerationRequest, PolicyInfo
 from gym_ray.policies.orphans import OrphanWatch
@@ -137,7 +137,8 @@ class VllmEngine:
         """Load the model, sample a few tokens, and say what is being served.
 
         Raises:
-            ConfigError: the model cannot be found or converted.
+            ConfigError: vLLM refuses the model or an engine argument.
+            GymRayError: it failed otherwise; its log has the cause.
         """
         model = await asyncio.to_thread(resolve_model, self._model)
         arguments = self._complete_arguments(model)
@@ -150,12 +151,19 @@ class VllmEngine:
         building = asyncio.ensure_future(asyncio.to_thread(self._build, arguments))
         try:
             self._llm = await asyncio.shield(building)
+            self._context_length = self._llm.model_config.max_model_len
+            self._vocabulary_size = self._llm.model_config.get_vocab_size()
+            await self._warm_up()
         except asyncio.CancelledError:
-            building.add_done_callback(_shut_down_abandoned)
+            # The thread cannot be interrupted; end what it builds as soon as it has.
+            building.add_done_callback(self._abandon)
             raise
-        self._context_length = self._llm.model_config.max_model_len
-        self._vocabulary_size = self._llm.model_config.get_vocab_size()
-        await self._warm_up()
+        except (ValueError, TypeError, OSError) as error:  # pydantic's are ValueErrors
+            await self.stop()
+            raise ConfigError(f"vLLM refuses to serve {self._model}: {one_line(error)}") from error
+        except Exception as error:
+            await self.stop()
+            raise GymRayError(f"vLLM could not start: {one_line(error)}") from error
         logger.info("vLLM is ready after %.1f s", time.monotonic() - began)
         return PolicyInfo(
             engine="vllm",
@@ -195,15 +203,7 @@ class VllmEngine:
     async def stop(self) -> None:
         """Shut vLLM down and wait until its processes are gone."""
         llm, self._llm = self._llm, None
-        if llm is None:
-            return
-        processes = _with_descendants(self._processes)
-        await asyncio.to_thread(llm.shutdown, SHUTDOWN_SECONDS)
-        await asyncio.to_thread(_end, processes)
-        self._processes = []
-        if self._orphan_watch is not None:
-            self._orphan_watch.close()
-            self._orphan_watch = None
+        await asyncio.to_thread(self._end, llm)
 
     def _running(self) -> AsyncLLM:
         if self._llm is None:
@@ -237,6 +237,20 @@ class VllmEngine:
         started = set(multiprocessing.active_children()) - before
         self._processes = [psutil.Process(child.pid) for child in started if child.pid]
         return llm
+
+    def _abandon(self, building: asyncio.Future[AsyncLLM]) -> None:
+        failed = building.cancelled() or building.exception() is not None
+        self._llm = None
+        self._end(None if failed else building.result())
+
+    def _end(self, llm: AsyncLLM | None) -> None:
+        processes, self._processes = _with_descendants(self._processes), []
+        if llm is not None:
+            llm.shutdown(SHUTDOWN_SECONDS)
+        _end_processes(processes)
+        watch, self._orphan_watch = self._orphan_watch, None
+        if watch is not None:
+            watch.close()
 
     async def _warm_up(self) -> None:
         """Pay for lazily compiled kernels now rather than in the first rollout."""
@@ -405,12 +419,6 @@ def _failed(message: str) -> RolloutFailure:
     return RolloutFailure(FailureKind.POLICY_ERROR, message)
 
 
-def _shut_down_abandoned(building: asyncio.Future[AsyncLLM]) -> None:
-    """Nobody waits for this engine any more; do not leave it running."""
-    if not building.cancelled() and building.exception() is None:
-        building.result().shutdown()
-
-
 def _with_descendants(processes: list[psutil.Process]) -> list[psutil.Process]:
     found = []
     for process in processes:
@@ -421,7 +429,7 @@ def _with_descendants(processes: list[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
-def _end(processes: list[psutil.Process]) -> None:
+def _end_processes(processes: list[psutil.Process]) -> None:
     """Wait until `processes` have ended, killing those that do not by themselves."""
     _, alive = psutil.wait_procs(processes, timeout=SHUTDOWN_SECONDS)
     for process in alive:

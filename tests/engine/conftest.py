@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from gym_ray.policies.bundled import resolve_model
 from gym_ray.policies.vllm import VllmEngine
 

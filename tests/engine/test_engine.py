@@ -1,0 +1,144 @@
+"""What a caller of the engine gets: seeds, stops, refusals, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+import numpy as np
+import pytest
+
+from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
+from gym_ray.policies.engine import GenerationRequest
+from gym_ray.policies.vllm import VllmEngine, check_engine_args
+from gym_ray.sampling import Sampling
+from gym_ray.turn import VersionSpan
+
+CONTEXT_LENGTH = 8192
+VOCABULARY_SIZE = 49152
+
+#: More tokens than the engine samples within any deadline of these tests.
+LONG = Sampling(max_output_tokens=CONTEXT_LENGTH)
+
+
+def request(
+    *, tokens: int = 8, output: int = 24, seed: int | None = None, stop: tuple[int, ...] = ()
+) -> GenerationRequest:
+    return GenerationRequest(
+        request_id=f"test/{tokens}/{seed}",
+        prompt_token_ids=np.arange(100, 100 + tokens, dtype=np.int32),
+        sampling=Sampling(max_output_tokens=output),
+        stop_token_ids=stop,
+        seed=seed,
+    )
+
+
+def test_two_replicas_sample_different_tokens_for_the_same_prompt(
+    replica_one: VllmEngine, replica_two: VllmEngine, run
+) -> None:
+    one, two = run(replica_one.generate(request())), run(replica_two.generate(request()))
+    assert one.token_ids.tolist() != two.token_ids.tolist()
+    assert run(replica_one.generate(request())).token_ids.tolist() != one.token_ids.tolist()
+
+
+def test_a_request_seed_reproduces_tokens_on_every_replica(
+    replica_one: VllmEngine, replica_two: VllmEngine, run
+) -> None:
+    seeded = request(seed=2**62 + 1)
+    one, two = run(replica_one.generate(seeded)), run(replica_two.generate(seeded))
+    assert one.token_ids.tolist() == two.token_ids.tolist()
+    np.testing.assert_allclose(one.logprobs, two.logprobs, atol=1e-5)
+    other = run(replica_one.generate(request(seed=2)))
+    assert other.token_ids.tolist() != one.token_ids.tolist()
+
+
+def test_a_generation_that_meets_its_limit_is_cut_by_length(replica_one: VllmEngine, run) -> None:
+    generation = run(replica_one.generate(request(output=24)))
+    assert generation.stop_reason == "length"
+    assert generation.token_ids.dtype == np.int32
+    assert generation.logprobs.dtype == np.float32
+    assert generation.token_ids.shape == generation.logprobs.shape == (24,)
+    assert generation.version_spans == (VersionSpan(version=0, start=0, end=24),)
+    assert (generation.logprobs <= 0).all()
+    assert generation.generation_seconds > 0
+
+
+def test_a_stop_token_ends_the_generation_and_is_kept(replica_one: VllmEngine, run) -> None:
+    free = run(replica_one.generate(request(seed=5))).token_ids.tolist()
+    wanted = free[10]
+    stopped = run(replica_one.generate(request(seed=5, stop=(wanted,))))
+    assert stopped.stop_reason == "stop"
+    assert stopped.token_ids.tolist() == free[: free.index(wanted) + 1]
+
+
+def test_the_context_bounds_what_is_generated(replica_one: VllmEngine, run) -> None:
+    prompt = request(tokens=CONTEXT_LENGTH - 3, output=100)
+    assert len(run(replica_one.generate(prompt)).token_ids) == 3
+
+
+@pytest.mark.parametrize(
+    ("prompt", "numbers"),
+    [
+        (np.full(CONTEXT_LENGTH, 5), [str(CONTEXT_LENGTH)]),
+        (np.full(CONTEXT_LENGTH + 9, 5), [str(CONTEXT_LENGTH + 9), str(CONTEXT_LENGTH)]),
+        (np.zeros(0), ["0 tokens", str(CONTEXT_LENGTH)]),
+        (np.array([1, VOCABULARY_SIZE]), [str(VOCABULARY_SIZE)]),
+        (np.array([1, -7]), ["-7", str(VOCABULARY_SIZE)]),
+    ],
+    ids=["leaves no room", "too long", "empty", "unknown token", "negative token"],
+)
+def test_a_prompt_that_can_never_be_served_is_rejected(
+    prompt: np.ndarray, numbers: list[str], replica_one: VllmEngine, run
+) -> None:
+    wrong = dataclasses.replace(request(), prompt_token_ids=prompt.astype(np.int32))
+    with pytest.raises(RolloutFailure) as caught:
+        run(replica_one.generate(wrong))
+    assert caught.value.kind is FailureKind.POLICY_REJECTED
+    assert all(number in caught.value.message for number in numbers)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(temperature=0.001), Sampling(temperature=3.0), Sampling(grammar="root ::= (")],
+    ids=["clamped by vLLM", "above vLLM's limit", "broken grammar"],
+)
+def test_sampling_that_vllm_would_change_or_cannot_do_is_rejected(
+    sampling: Sampling, replica_one: VllmEngine, run
+) -> None:
+    with pytest.raises(RolloutFailure) as caught:
+        run(replica_one.generate(dataclasses.replace(request(), sampling=sampling)))
+    assert caught.value.kind is FailureKind.POLICY_REJECTED
+
+
+def test_cancelling_a_call_frees_its_place_in_the_engine(replica_one: VllmEngine, run) -> None:
+    """The engine holds two sequences: a third waits until a cancelled one has gone."""
+
+    async def scenario() -> float:
+        long = dataclasses.replace(request(), sampling=LONG)
+        first = asyncio.create_task(replica_one.generate(long))
+        await replica_one.generate(request())  # first come, first served: `first` runs by now
+        second = asyncio.create_task(replica_one.generate(long))
+        third = asyncio.create_task(replica_one.generate(request(seed=1)))
+        while not third.done() and not first.cancelled():
+            await asyncio.wait([third], timeout=1.0)
+            assert not third.done()
+            first.cancel()
+            await asyncio.wait([first])
+        waited = (await asyncio.wait_for(third, 20.0)).queued_seconds
+        assert not second.done()
+        second.cancel()
+        await asyncio.wait([second])
+        await asyncio.wait_for(replica_one.generate(request()), 20.0)
+        return waited
+
+    assert run(scenario()) > 0.5
+
+
+def test_unknown_engine_arguments_are_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match="max_model_len"):
+        check_engine_args({"max_modell_len": 10})
+    with pytest.raises(ConfigError, match=r"policy\.model"):
+        check_engine_args({"model": "other"})
+    with pytest.raises(ConfigError, match="processed_logprobs"):
+        VllmEngine(model="any", engine_args={"logprobs_mode": "raw_logprobs"})
+    check_engine_args({"max_model_len": 10, "logprobs_mode": "processed_logprobs"})

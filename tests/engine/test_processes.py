@@ -1,0 +1,105 @@
+"""No process outlives the engine or the process that hosts it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from gym_ray.errors import ConfigError, RolloutFailure
+from gym_ray.policies.engine import GenerationRequest
+from gym_ray.policies.vllm import VllmEngine
+from gym_ray.sampling import Sampling
+
+HOST = Path(__file__).with_name("engine_host.py")
+GONE_SECONDS = 30.0
+
+REQUEST = GenerationRequest("test", np.array([5], np.int32), Sampling(), ())
+
+
+def test_a_sigkilled_host_leaves_no_process_behind(tiny_checkpoint: Path) -> None:
+    host = subprocess.Popen(
+        [sys.executable, str(HOST), str(tiny_checkpoint)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert host.stdout is not None
+    try:
+        # vLLM logs to stdout too; the host's own line is the one of JSON.
+        seed = next(json.loads(line)["seed"] for line in host.stdout if line.startswith("{"))
+        processes = psutil.Process(host.pid).children(recursive=True)
+        assert seed > 0
+        assert len(processes) >= 2
+    finally:
+        host.kill()
+        host.wait()
+    _, alive = psutil.wait_procs(processes, timeout=GONE_SECONDS)
+    assert alive == []
+
+
+def test_an_engine_whose_core_died_fails_calls_and_health_and_still_stops_cleanly(
+    tiny_checkpoint: Path, run: Any
+) -> None:
+    before = _children()
+    engine = VllmEngine(
+        model=str(tiny_checkpoint),
+        engine_args={"max_model_len": 8192, "kv_cache_memory_bytes": 256 * 1024**2},
+    )
+
+    async def scenario() -> None:
+        await engine.start()
+        await engine.check_health()
+        started = _children() - before
+        core = next(process for process in started if "EngineCore" in process.name())
+        core.kill()
+        with pytest.raises(RolloutFailure, match="policy_error"):
+            while True:  # until the loss is noticed
+                await engine.generate(REQUEST)
+        with pytest.raises(Exception, match="EngineCore"):
+            await engine.check_health()
+        await engine.stop()
+        _, alive = psutil.wait_procs(list(started), timeout=GONE_SECONDS)
+        assert alive == []
+
+    run(scenario(), 240.0)
+
+
+def test_stop_leaves_no_process_behind(replica_two: VllmEngine, run: Any) -> None:
+    """Runs last on this replica: the fixture's own stop then has nothing left to do."""
+    before = {process for process in _children() if _serves(process)}
+    run(replica_two.stop())
+    after = {process for process in _children() if _serves(process)}
+    assert len(after) <= len(before) - 3  # its core, its worker, its orphan watch
+    with pytest.raises(RolloutFailure, match="policy_unavailable"):
+        run(replica_two.generate(REQUEST))
+
+
+def test_a_model_that_cannot_be_loaded_is_a_config_error_and_leaves_no_process_behind(
+    tmp_path: Path, run: Any
+) -> None:
+    before = _children()
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="refuses"):
+        run(VllmEngine(model=str(tmp_path)).start())
+    assert _children() - before == set()
+
+
+def _serves(process: psutil.Process) -> bool:
+    command = " ".join(process.cmdline())
+    return "VLLM" in command or "orphans" in command
+
+
+def _children() -> set[psutil.Process]:
+    """Child processes at any depth, without Python's own, which ends with this process."""
+    return {
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "resource_tracker" not in " ".join(process.cmdline())
+    }
