@@ -223,14 +223,10 @@ def _reason(application: Any) -> str:
 
 
 def _describe(handle: Any, timeout_seconds: float) -> PolicyInfo:
-    import asyncio
-
-    async def ask() -> PolicyInfo:
-        async with asyncio.timeout(timeout_seconds):
-            info: PolicyInfo = await handle.describe.remote()
-            return info
-
-    return asyncio.run(ask())
+    # This process has no event loop that outlives the call, so the router gets one of its own.
+    handle._init(_run_router_in_separate_loop=True)
+    info: PolicyInfo = handle.describe.remote().result(timeout_s=timeout_seconds)
+    return info
 
 
 def _delete(name: str) -> None:

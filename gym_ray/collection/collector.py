@@ -70,12 +70,12 @@ def collect(
     directory = RunDirectory.open(checked)
     try:
         with Progress(quiet=quiet) as progress:
-            return _Collection(checked, directory, progress, started).run()
+            return _Collector(checked, directory, progress, started).run()
     finally:
         directory.close()
 
 
-class _Collection:
+class _Collector:
     """One `collect` command on one run directory."""
 
     def __init__(
