@@ -96,13 +96,9 @@ class ReasoningGymEnvironment(Environment):
     def verify(self, outcome: Outcome) -> Verdict:
         entry = outcome.task.row
         family = entry["metadata"]["source_dataset"]
-        try:
-            score_answer = _scorer(family)
-        except ValueError:
-            raise invalid(f"field 'metadata.source_dataset': no family {family!r}") from None
         tagged = last_tagged(outcome.text, "answer")
         answer = tagged or last_boxed(outcome.text) or last_line(outcome.text)
-        score = float(score_answer(answer, entry))
+        score = _score(family, answer, entry)
         return Verdict(
             score,
             metrics={
@@ -135,6 +131,26 @@ def _row(entry: Mapping[str, Any]) -> dict[str, Any]:
         "responses_create_params": {"input": [{"role": "user", "content": prompt}]},
         **json.loads(json.dumps(entry)),
     }
+
+
+def _score(family: str, answer: str | None, entry: Mapping[str, Any]) -> float:
+    """The library's score. Some of its scorers raise at an answer of the wrong form: that is 0.
+
+    Raises:
+        RolloutFailure: `task_invalid` when the row's own solution cannot be scored either.
+    """
+    try:
+        score_answer = _scorer(family)
+    except ValueError:
+        raise invalid(f"field 'metadata.source_dataset': no family {family!r}") from None
+    try:
+        return float(score_answer(answer, entry))
+    except Exception:
+        try:
+            score_answer(entry["answer"], entry)
+        except Exception as error:
+            raise invalid(f"is no task of family {family!r}: {one_line(error)}") from None
+        return 0.0
 
 
 @functools.cache

@@ -1,0 +1,36 @@
+"""An environment for tests: sums, with row fields that make it misbehave on request."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from gym_ray import Environment, FailureKind, Outcome, RolloutFailure, Task, TaskFields
+
+
+class Arithmetic(Environment):
+    """Reward 1 for the right sum.
+
+    Row fields beside `expected_answer`: `reset_seconds`, `reset_error` (a message),
+    `reset_sandbox_error_while` (a path that exists), `verify` (`hang`, `crash`, `raise`).
+    """
+
+    class Fields(TaskFields):
+        expected_answer: str
+
+    async def reset(self, task: Task) -> None:
+        await asyncio.sleep(task.row.get("reset_seconds", 0.0))
+        if "reset_error" in task.row:
+            raise ValueError(task["reset_error"])
+        if Path(task.row.get("reset_sandbox_error_while", "/nowhere")).exists():
+            raise RolloutFailure(FailureKind.SANDBOX_ERROR, "the sandbox is not there")
+
+    def verify(self, outcome: Outcome) -> float:
+        behaviour = outcome.task.row.get("verify")
+        if behaviour == "hang":
+            time.sleep(3600)
+        if behaviour == "crash":
+            os._exit(1)
+        if behaviour == "raise":
+            raise ValueError("this verifier raises")
+        return float(outcome.text == outcome.task["expected_answer"])

@@ -1,0 +1,168 @@
+"""Kills at bad moments: nothing lost, nothing twice, nothing left running."""
+
+from __future__ import annotations
+
+import collections
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+import gym_ray
+from gym_ray.rows import broken_invariants
+from tests.cluster import HERE, logged_requests, scripted_config, sums, until, write_rows
+
+ROLLOUTS = 400
+IN_FLIGHT = 8
+
+#: In flight and unwritten at one kill, at most: 8 running and a block of 4 not durable yet.
+LOST_PER_KILL = 12
+
+
+def start_collect(
+    config: Path, log: Path, address: str | None, *overrides: str
+) -> subprocess.Popen[bytes]:
+    """`gym-ray collect` in a process group of its own, on a joined or on its own cluster."""
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    environment.pop("RAY_ADDRESS", None)
+    if address is not None:
+        environment["RAY_ADDRESS"] = address
+    with open(log, "ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gym_ray", "collect", str(config), *overrides],
+            stdout=file,
+            stderr=file,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def serve_applications() -> list[str]:
+    from ray import serve
+
+    return [name for name in serve.status().applications if name.startswith("gym-ray-")]
+
+
+def children_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    rows = write_rows(tmp_path / "tasks.jsonl", sums(ROLLOUTS))
+    config: dict[str, Any] = scripted_config(
+        tmp_path, rows, collect__max_in_flight=IN_FLIGHT, collect__drain_timeout_seconds=20
+    )
+    config["policy"]["engine_args"] |= {
+        "latency_seconds": 0.3,
+        "request_log": str(tmp_path / "requests"),
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_killed_driver_resumes_without_loss_or_duplicates(
+    cluster: str, config_file: Path, tmp_path: Path
+) -> None:
+    requests, output = tmp_path / "requests", tmp_path / "output"
+    for reached in (100, 250):
+        driver = start_collect(config_file, output, cluster)
+        until(
+            lambda reached=reached: len(logged_requests(requests)) >= reached,  # type: ignore[misc]
+            150,
+            f"{reached} requests; the driver said: {output.read_text()}",
+        )
+        driver.kill()
+        driver.wait()
+
+    driver = start_collect(config_file, output, cluster)
+
+    assert driver.wait(timeout=240) == 0, output.read_text()
+    rollouts = list(gym_ray.read_rollouts(tmp_path / "run"))
+    ids = [rollout.spec.rollout_id for rollout in rollouts]
+    assert len(ids) == len(set(ids)) == ROLLOUTS
+    assert all(rollout.status == "completed" for rollout in rollouts)
+    assert broken_invariants(rollouts) == []
+    runs = collections.Counter(request.split("/")[0] for request in logged_requests(requests))
+    assert set(runs) == set(ids)
+    assert sum(runs.values()) - ROLLOUTS <= 2 * LOST_PER_KILL
+    assert serve_applications() == []
+
+
+def test_interrupted_collect_drains_and_leaves_nothing_running(
+    config_file: Path, tmp_path: Path
+) -> None:
+    requests, output = tmp_path / "requests", tmp_path / "output"
+    driver = start_collect(config_file, output, None)
+    until(lambda: len(logged_requests(requests)) >= 60, 150, "60 requests")
+    processes = children_of(driver)
+
+    # As a terminal's Ctrl-C does it: the whole process group gets the signal.
+    os.killpg(driver.pid, signal.SIGINT)
+
+    assert driver.wait(timeout=120) == 130, output.read_text()
+    assert "re-issue the same command" in output.read_text()
+    done = [r.spec.rollout_id for r in gym_ray.read_rollouts(tmp_path / "run")]
+    asked = {request.split("/")[0] for request in logged_requests(requests)}
+    assert len(done) == len(set(done))
+    assert set(done) == asked, "a drained run finishes and keeps what it started"
+    until(
+        lambda: not any(process.is_running() for process in processes),
+        30,
+        "every process of the run ends",
+    )
+
+
+def test_killed_driver_of_its_own_cluster_takes_the_cluster_with_it(
+    config_file: Path, tmp_path: Path
+) -> None:
+    requests, output = tmp_path / "requests", tmp_path / "output"
+    driver = start_collect(config_file, output, None)
+    until(lambda: len(logged_requests(requests)) >= 40, 150, "40 requests")
+    processes = children_of(driver)
+
+    driver.kill()
+    driver.wait()
+
+    until(
+        lambda: (
+            not any(
+                process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+                for process in processes
+            )
+        ),
+        60,
+        "Ray, replicas and engine of the killed run end",
+    )
+    assert gym_ray.read_rollouts(tmp_path / "run").to_arrow().num_rows > 0
+
+
+def test_a_lost_environment_replica_costs_retries_and_no_rollout(
+    cluster: str, config_file: Path, tmp_path: Path
+) -> None:
+    requests, output = tmp_path / "requests", tmp_path / "output"
+    driver = start_collect(config_file, output, cluster, "collect.max_in_flight=32")
+    until(lambda: len(logged_requests(requests)) >= 100, 150, "100 requests")
+    replicas = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "environment-arithmetic" in " ".join(process.info["cmdline"] or [])
+        and "ServeReplica" in " ".join(process.info["cmdline"] or [])
+    ]
+    assert replicas
+
+    for replica in replicas:
+        replica.kill()
+
+    assert driver.wait(timeout=240) == 0, output.read_text()
+    rollouts = list(gym_ray.read_rollouts(tmp_path / "run"))
+    assert len({rollout.spec.rollout_id for rollout in rollouts}) == len(rollouts) == ROLLOUTS
+    assert all(rollout.status == "completed" for rollout in rollouts)
+    assert any(rollout.attempts > 1 for rollout in rollouts)

@@ -1,0 +1,104 @@
+"""What service and chaos tests share: one Ray cluster, configs of the scripted policy."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+
+#: Enough logical CPUs for several small applications at once on any machine.
+LOGICAL_CPUS = 8
+
+
+def start_cluster() -> Iterator[str]:
+    """A Ray cluster of our own; yields its address, for drivers in other processes."""
+    import ray
+
+    from gym_ray.serving import SERVE_ENVIRONMENT
+    from gym_ray.serving.cluster import NAMESPACE
+
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    context = ray.init(
+        address="local",
+        num_cpus=LOGICAL_CPUS,
+        namespace=NAMESPACE,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {**SERVE_ENVIRONMENT, "PYTHONPATH": str(HERE.parent)}},
+    )
+    yield context.address_info["address"]
+    ray.shutdown()
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    """A JSONL file of rows."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def sums(count: int) -> list[dict[str, Any]]:
+    """Tasks of the arithmetic test environment."""
+    return [
+        {
+            "responses_create_params": {"input": [{"role": "user", "content": f"{n} + {n} = ?"}]},
+            "expected_answer": str(2 * n),
+        }
+        for n in range(count)
+    ]
+
+
+def scripted_config(folder: Path, rows: Path, **sections: Any) -> dict[str, Any]:
+    """A config of the scripted policy and the arithmetic environment.
+
+    Args:
+        folder: where the output goes (`run`).
+        rows: input file.
+        sections: dotted keys with double underscores, e.g. `collect__max_in_flight=8`.
+    """
+    config: dict[str, Any] = {
+        "policy": {
+            "engine": "scripted",
+            "model": "scripted",
+            "engine_args": {"reply": "tests.replies:right_sum"},
+            "resources": {"num_cpus": 0.2},
+        },
+        "environments": {
+            "arithmetic": {
+                "entrypoint": f"{HERE}/arithmetic.py:Arithmetic",
+                "resources": {"num_cpus": 0.2},
+            }
+        },
+        "collect": {"input": str(rows), "output": str(folder / "run"), "max_in_flight": 64},
+    }
+    for key, value in sections.items():
+        *path, last = key.split("__")
+        section = config
+        for part in path:
+            section = section.setdefault(part, {})
+        section[last] = value
+    return config
+
+
+def logged_requests(path: Path) -> list[str]:
+    """Request ids (`rollout/attempt/turn`) the scripted policy has seen."""
+    if not path.exists():
+        return []
+    return [json.loads(line)["request_id"] for line in path.read_text().splitlines()]
+
+
+def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait for a condition, polling; fail the test when it does not come true in time."""
+    import threading
+    import time
+
+    pause, deadline = threading.Event(), time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds:g} s: {what}")
+        pause.wait(0.05)

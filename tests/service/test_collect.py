@@ -1,0 +1,232 @@
+"""`collect` on a real local Ray with the scripted policy, through its public interface."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gym_ray
+from gym_ray.rows import SCHEMA, broken_invariants
+from tests.cluster import logged_requests, scripted_config, sums, write_rows
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+def collect(config: dict[str, Any], *overrides: str) -> gym_ray.RunSummary:
+    return gym_ray.collect(config, overrides, quiet=True)
+
+
+def test_every_rollout_is_collected_once_and_keeps_the_token_contract(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "tasks.jsonl", sums(100))
+    config = scripted_config(tmp_path, rows, collect__num_repeats=3)
+
+    summary = collect(config)
+
+    assert (summary.expected, summary.completed) == (300, 300)
+    assert summary.reward.mean == 1.0
+    assert summary.reward.coverage == 1.0
+    rollouts = list(gym_ray.read_rollouts(summary.output))
+    assert len({rollout.spec.rollout_id for rollout in rollouts}) == 300
+    order = [(rollout.spec.task_index, rollout.spec.rollout_index) for rollout in rollouts]
+    assert order == [(task, repeat) for task in range(100) for repeat in range(3)]
+    assert broken_invariants(rollouts) == []
+    for rollout in rollouts:
+        task = json.loads(rollout.spec.task)
+        prompt_length = rollout.turns[0].prompt_length
+        decoded = bytes(token for token in rollout.token_ids.tolist() if token < 256).decode()
+        assert task["responses_create_params"]["input"][0]["content"] in decoded
+        assert rollout.loss_mask[prompt_length:].all()
+        assert json.loads(rollout.response)[0]["content"][0]["text"] == task["expected_answer"]
+    arrow = gym_ray.read_rollouts(summary.output).to_arrow()
+    assert arrow.schema.names == SCHEMA.names
+
+
+def test_a_thousand_rows_with_ten_malformed_ones(tmp_path: Path) -> None:
+    lines = [json.dumps(row) for row in sums(1000)]
+    user = {"role": "user", "content": "1 + 1 = ?"}
+    broken = {
+        3: "{not json",
+        101: "[1, 2]",
+        202: json.dumps({"expected_answer": "2"}),
+        303: json.dumps({"responses_create_params": "1 + 1 = ?", "expected_answer": "2"}),
+        404: json.dumps({"responses_create_params": {"input": []}, "expected_answer": "2"}),
+        505: json.dumps(
+            {
+                "responses_create_params": {"input": [{**user, "role": "robot"}]},
+                "expected_answer": "2",
+            }
+        ),
+        606: json.dumps(
+            {"responses_create_params": {"input": [user], "temprature": 1}, "expected_answer": "2"}
+        ),
+        707: json.dumps({"responses_create_params": {"input": [user]}}),
+        808: json.dumps(
+            {"responses_create_params": {"input": [user]}, "agent_ref": 7, "expected_answer": "2"}
+        ),
+        909: json.dumps(
+            {
+                "responses_create_params": {"input": [user], "temperature": "hot"},
+                "expected_answer": "2",
+            }
+        ),
+    }
+    for number, line in broken.items():
+        lines[number - 1] = line
+    path = tmp_path / "tasks.jsonl"
+    path.write_text("\n".join(lines))
+
+    summary = collect(scripted_config(tmp_path, path, collect__max_in_flight=256))
+
+    assert (summary.completed, summary.failed, summary.pending) == (990, 10, 0)
+    assert summary.failure_kinds == {"task_invalid": 10}
+    assert summary.reward.coverage == 0.99
+    failed = [r for r in gym_ray.read_rollouts(summary.output) if r.status == "failed"]
+    assert [rollout.spec.source_line for rollout in failed] == sorted(broken)
+    for rollout in failed:
+        assert rollout.reward is None
+        assert rollout.error is not None
+        assert rollout.error.startswith(f"{path}:{rollout.spec.source_line}: row ")
+
+
+def test_misbehaving_environments_cost_their_own_rollouts_only(tmp_path: Path) -> None:
+    rows = sums(20)
+    rows[2]["verify"], rows[5]["verify"], rows[8]["verify"] = "hang", "crash", "raise"
+    rows[11]["reset_error"] = "no such level"
+    rows[14]["reset_seconds"] = 3600.0
+    path = write_rows(tmp_path / "tasks.jsonl", rows)
+    config = scripted_config(
+        tmp_path, path, verification={"timeout_seconds": 2}, collect__rollout_timeout_seconds=8
+    )
+
+    summary = collect(config)
+
+    kinds = {
+        rollout.spec.task_index: str(rollout.error_kind)
+        for rollout in gym_ray.read_rollouts(summary.output)
+        if rollout.status == "failed"
+    }
+    assert kinds == {
+        2: "verifier_timeout",
+        5: "verifier_error",
+        8: "verifier_error",
+        11: "environment_error",
+        14: "rollout_timeout",
+    }
+    assert (summary.completed, summary.failed, summary.reward.mean) == (15, 5, 1.0)
+
+
+def test_policy_failures_are_retried_and_counted(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "tasks.jsonl", sums(60))
+    log = tmp_path / "requests"
+    config = scripted_config(
+        tmp_path,
+        rows,
+        policy__engine_args={
+            "reply": "tests.replies:right_sum", "failure_rate": 0.3, "request_log": str(log)
+        },
+        collect__max_attempts=8,
+    )  # fmt: skip
+
+    summary = collect(config)
+
+    assert summary.completed == 60
+    attempts = {r.spec.rollout_id: r.attempts for r in gym_ray.read_rollouts(summary.output)}
+    assert summary.retried == sum(count > 1 for count in attempts.values()) > 0
+    assert len(logged_requests(log)) == sum(attempts.values())
+
+
+def test_a_prompt_longer_than_the_context_is_rejected_as_data(tmp_path: Path) -> None:
+    rows = sums(5)
+    rows[3]["responses_create_params"]["input"][0]["content"] = "1 + 1 = ?" + "x" * 5000
+    path = write_rows(tmp_path / "tasks.jsonl", rows)
+    config = scripted_config(tmp_path, path)
+    config["policy"]["engine_args"]["context_length"] = 1000
+
+    summary = collect(config)
+
+    assert (summary.completed, summary.failure_kinds) == (4, {"policy_rejected": 1})
+
+
+def test_a_finished_run_is_not_run_again_and_an_extended_one_only_where_it_grew(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "requests"
+    path = write_rows(tmp_path / "tasks.jsonl", sums(20))
+    config = scripted_config(tmp_path, path)
+    config["policy"]["engine_args"]["request_log"] = str(log)
+    first = collect(config)
+
+    again = collect(config)
+
+    assert (again.completed, again.run_id) == (20, first.run_id)
+    assert len(logged_requests(log)) == 20
+
+    write_rows(path, sums(30))
+    with pytest.raises(gym_ray.ConfigError, match=r"input changed.*collect\.extend=true"):
+        collect(config)
+    extended = collect(config, "collect.extend=true")
+
+    assert (extended.expected, extended.completed) == (30, 30)
+    assert len(logged_requests(log)) == len(set(logged_requests(log))) == 30
+
+
+def test_a_changed_config_is_refused_with_the_differing_keys(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "tasks.jsonl", sums(4))
+    config = scripted_config(tmp_path, path)
+    collect(config)
+
+    with pytest.raises(gym_ray.ConfigError, match=r"sampling\.temperature: 1\.0 -> 0\.5"):
+        collect(config, "sampling.temperature=0.5")
+    assert collect(config, "collect.max_in_flight=2").completed == 4
+
+
+def test_the_run_deadline_leaves_a_directory_that_a_second_command_completes(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "requests"
+    rows = sums(40)
+    rows[7]["reset_seconds"] = 3600.0
+    path = write_rows(tmp_path / "tasks.jsonl", rows)
+    config = scripted_config(
+        tmp_path, path, collect__run_timeout_seconds=30, collect__drain_timeout_seconds=1
+    )
+    config["policy"]["engine_args"]["request_log"] = str(log)
+    began = time.monotonic()
+
+    summary = collect(config)
+
+    assert time.monotonic() - began < 90
+    assert summary.interrupted == "run_timeout"
+    assert (summary.completed, summary.pending) == (39, 1)
+    assert len(list(gym_ray.read_rollouts(summary.output))) == 39
+
+    finished = collect(
+        {**config, "collect": {**config["collect"], "rollout_timeout_seconds": 600}},
+        "collect.run_timeout_seconds=40",
+    )
+    assert finished.pending == 1
+    assert len(logged_requests(log)) == 39
+
+
+def test_retryable_failures_run_again_when_the_command_is_issued_again(tmp_path: Path) -> None:
+    broken = tmp_path / "sandbox-is-broken"
+    broken.touch()
+    rows = sums(10)
+    rows[4]["reset_sandbox_error_while"] = str(broken)
+    rows[6]["verify"] = "raise"
+    path = write_rows(tmp_path / "tasks.jsonl", rows)
+    config = scripted_config(tmp_path, path, collect__max_attempts=2)
+
+    first = collect(config)
+    broken.unlink()
+    second = collect(config)
+
+    assert first.failure_kinds == {"sandbox_error": 1, "verifier_error": 1}
+    assert second.failure_kinds == {"verifier_error": 1}
+    assert (second.expected, second.completed, second.failed) == (10, 9, 1)
+    ids = [rollout.spec.rollout_id for rollout in gym_ray.read_rollouts(second.output)]
+    assert len(ids) == len(set(ids)) == 10

@@ -1,0 +1,124 @@
+"""Rewards of the math environment, each expected value worked out by hand."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gym_ray.environment import Outcome
+from gym_ray.environments.math import MathEnvironment
+from gym_ray.errors import FailureKind, RolloutFailure
+from gym_ray.task import parse_task
+from gym_ray.verdict import Verdict
+
+EXAMPLES = Path(__file__).parents[2] / "environments" / "math" / "data" / "example.jsonl"
+
+
+def judge(
+    expected: Any, reply: str, *, truncation_reason: str | None = None, **params: Any
+) -> Verdict:
+    row = {"responses_create_params": {"input": "?"}, "expected_answer": expected}
+    task = parse_task(json.dumps(row), task_index=0, source_file="t.jsonl", source_line=1)
+    outcome = Outcome(task=task, text=reply, items=[], truncation_reason=truncation_reason)
+    return MathEnvironment(**params).verify(outcome)
+
+
+@pytest.mark.parametrize(
+    ("expected", "reply"),
+    [
+        ("4", r"2 + 2 is \boxed{4}"),
+        ("4", r"first \boxed{3}, but then \boxed{4}"),
+        ("4", r"\boxed{4\text{ cm}}"),
+        (4, r"\boxed{4}"),
+        ("1/2", r"\boxed{0.5}"),
+        (r"\frac12", r"\boxed{\dfrac{1}{2}}"),
+        (r"\(\frac{333}{1997}\)", r"\boxed{\frac{333}{1997}}"),
+        ("$x^2+2x+1$", r"\boxed{(x+1)^2}"),
+        (r"\sqrt{8}", r"\boxed{2\sqrt{2}}"),
+        ("1000", r"\boxed{1,000}"),
+        (r"\pi", r"\boxed{π}"),
+        (r"\{-7, 7\}", r"\boxed{\{7, -7\}}"),
+        ("4", "The answer is 4."),
+        ("4", "so $x = 4$"),
+    ],
+)
+def test_an_equal_answer_is_worth_one(expected: Any, reply: str) -> None:
+    verdict = judge(expected, reply)
+    assert verdict.reward == 1.0
+    assert verdict.metrics["answer_found"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("expected", "reply"),
+    [
+        ("4", r"\boxed{5}"),
+        ("4", r"\boxed{4}, no: \boxed{5}"),
+        ("4", r"\boxed{3}, and 4 elsewhere"),
+        ("x+1", r"\boxed{x-1}"),
+        ("4", r"\boxed{４}"),
+    ],
+)
+def test_another_answer_is_worth_nothing(expected: str, reply: str) -> None:
+    assert judge(expected, reply).reward == 0.0
+
+
+@pytest.mark.parametrize(
+    "reply", ["", "   ", "no idea", r"\boxed{}", r"\boxed{4", r"\boxed{\frac{4}{", r"\boxed{" * 99]
+)
+def test_without_a_readable_answer_there_is_no_reward(reply: str) -> None:
+    verdict = judge("4", reply)
+    assert verdict.reward == 0.0
+    assert verdict.metrics == {"answer_found": 0.0, "answer_boxed": reply == r"\boxed{}"}
+
+
+def test_a_reply_cut_short_has_no_answer_outside_a_box() -> None:
+    assert judge("4", "we get 4", truncation_reason="length").reward == 0.0
+    assert judge("4", r"\boxed{4} since", truncation_reason="length").reward == 1.0
+
+
+def test_a_box_can_be_required() -> None:
+    assert judge("4", "it is 4", require_box=True).reward == 0.0
+    assert judge("4", r"\boxed{4}", require_box=True).reward == 1.0
+
+
+@pytest.mark.parametrize(
+    "bomb", [r"\boxed{10^{10^{10}}}", r"\boxed{7^{7^{7^{7}}}}", "9" * 1_000_000]
+)
+def test_a_huge_number_costs_seconds_at_most(bomb: str) -> None:
+    started = time.monotonic()
+    assert judge("4", bomb).reward == 0.0
+    assert time.monotonic() - started < 9.0
+
+
+def test_an_unreadable_expected_answer_is_the_tasks_fault() -> None:
+    with pytest.raises(RolloutFailure, match="expected_answer") as failure:
+        judge("   ", r"\boxed{4}")
+    assert failure.value.kind is FailureKind.TASK_INVALID
+
+
+@pytest.mark.parametrize("row", [{}, {"expected_answer": ""}, {"expected_answer": None}])
+def test_a_row_without_expected_answer_is_refused(row: dict[str, Any]) -> None:
+    with pytest.raises(RolloutFailure, match="expected_answer") as failure:
+        MathEnvironment().check_task(row)
+    assert failure.value.kind is FailureKind.TASK_INVALID
+
+
+def test_every_example_is_solved_by_its_expected_answer() -> None:
+    lines = EXAMPLES.read_text("utf-8").splitlines()
+    assert len(lines) >= 5
+    for number, line in enumerate(lines, start=1):
+        task = parse_task(line, task_index=0, source_file=EXAMPLES.name, source_line=number)
+        MathEnvironment().check_task(task.row)
+        assert judge(task["expected_answer"], f"\\boxed{{{task['expected_answer']}}}").reward == 1.0
+        assert judge(task["expected_answer"], r"\boxed{123456}").reward == 0.0
+
+
+def test_a_row_of_nemo_gyms_math_with_judge_is_accepted() -> None:
+    row = {
+        "responses_create_params": {"input": [{"role": "user", "content": "Find it."}]},
+        "question": "Find it.",
+        "expected_answer": r"\(\frac{333}{1997}\)",
+    }
+    MathEnvironment().check_task(row)
