@@ -60,8 +60,7 @@ def test_an_engine_whose_core_died_fails_calls_and_health_and_still_stops_cleanl
         core = next(process for process in started if "EngineCore" in process.name())
         core.kill()
         with pytest.raises(RolloutFailure, match="policy_error"):
-            while True:  # until the loss is noticed
-                await engine.generate(REQUEST)
+            await _generate_until_it_fails(engine)
         with pytest.raises(Exception, match="EngineCore"):
             await engine.check_health()
         await engine.stop()
@@ -89,6 +88,11 @@ def test_a_model_that_cannot_be_loaded_is_a_config_error_and_leaves_no_process_b
     with pytest.raises(ConfigError, match="refuses"):
         run(VllmEngine(model=str(tmp_path)).start())
     assert _children() - before == set()
+
+
+async def _generate_until_it_fails(engine: VllmEngine) -> None:
+    while True:  # a call or two may pass before the loss is noticed
+        await engine.generate(REQUEST)
 
 
 def _serves(process: psutil.Process) -> bool:
