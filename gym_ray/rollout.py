@@ -155,7 +155,8 @@ def failed_rollout(
         status="failed",
         attempts=attempts,
         error_kind=kind,
-        error=message,
+        # A message may quote half of a surrogate pair, which no row can hold.
+        error=message.encode("utf-8", "backslashreplace").decode(),
         started_at=started_at or datetime.datetime.now(datetime.UTC),
         seconds=seconds,
     )

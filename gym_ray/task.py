@@ -89,8 +89,12 @@ def parse_task(text: str | bytes, *, task_index: int, source_file: str, source_l
     except RecursionError:
         raise invalid("is JSON nested too deeply to be read") from None
     check_row(row)
+    try:
+        task_id = task_id_of(row)
+    except RecursionError:  # writing JSON takes a little more stack than reading it
+        raise invalid("is JSON nested too deeply to be read") from None
     return Task(
-        task_id=task_id_of(row),
+        task_id=task_id,
         row=row,
         task_index=task_index,
         source_file=source_file,
@@ -187,6 +191,11 @@ def _check_create_params(params: Any) -> None:
             "responses_create_params has no 'input'; write a string or a list of messages"
         )
     _check_input(params["input"])
+    instructions = params.get("instructions")
+    if instructions is not None and not isinstance(instructions, str):
+        raise invalid(
+            f"responses_create_params.instructions must be a string, got {_shown(instructions)}"
+        )
     _check_tools(params.get("tools"))
 
 
@@ -217,6 +226,10 @@ def _check_item(where: str, item: Any) -> None:
     for field in required.get(kind, ()):
         if not isinstance(item.get(field), str):
             raise invalid(f"{where}.{field} must be a string, got {_shown(item.get(field))}")
+    if kind == "reasoning":
+        for field in ("summary", "content"):
+            if item.get(field) is not None:
+                _check_content(f"{where}.{field}", item[field])
     if kind != "message":
         return
     if item.get("role") not in ROLES:
@@ -257,6 +270,8 @@ def _check_tools(tools: Any) -> None:
 
 def _shown(value: Any, limit: int = 60) -> str:
     text = json.dumps(value, ensure_ascii=False, default=repr)
+    # Half of a surrogate pair is legal JSON but no text, and could not be stored.
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= limit else text[:limit] + "…"
 
 
