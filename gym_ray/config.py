@@ -164,7 +164,8 @@ class RunConfig(Section):
     @property
     def application(self) -> str:
         """Name of the Serve application: equal for equal policy, environments, verification."""
-        served = self.model_dump(include={"policy", "environments", "verification"})
+        sections = {"policy", "environments", "verification"}
+        served = self.model_dump(mode="json", include=sections)
         digest = hashlib.sha256(json.dumps(served, sort_keys=True).encode()).hexdigest()[:12]
         return f"gym-ray-{digest}"
 
@@ -203,6 +204,7 @@ def load_config(
         ConfigError: unreadable, not YAML, an unknown key, or a value out of range. The message
             names the file, the key, and what to write instead.
     """
+    import yaml
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -215,18 +217,28 @@ def load_config(
     else:
         where, base_directory = str(source), str(Path(source).parent)
         tree = _read_yaml(Path(source))
+        if not OmegaConf.is_dict(tree):
+            raise ConfigError(
+                f"{where}: must hold sections such as policy:, environments:, collect:"
+            )
     for override in overrides:
         key, separator, _ = override.partition("=")
         if not separator or not key:
             raise ConfigError(f"override {override!r} must look like collect.num_repeats=16")
+        try:
+            OmegaConf.from_dotlist([override])
+        except (yaml.YAMLError, OmegaConfBaseException, LookupError, ValueError) as error:
+            raise ConfigError(f"override {override!r} is not KEY=YAML: {error}") from None
     try:
         merged = OmegaConf.merge(OmegaConf.create(tree), OmegaConf.from_dotlist(list(overrides)))
         resolved = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from None
-    if not isinstance(resolved, dict):
-        raise ConfigError(f"{where}: must hold sections such as policy:, environments:, collect:")
-    resolved.pop("base_directory", None)
+    assert isinstance(resolved, dict)
+    if "base_directory" in resolved:
+        raise ConfigError(
+            f"{where}: unknown key 'base_directory'; valid keys: {', '.join(_keys_at([]))}"
+        )
     try:
         return RunConfig.model_validate({**resolved, "base_directory": base_directory})
     except pydantic.ValidationError as error:
@@ -283,7 +295,8 @@ def _explain(where: str, problem: Mapping[str, Any]) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] != "extra_forbidden":
-        return f"{where}: {key or 'config'}: {problem['msg']} (got {problem['input']!r})"
+        got = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
+        return f"{where}: {key or 'config'}: {problem['msg']}{got}"
     valid = _keys_at(location[:-1])
     nearest = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"valid keys: {', '.join(valid)}"
