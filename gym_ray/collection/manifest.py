@@ -12,8 +12,9 @@ import dataclasses
 import json
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -122,13 +123,13 @@ def _specs(
                 source_file=line.source_file,
                 source_line=line.source_line,
             )
-            task_id, given = task.task_id, task.row.get("_ng_task_index")
+            task_id, given = task.task_id, _given_index(task.row)
             environment = router.route(task.row)
         except RolloutFailure as failure:
             error = f"{line.source_file}:{line.source_line}: row {failure.message}"
             task_id = _identity_of_invalid(line)
             given = None
-        index = given if isinstance(given, int) and not isinstance(given, bool) else position
+        index = position if given is None else given
         task_index, rollout_indices = seen.claim(task_id, index, num_repeats)
         for rollout_index in rollout_indices:
             yield RolloutSpec(
@@ -142,6 +143,13 @@ def _specs(
                 task=text,
                 error=error,
             )
+
+
+def _given_index(row: Mapping[str, Any]) -> int | None:
+    """The index NeMo Gym gave a row, unless it is none that the column can hold."""
+    given = row.get("_ng_task_index")
+    is_index = isinstance(given, int) and not isinstance(given, bool) and 0 <= given < 2**31
+    return given if is_index else None
 
 
 def _identity_of_invalid(line: InputLine) -> str:
