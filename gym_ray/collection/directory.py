@@ -79,6 +79,10 @@ class RunDirectory:
         run_file = path / "run.yaml"
         if run_file.exists():
             saved = yaml.safe_load(run_file.read_text())
+            if not isinstance(saved, dict) or not isinstance(saved.get("run"), dict):
+                raise ConfigError(
+                    f"{run_file} is not of a gym-ray run; name a new folder as collect.output"
+                )
             run = saved.pop("run")
             differences = differing_keys(saved, config.model_dump(mode="json"))
             if differences:
@@ -89,12 +93,14 @@ class RunDirectory:
                 )
             directory = cls(path, lock, run, resumed=True)
         else:
-            strangers = [entry.name for entry in path.iterdir() if entry.name != ".lock"]
+            strangers = sorted(entry.name for entry in path.iterdir() if _is_strange(entry))
             if strangers:
                 raise ConfigError(
                     f"collect.output {str(path)!r}: the folder is not empty ({strangers[0]}, …) "
                     "and holds no gym-ray run; name a new folder"
                 )
+            # Of a command that was killed before it wrote run.yaml, perhaps with another config.
+            (path / "manifest.parquet").unlink(missing_ok=True)
             created_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             run = {"id": uuid.uuid4().hex[:16], "created_at": created_at}
             directory = cls(path, lock, run, resumed=False)
@@ -149,6 +155,14 @@ class RunDirectory:
     @property
     def summary(self) -> Path:
         return self.path / "summary.json"
+
+
+def _is_strange(entry: Path) -> bool:
+    """Whether an entry of a folder without `run.yaml` is anything but a failed start's."""
+    if entry.name == "rollouts":
+        return not entry.is_dir() or any(entry.iterdir())
+    own = {".lock", "manifest.parquet", "manifest.parquet.unfinished", "run.yaml.unfinished"}
+    return entry.name not in own
 
 
 def dataset_files(path: Path) -> list[Path]:
