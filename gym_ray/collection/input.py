@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gym_ray.config import RunConfig
 from gym_ray.environment import Environment
-from gym_ray.errors import ConfigError
+from gym_ray.errors import ConfigError, one_line
 
 GENERATED_PREFIX = "env:"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -90,9 +90,7 @@ class TaskInput:
     def lines(self) -> Iterator[InputLine]:
         """Every row, blank lines left out."""
         if self._generator is not None:
-            for number, row in enumerate(self._generator.tasks(), start=1):
-                text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
-                yield InputLine(self._name, number, text.encode())
+            yield from self._generated(self._generator)
             return
         for path in self._files:
             with open(path, "rb") as file:
@@ -102,6 +100,23 @@ class TaskInput:
                         raw = raw.removeprefix(_BYTE_ORDER_MARK)
                     if raw.strip():
                         yield InputLine(str(path), number, raw)
+
+
+    def _generated(self, generator: Environment) -> Iterator[InputLine]:
+        number = 1
+        try:
+            for row in generator.tasks():
+                text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+                # What is no text comes out as an invalid row, with the reason.
+                yield InputLine(self._name, number, text.encode("utf-8", "surrogatepass"))
+                number += 1
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"collect.input {self._name!r}: {type(generator).__name__}.tasks() failed at row "
+                f"{number}: {one_line(error)}"
+            ) from error
 
 
 def _find(name: str) -> list[Path]:
