@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gym_ray.errors import ConfigError, FailedShareExceeded, GymRayError, Interrupted
+from gym_ray.errors import FailedShareExceeded, GymRayError, Interrupted
 
 app = typer.Typer(
     name="gym-ray",
@@ -48,8 +48,11 @@ def collect(
       gym-ray collect deployments/laptop-cpu.yaml collect.output=runs/demo collect.num_repeats=4
     """
     from gym_ray.collection import collect as run
+    from gym_ray.config import load_config
 
-    summary = run(config, overrides or [], quiet=quiet)
+    # Read once: the file may be another one by the time the run ends.
+    checked = load_config(config, overrides or [])
+    summary = run(checked, quiet=quiet)
     if json:
         typer.echo(summary.to_json())
     else:
@@ -61,7 +64,7 @@ def collect(
             f"stopped early ({summary.interrupted}); {summary.pending} rollouts are left: "
             "re-issue the same command to continue"
         )
-    limit = _max_failed_share(config, overrides or [])
+    limit = checked.collect.max_failed_share
     if summary.failed_share > limit:
         raise FailedShareExceeded(
             f"{summary.failed} of {summary.expected} rollouts failed, more than "
@@ -73,22 +76,10 @@ def collect(
         )
 
 
-def _max_failed_share(config: str, overrides: list[str]) -> float:
-    from gym_ray.config import load_config
-
-    return load_config(config, overrides).collect.max_failed_share
-
-
 def main() -> None:
     """Entry point of the `gym-ray` script."""
     try:
         app()
-    except ConfigError as error:
-        _end(error)
     except GymRayError as error:
-        _end(error)
-
-
-def _end(error: GymRayError) -> None:
-    print(f"gym-ray: {error}", file=sys.stderr)
-    sys.exit(error.exit_code)
+        print(f"gym-ray: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
