@@ -19,7 +19,7 @@ import numpy as np
 import pydantic
 from pydantic import ConfigDict, Field
 
-from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
+from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line
 from gym_ray.policies.engine import GenerationRequest, PolicyInfo
 from gym_ray.renderers.tokenizers import ByteTokenizer
 from gym_ray.turn import Generation, Logprobs, StopReason, Tokens, VersionSpan
@@ -165,8 +165,8 @@ def load_reply(reply: str) -> str | Reply:
     module_name, _, attribute = reply.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"policy.engine_args.reply {reply!r}: {error}") from None
+    except Exception as error:
+        raise ConfigError(f"policy.engine_args.reply {reply!r}: {one_line(error)}") from error
     if not callable(found):
         raise ConfigError(f"policy.engine_args.reply {reply!r} is not callable")
     loaded: Reply = found
