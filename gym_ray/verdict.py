@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 #: Relative tolerance of "reward is the sum of its components" (NeMo RL checks the same).
 COMPONENT_SUM_TOLERANCE = 1e-5
@@ -49,10 +52,10 @@ class Verdict:
 
     @classmethod
     def of(cls, value: Any) -> Verdict:
-        """Accept what a verifier may return: a Verdict, or a bare number or bool."""
+        """Accept what a verifier may return: a Verdict, or a bare number or bool, numpy's too."""
         if isinstance(value, Verdict):
             return value
-        if isinstance(value, int | float):
+        if isinstance(value, numbers.Real | np.bool_):
             return cls(float(value))
         raise TypeError(
             f"verify() must return a number, a bool or a Verdict, got {type(value).__name__}"
