@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from gym_ray.collection.index import Index
 from gym_ray.collection.segments import UNFINISHED
+from gym_ray.rows import SCHEMA
 
 #: Rows of a row group and of a shard, at least; a group that crosses the line is kept whole.
 ROW_GROUP_ROWS = 1024
@@ -35,38 +36,37 @@ def compact(index: Index, rollouts: Path, segments: Path) -> int:
     if not index.duplicates and len(old) == len(index.files):
         return len(old)
     generation = uuid.uuid4().hex[:8]
+    gather = Gather(index)
     number = 0
-    for number, tables in enumerate(_shards(index), start=1):
+    for number, row_groups in enumerate(_shards(index), start=1):
         path = rollouts / f"shard-{generation}-{number - 1:05d}.parquet"
-        _write_shard(path, tables)
+        _write_shard(path, row_groups, gather)
     for path in old:
         path.unlink()
     shutil.rmtree(segments, ignore_errors=True)
     return number
 
 
-def _write_shard(path: Path, row_groups: list[pa.Table]) -> None:
+def _write_shard(path: Path, row_groups: list[tuple[int, int]], gather: Gather) -> None:
+    """Write ranges of the index as row groups, holding one of them at a time."""
     unfinished = path.with_name(f"{path.name}{UNFINISHED}")
     with open(unfinished, "wb") as file:
-        with pq.ParquetWriter(file, row_groups[0].schema, compression="zstd") as writer:
-            for table in row_groups:
-                writer.write_table(table, row_group_size=len(table))
+        with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+            for start, end in row_groups:
+                writer.write_table(gather.rows(start, end), row_group_size=end - start)
         file.flush()
         os.fsync(file.fileno())
     os.replace(unfinished, path)
 
 
-def _shards(index: Index) -> Iterator[list[pa.Table]]:
-    """Tables, one per row group, collected into shards."""
-    shard: list[pa.Table] = []
-    rows = 0
-    gather = Gather(index)
+def _shards(index: Index) -> Iterator[list[tuple[int, int]]]:
+    """Row groups as half-open ranges of the index, collected into shards."""
+    shard: list[tuple[int, int]] = []
     for start, end in _row_groups(index.table["task_index"].to_numpy()):
-        shard.append(gather.rows(start, end))
-        rows += end - start
-        if rows >= SHARD_ROWS:
+        shard.append((start, end))
+        if end - shard[0][0] >= SHARD_ROWS:
             yield shard
-            shard, rows = [], 0
+            shard = []
     if shard:
         yield shard
 
@@ -85,20 +85,29 @@ def _row_groups(
 
 
 class Gather:
-    """Fetches rows by position from files, holding each file only while it is still needed."""
+    """Fetches rows by position, holding each row group of a file only while it is needed."""
 
     def __init__(self, index: Index) -> None:
-        self._files = index.files
-        self._file = index.table["file"].to_numpy()
-        self._row = index.table["row"].to_numpy()
-        self._left = np.bincount(self._file, minlength=len(index.files))
+        sizes = [_row_group_sizes(path) for path in index.files]
+        # Row groups of all files are numbered through, and so are the rows in them.
+        self._groups = [
+            (path, number)
+            for path, own in zip(index.files, sizes, strict=True)
+            for number in range(len(own))
+        ]
+        group_starts = _starts([size for own in sizes for size in own])
+        file_starts = _starts([sum(own) for own in sizes])
+        row = file_starts[index.table["file"].to_numpy()] + index.table["row"].to_numpy()
+        self._group = np.searchsorted(group_starts, row, side="right") - 1
+        self._row = row - group_starts[self._group]
+        self._left = np.bincount(self._group, minlength=len(self._groups))
         self._open: dict[int, pa.Table] = {}
 
     def rows(self, start: int, end: int) -> pa.Table:
-        files, rows = self._file[start:end], self._row[start:end]
+        groups, rows = self._group[start:end], self._row[start:end]
         parts, order = [], []
-        for number in np.unique(files):
-            here = np.nonzero(files == number)[0]
+        for number in np.unique(groups):
+            here = np.nonzero(groups == number)[0]
             parts.append(self._table(int(number)).take(pa.array(rows[here])))
             order.append(here)
             self._left[number] -= len(here)
@@ -110,5 +119,16 @@ class Gather:
 
     def _table(self, number: int) -> pa.Table:
         if number not in self._open:
-            self._open[number] = pq.read_table(self._files[number])
+            path, row_group = self._groups[number]
+            self._open[number] = pq.ParquetFile(path).read_row_group(row_group)
         return self._open[number]
+
+
+def _row_group_sizes(path: Path) -> list[int]:
+    metadata = pq.ParquetFile(path).metadata
+    return [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+
+
+def _starts(sizes: list[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Where each piece begins when pieces of these sizes are laid end to end."""
+    return np.cumsum([0, *sizes], dtype=np.int64)[:-1]
