@@ -54,51 +54,62 @@ class VerifierProcess(asyncio.Protocol):
         self._answer: asyncio.Future[Answer] | None = None
         self._received = bytearray()
         self._transport: asyncio.Transport | None = None
-        # Started here, on the event loop's thread: Linux kills the worker when that thread ends.
-        self._socket, theirs = socket.socketpair()
-        with theirs:
-            path = [entry or os.getcwd() for entry in sys.path]
-            arguments = [str(theirs.fileno()), str(os.getpid()), *path]
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _WORKER, *arguments],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # a verifier's prints must not mix with a command's output
-                start_new_session=True,  # killed with whatever it started, and deaf to Ctrl-C
-            )
+        self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self, factory: bytes) -> RolloutFailure | None:
-        """Build the environment from its pickled factory. Returns why that failed, or None."""
+        """Start it and build the environment from its pickled factory.
+
+        Returns:
+            None once the environment is warm, else why there is none.
+        """
         loop = asyncio.get_running_loop()
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = _spawn(theirs)
+            except OSError as error:  # out of memory, processes or descriptors
+                self._socket.close()
+                return RolloutFailure(FailureKind.ENVIRONMENT_ERROR, one_line(error))
         await loop.create_unix_connection(lambda: self, sock=self._socket)
         answer = await self._ask(factory, START_TIMEOUT_SECONDS)
         return answer if isinstance(answer, RolloutFailure) else None
 
     async def verify(self, outcome: bytes, timeout_seconds: float) -> Answer:
-        """The verdict on a pickled outcome, or why there is none."""
+        """The verdict on a pickled outcome, or why there is none.
+
+        The deadline counts from when the process has been given the whole outcome; giving it one
+        too large for the socket's buffer may take as long again.
+        """
         return await self._ask(outcome, timeout_seconds)
 
-    async def end(self) -> int:
-        """Make sure the process is dead and reaped. Returns its exit code, negative for signals."""
+    async def end(self) -> int | None:
+        """Make sure the process is dead and reaped.
+
+        Returns:
+            Its exit code, negative for a signal; None when it was never started.
+        """
         is_idle = self._answer is None and not self.has_gone
         self.has_gone = True
         if self._transport is not None:
             self._transport.abort()
-        else:
-            self._socket.close()
+        if self._process is None:
+            return None
+        self._socket.close()  # closed already, unless stopped before the transport had it
         if not is_idle:
             self._kill()
-        return await asyncio.get_running_loop().run_in_executor(None, self._reap)
+        return await asyncio.get_running_loop().run_in_executor(None, _reap, self._process)
 
     async def _ask(self, payload: bytes, timeout_seconds: float) -> Answer:
         assert self._transport is not None
         loop = asyncio.get_running_loop()
         self._answer = loop.create_future()
-        self._watch(timeout_seconds, timeout_seconds)
+        self._timeout = timeout_seconds
+        self._watch(timeout_seconds)
         self._transport.write(frame(payload))
         try:
             answer = await self._answer
         except ConnectionError:
+            self._deadline.cancel()
             how = _how_it_ended(await self.end())
             return RolloutFailure(FailureKind.VERIFIER_ERROR, f"verifier process died: {how}")
         finally:
@@ -106,18 +117,17 @@ class VerifierProcess(asyncio.Protocol):
         self._answer = None
         return answer
 
-    def _watch(self, delay: float, timeout_seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(delay, self._overdue, timeout_seconds)
+    def _watch(self, delay: float) -> None:
+        self._deadline = asyncio.get_running_loop().call_later(delay, self._overdue)
 
-    def _overdue(self, timeout_seconds: float) -> None:
+    def _overdue(self) -> None:
         if self._has_unread_answer():  # not the verifier was late, but this event loop
-            self._watch(UNREAD_ANSWER_SECONDS, timeout_seconds)
+            self._watch(UNREAD_ANSWER_SECONDS)
             return
         self.has_gone = True
         self._kill()
         if self._answer is not None and not self._answer.done():
-            message = f"verify() ran longer than {timeout_seconds:g} s and was killed"
+            message = f"verify() ran longer than {self._timeout:g} s and was killed"
             self._answer.set_result(RolloutFailure(FailureKind.VERIFIER_TIMEOUT, message))
 
     def _has_unread_answer(self) -> bool:
@@ -126,20 +136,19 @@ class VerifierProcess(asyncio.Protocol):
         return bool(poll.poll(0))
 
     def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-
-    def _reap(self) -> int:
-        try:
-            return self._process.wait(LEAVE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._kill()
-            return self._process.wait()
+        if self._process is not None:
+            _kill_group(self._process)
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
+        self._transport.set_write_buffer_limits(high=0)  # so that resume_writing means: all sent
+
+    def resume_writing(self) -> None:
+        if self._answer is not None and not self._answer.done() and not self.has_gone:
+            self._deadline.cancel()
+            self._watch(self._timeout)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -166,8 +175,38 @@ class VerifierProcess(asyncio.Protocol):
             self.when_gone()
 
 
-def _how_it_ended(exit_code: int) -> str:
-    if exit_code >= 0:
+def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
+    """Start a worker on its end of the socket.
+
+    Called on the event loop's thread, since Linux kills the worker when the thread that started
+    it ends.
+    """
+    path = [entry or os.getcwd() for entry in sys.path]
+    return subprocess.Popen(
+        [sys.executable, "-c", _WORKER, str(theirs.fileno()), str(os.getpid()), *path],
+        pass_fds=[theirs.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=2,  # a verifier's prints must not mix with a command's output
+        start_new_session=True,  # killed with whatever it started, and deaf to Ctrl-C
+    )
+
+
+def _reap(process: subprocess.Popen[bytes]) -> int:
+    try:
+        return process.wait(LEAVE_SECONDS)
+    except subprocess.TimeoutExpired:
+        _kill_group(process)
+        return process.wait()
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    if process.returncode is None:  # else its id may be another's by now
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _how_it_ended(exit_code: int | None) -> str:
+    if exit_code is None or exit_code >= 0:
         return f"exit code {exit_code}"
     try:
         return f"killed by {signal.Signals(-exit_code).name}"

@@ -83,12 +83,10 @@ def test_a_box_can_be_required() -> None:
     assert judge("4", r"\boxed{4}", require_box=True).reward == 1.0
 
 
-@pytest.mark.parametrize(
-    "bomb", [r"\boxed{10^{10^{10}}}", r"\boxed{7^{7^{7^{7}}}}", "9" * 1_000_000]
-)
-def test_a_huge_number_costs_seconds_at_most(bomb: str) -> None:
+def test_a_huge_number_costs_seconds_at_most() -> None:
     started = time.monotonic()
-    assert judge("4", bomb).reward == 0.0
+    assert judge("4", r"\boxed{7^{7^{7^{7}}}}").reward == 0.0
+    assert judge("4", "9" * 1_000_000).reward == 0.0
     assert time.monotonic() - started < 9.0
 
 

@@ -90,8 +90,8 @@ def test_an_answer_the_librarys_scorer_chokes_on_is_worth_nothing() -> None:
 
 
 def test_a_row_whose_own_solution_cannot_be_scored_is_the_tasks_fault() -> None:
-    with pytest.raises(RolloutFailure, match="knights_knaves") as failure:
-        judge(entry("game_of_life", None) | {"metadata": {"source_dataset": "knights_knaves"}}, "x")
+    with pytest.raises(RolloutFailure, match=r"word_sorting.*'sorted_words'") as failure:
+        judge(entry("word_sorting", "a, b"), "a, b")
     assert failure.value.kind is FailureKind.TASK_INVALID
 
 
