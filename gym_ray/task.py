@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gym_ray.errors import FailureKind, RolloutFailure
+from gym_ray.sampling import Sampling
 
 ROLES = ("user", "assistant", "system", "developer")
 ITEM_TYPES = ("message", "function_call", "function_call_output", "reasoning")

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import time
-from pathlib import Path
 
 from gym_ray import Environment, FailureKind, Outcome, RolloutFailure, Task, TaskFields
 
@@ -22,7 +21,7 @@ class Arithmetic(Environment):
         await asyncio.sleep(task.row.get("reset_seconds", 0.0))
         if "reset_error" in task.row:
             raise ValueError(task["reset_error"])
-        if Path(task.row.get("reset_sandbox_error_while", "/nowhere")).exists():
+        if os.path.exists(task.row.get("reset_sandbox_error_while", "/nowhere")):  # noqa: ASYNC240
             raise RolloutFailure(FailureKind.SANDBOX_ERROR, "the sandbox is not there")
 
     def verify(self, outcome: Outcome) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 HERE = Path(__file__).parent
 
 #: Enough logical CPUs for several small applications at once on any machine.
-LOGICAL_CPUS = 8
+LOGICAL_CPUS = 4
 
 
 def start_cluster() -> Iterator[str]:
@@ -42,10 +42,11 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
     return path
 
 
-def sums(count: int) -> list[dict[str, Any]]:
-    """Tasks of the arithmetic test environment."""
+def sums(count: int, folder: Path) -> list[dict[str, Any]]:
+    """Tasks of the arithmetic test environment, of which no other folder has any."""
     return [
         {
+            "folder": str(folder),
             "responses_create_params": {"input": [{"role": "user", "content": f"{n} + {n} = ?"}]},
             "expected_answer": str(2 * n),
         }
@@ -53,10 +54,12 @@ def sums(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def scripted_config(folder: Path, rows: Path, **sections: Any) -> dict[str, Any]:
+def scripted_config(folder: Path, rows: Path, requests: Path, **sections: Any) -> dict[str, Any]:
     """A config of the scripted policy and the arithmetic environment.
 
     Args:
+        requests: where the policy logs its requests. Configs with the same log share one
+            application.
         folder: where the output goes (`run`).
         rows: input file.
         sections: dotted keys with double underscores, e.g. `collect__max_in_flight=8`.
@@ -65,7 +68,11 @@ def scripted_config(folder: Path, rows: Path, **sections: Any) -> dict[str, Any]
         "policy": {
             "engine": "scripted",
             "model": "scripted",
-            "engine_args": {"reply": "tests.replies:right_sum"},
+            "engine_args": {
+                "reply": "tests.replies:right_sum",
+                "context_length": 4096,
+                "request_log": str(requests),
+            },
             "resources": {"num_cpus": 0.2},
         },
         "environments": {
@@ -74,6 +81,7 @@ def scripted_config(folder: Path, rows: Path, **sections: Any) -> dict[str, Any]
                 "resources": {"num_cpus": 0.2},
             }
         },
+        "verification": {"timeout_seconds": 2, "processes": 1},
         "collect": {"input": str(rows), "output": str(folder / "run"), "max_in_flight": 64},
     }
     for key, value in sections.items():
@@ -85,11 +93,18 @@ def scripted_config(folder: Path, rows: Path, **sections: Any) -> dict[str, Any]
     return config
 
 
-def logged_requests(path: Path) -> list[str]:
-    """Request ids (`rollout/attempt/turn`) the scripted policy has seen."""
+def logged_requests(path: Path, rollouts: Collection[str] | None = None) -> list[str]:
+    """The rollouts of the requests the scripted policy has seen, one entry per request.
+
+    Args:
+        path: the policy's request log.
+        rollouts: count only these, where several runs share a log.
+    """
     if not path.exists():
         return []
-    return [json.loads(line)["request_id"] for line in path.read_text().splitlines()]
+    lines = path.read_text().splitlines()
+    seen = [json.loads(line)["request_id"].split("/")[0] for line in lines]
+    return seen if rollouts is None else [rollout for rollout in seen if rollout in rollouts]
 
 
 def until(condition: Callable[[], bool], seconds: float, what: str) -> None:

@@ -255,7 +255,7 @@ class _Collector:
 
         self._progress.say(f"starting {remaining} rollouts")
         before = manifest.rollouts - remaining
-        running = Pass(self._directory.remaining, remaining, settings)
+        running = Pass(self._directory.remaining, settings)
         stop_at: float | None = None
         while running.running():
             running.wait(_POLL_SECONDS)

@@ -101,7 +101,6 @@ class TaskInput:
                     if raw.strip():
                         yield InputLine(str(path), number, raw)
 
-
     def _generated(self, generator: Environment) -> Iterator[InputLine]:
         number = 1
         try:

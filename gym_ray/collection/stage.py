@@ -1,10 +1,9 @@
-"""The rollout stage: one Ray Data actor that takes blocks of the manifest and makes them durable.
+"""The rollout stage: one Ray Data actor that makes row groups of the manifest durable rollouts.
 
-A block comes in as manifest rows. Its rollouts wait in one queue with those of other blocks,
-go to environment replicas in calls of up to 16, come back as they finish, are retried at
-transport and provider failures, and are written as segments. The block's answer is the number
-of rows made durable, so nothing large flows on. Stragglers hold back nothing but themselves:
-the next block's rollouts start while they run.
+The rollouts of a row group (a block) wait in one queue with those of others, go to environment
+replicas in calls of up to 16, come back as they finish, are retried at transport and provider
+failures, and are written as segments. Stragglers hold back nothing but themselves: the next
+block's rollouts start while they run.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from gym_ray.collection.admission import Admission
 from gym_ray.collection.monitor import Counts
@@ -97,6 +97,8 @@ class RolloutStage:
 
     Args:
         settings: see `StageSettings`.
+        manifest: Parquet file of the rollouts that are to run, in row groups.
+        open_groups: row groups in work at once; bounds what is held in memory.
         monitor: handle of the `Monitor`.
         max_starts: starts of all stages of this pass, restarts included.
 
@@ -104,13 +106,22 @@ class RolloutStage:
         GymRayError: stages keep dying.
     """
 
-    def __init__(self, settings: StageSettings, monitor: Any, max_starts: int) -> None:
+    def __init__(
+        self,
+        settings: StageSettings,
+        manifest: str,
+        open_groups: int,
+        monitor: Any,
+        max_starts: int,
+    ) -> None:
         import ray
 
         starts = ray.get(monitor.started.remote(), timeout=60)
         if starts > max_starts:
             raise GymRayError(f"rollout stages keep dying ({starts - 1} starts); see Ray's logs")
         self._settings = settings
+        self._manifest = manifest
+        self._open_groups = asyncio.Semaphore(open_groups)
         self._monitor = monitor
         self._name = uuid.uuid4().hex
         self._admission = Admission(settings.max_in_flight)
@@ -122,27 +133,45 @@ class RolloutStage:
         self._beating = False
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
-        specs = specs_from_table(batch)
-        if not specs:
-            return
-        key = specs[0].rollout_id
-        already = await asyncio.to_thread(self._settings.store.durable, key)
-        todo = [spec for spec in specs if spec.rollout_id not in already]
-        block = _Block(key, len(todo), asyncio.get_running_loop().create_future())
-        if todo:
+        """Run the row groups of a range of the manifest.
+
+        Args:
+            batch: one row, `first` and `end`: row groups `[first, end)`.
+
+        Yields:
+            One row, `durable`: how many rollouts were made durable.
+        """
+        if not self._beating:
+            self._beating = True
+            self._spawn(self._heartbeat())
+            self._spawn(self._flush_periodically())
+        groups = [number for row in batch.to_pylist() for number in range(row["first"], row["end"])]
+        durable = await asyncio.gather(*(self._row_group(number) for number in groups))
+        yield pa.table({"durable": pa.array([sum(durable)], type=pa.int64())})
+
+    async def _row_group(self, number: int) -> int:
+        async with self._open_groups:
+            specs = await asyncio.to_thread(self._read, number)
+            block = _Block(
+                specs[0].rollout_id, len(specs), asyncio.get_running_loop().create_future()
+            )
+            already = await asyncio.to_thread(self._settings.store.durable, block.key)
+            todo = [spec for spec in specs if spec.rollout_id not in already]
+            block.outstanding = len(todo)
+            if not todo:
+                return 0
             self._blocks.add(block)
             for spec in todo:
                 self._enqueue(_Waiting(spec, 1, block))
-            if not self._beating:
-                self._beating = True
-                self._spawn(self._heartbeat())
-                self._spawn(self._flush_periodically())
             self._pump()
             try:
                 await block.durable
             finally:
                 self._blocks.discard(block)
-        yield pa.table({"durable": pa.array([len(todo)], type=pa.int64())})
+            return len(todo)
+
+    def _read(self, number: int) -> list[RolloutSpec]:
+        return specs_from_table(pq.ParquetFile(self._manifest).read_row_group(number))
 
     # Starting rollouts.
 

@@ -19,6 +19,7 @@ from gym_ray.serving.lease import APPLICATION_PREFIX, Lease, holders
 from gym_ray.serving.replicas import EnvironmentReplica, Front, PolicyReplica
 
 POLICY_DEPLOYMENT = "policy"
+FRONT_DEPLOYMENT = "front"
 ENVIRONMENT_DEPLOYMENT = "environment-{name}"
 
 #: Calls a replica accepts at once. The bound that matters is `collect.max_in_flight`; this one
@@ -80,8 +81,7 @@ class Application:
                 report(f"starting application {name}")
                 _submit(config)
             _wait_until_running(config, report, check)
-            handle = serve.get_app_handle(name)
-            policy = _describe(handle, config.policy.startup_timeout_seconds)
+            policy = _describe(name, config.policy.startup_timeout_seconds)
         except BaseException:
             lease.release()
             if not holders(name):
@@ -129,7 +129,7 @@ def build(config: RunConfig) -> Any:
     }
     return (
         serve.deployment(Front)
-        .options(name="front", num_replicas=1, ray_actor_options={"num_cpus": 0}, **_COMMON)
+        .options(name=FRONT_DEPLOYMENT, num_replicas=1, ray_actor_options={"num_cpus": 0}, **_COMMON)
         .bind(policy, environments)
     )
 
@@ -222,7 +222,10 @@ def _reason(application: Any) -> str:
     return "; ".join(message.strip() for message in messages if message) or "no reason given"
 
 
-def _describe(handle: Any, timeout_seconds: float) -> PolicyInfo:
+def _describe(application: str, timeout_seconds: float) -> PolicyInfo:
+    from ray.serve.handle import DeploymentHandle
+
+    handle: Any = DeploymentHandle(FRONT_DEPLOYMENT, application)
     # This process has no event loop that outlives the call, so the router gets one of its own.
     handle._init(_run_router_in_separate_loop=True)
     info: PolicyInfo = handle.describe.remote().result(timeout_s=timeout_seconds)

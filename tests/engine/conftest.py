@@ -64,7 +64,7 @@ def tiny_checkpoint(bundled_checkpoint: Path, tmp_path_factory: pytest.TempPathF
     return directory
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bundled(run: Run) -> Iterator[VllmEngine]:
     yield from _started(run, "bundled:smollm2-135m", max_model_len=1024, max_num_seqs=32)
 

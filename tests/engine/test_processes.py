@@ -1,4 +1,7 @@
-"""No process outlives the engine or the process that hosts it."""
+"""No process outlives the engine or the process that hosts it.
+
+Uses up the shared replicas, so that no more need starting: it runs after the other modules.
+"""
 
 from __future__ import annotations
 
@@ -45,39 +48,33 @@ def test_a_sigkilled_host_leaves_no_process_behind(tiny_checkpoint: Path) -> Non
 
 
 def test_an_engine_whose_core_died_fails_calls_and_health_and_still_stops_cleanly(
-    tiny_checkpoint: Path, run: Any
+    replica_two: VllmEngine, run: Any
 ) -> None:
-    before = _children()
-    engine = VllmEngine(
-        model=str(tiny_checkpoint),
-        engine_args={"max_model_len": 8192, "kv_cache_memory_bytes": 256 * 1024**2},
-    )
-
     async def scenario() -> None:
-        await engine.start()
-        await engine.check_health()
-        started = _children() - before
-        core = next(process for process in started if "EngineCore" in process.name())
-        core.kill()
+        await replica_two.check_health()
+        owned = [psutil.Process(pid) for pid in replica_two.process_ids]
+        next(process for process in owned if "EngineCore" in process.name()).kill()
         with pytest.raises(RolloutFailure, match="policy_error"):
-            await _generate_until_it_fails(engine)
+            await _generate_until_it_fails(replica_two)
         with pytest.raises(Exception, match="EngineCore"):
-            await engine.check_health()
-        await engine.stop()
-        _, alive = psutil.wait_procs(list(started), timeout=GONE_SECONDS)
+            await replica_two.check_health()
+        await replica_two.stop()
+        _, alive = psutil.wait_procs(owned, timeout=GONE_SECONDS)
         assert alive == []
 
-    run(scenario(), 240.0)
+    run(scenario())
 
 
-def test_stop_leaves_no_process_behind(replica_two: VllmEngine, run: Any) -> None:
-    """Runs last on this replica: the fixture's own stop then has nothing left to do."""
-    before = {process for process in _children() if _serves(process)}
-    run(replica_two.stop())
-    after = {process for process in _children() if _serves(process)}
-    assert len(after) <= len(before) - 3  # its core, its worker, its orphan watch
+def test_stop_leaves_no_process_behind(replica_one: VllmEngine, run: Any) -> None:
+    before = _children()
+    owned = {psutil.Process(pid) for pid in replica_one.process_ids}
+    assert len(owned) >= 2
+    run(replica_one.stop())
+    gone = before - _children()
+    assert owned <= gone | {process for process in owned if not process.is_running()}
+    assert len(gone - owned) == 1  # the orphan watch
     with pytest.raises(RolloutFailure, match="policy_unavailable"):
-        run(replica_two.generate(REQUEST))
+        run(replica_one.generate(REQUEST))
 
 
 def test_a_model_that_cannot_be_loaded_is_a_config_error_and_leaves_no_process_behind(
@@ -93,11 +90,6 @@ def test_a_model_that_cannot_be_loaded_is_a_config_error_and_leaves_no_process_b
 async def _generate_until_it_fails(engine: VllmEngine) -> None:
     while True:  # a call or two may pass before the loss is noticed
         await engine.generate(REQUEST)
-
-
-def _serves(process: psutil.Process) -> bool:
-    command = " ".join(process.cmdline())
-    return "VLLM" in command or "orphans" in command
 
 
 def _children() -> set[psutil.Process]:

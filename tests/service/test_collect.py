@@ -13,16 +13,20 @@ import gym_ray
 from gym_ray.rows import SCHEMA, broken_invariants
 from tests.cluster import logged_requests, scripted_config, sums, write_rows
 
-pytestmark = pytest.mark.usefixtures("cluster")
-
 
 def collect(config: dict[str, Any], *overrides: str) -> gym_ray.RunSummary:
     return gym_ray.collect(config, overrides, quiet=True)
 
 
-def test_every_rollout_is_collected_once_and_keeps_the_token_contract(tmp_path: Path) -> None:
-    rows = write_rows(tmp_path / "tasks.jsonl", sums(100))
-    config = scripted_config(tmp_path, rows, collect__num_repeats=3)
+def ids_of(summary: gym_ray.RunSummary) -> set[str]:
+    return {rollout.spec.rollout_id for rollout in gym_ray.read_rollouts(summary.output)}
+
+
+def test_every_rollout_is_collected_once_and_keeps_the_token_contract(
+    tmp_path: Path, requests: Path
+) -> None:
+    rows = write_rows(tmp_path / "tasks.jsonl", sums(100, tmp_path))
+    config = scripted_config(tmp_path, rows, requests, collect__num_repeats=3)
 
     summary = collect(config)
 
@@ -45,8 +49,8 @@ def test_every_rollout_is_collected_once_and_keeps_the_token_contract(tmp_path: 
     assert arrow.schema.names == SCHEMA.names
 
 
-def test_a_thousand_rows_with_ten_malformed_ones(tmp_path: Path) -> None:
-    lines = [json.dumps(row) for row in sums(1000)]
+def test_a_thousand_rows_with_ten_malformed_ones(tmp_path: Path, requests: Path) -> None:
+    lines = [json.dumps(row) for row in sums(1000, tmp_path)]
     user = {"role": "user", "content": "1 + 1 = ?"}
     broken = {
         3: "{not json",
@@ -79,7 +83,7 @@ def test_a_thousand_rows_with_ten_malformed_ones(tmp_path: Path) -> None:
     path = tmp_path / "tasks.jsonl"
     path.write_text("\n".join(lines))
 
-    summary = collect(scripted_config(tmp_path, path, collect__max_in_flight=256))
+    summary = collect(scripted_config(tmp_path, path, requests, collect__max_in_flight=256))
 
     assert (summary.completed, summary.failed, summary.pending) == (990, 10, 0)
     assert summary.failure_kinds == {"task_invalid": 10}
@@ -92,15 +96,15 @@ def test_a_thousand_rows_with_ten_malformed_ones(tmp_path: Path) -> None:
         assert rollout.error.startswith(f"{path}:{rollout.spec.source_line}: row ")
 
 
-def test_misbehaving_environments_cost_their_own_rollouts_only(tmp_path: Path) -> None:
-    rows = sums(20)
+def test_misbehaving_environments_cost_their_own_rollouts_only(
+    tmp_path: Path, requests: Path
+) -> None:
+    rows = sums(20, tmp_path)
     rows[2]["verify"], rows[5]["verify"], rows[8]["verify"] = "hang", "crash", "raise"
     rows[11]["reset_error"] = "no such level"
     rows[14]["reset_seconds"] = 3600.0
     path = write_rows(tmp_path / "tasks.jsonl", rows)
-    config = scripted_config(
-        tmp_path, path, verification={"timeout_seconds": 2}, collect__rollout_timeout_seconds=8
-    )
+    config = scripted_config(tmp_path, path, requests, collect__rollout_timeout_seconds=8)
 
     summary = collect(config)
 
@@ -119,32 +123,33 @@ def test_misbehaving_environments_cost_their_own_rollouts_only(tmp_path: Path) -
     assert (summary.completed, summary.failed, summary.reward.mean) == (15, 5, 1.0)
 
 
-def test_policy_failures_are_retried_and_counted(tmp_path: Path) -> None:
-    rows = write_rows(tmp_path / "tasks.jsonl", sums(60))
-    log = tmp_path / "requests"
+def test_policy_failures_are_retried_and_counted(tmp_path: Path, requests: Path) -> None:
+    flaky = sums(60, tmp_path)
+    for row in flaky:
+        row["responses_create_params"]["instructions"] = "flaky"
+    rows = write_rows(tmp_path / "tasks.jsonl", flaky)
     config = scripted_config(
         tmp_path,
         rows,
-        policy__engine_args={
-            "reply": "tests.replies:right_sum", "failure_rate": 0.3, "request_log": str(log)
-        },
+        requests,
         collect__max_attempts=8,
-    )  # fmt: skip
+    )
 
     summary = collect(config)
 
     assert summary.completed == 60
     attempts = {r.spec.rollout_id: r.attempts for r in gym_ray.read_rollouts(summary.output)}
     assert summary.retried == sum(count > 1 for count in attempts.values()) > 0
-    assert len(logged_requests(log)) == sum(attempts.values())
+    assert len(logged_requests(requests, attempts)) == sum(attempts.values())
 
 
-def test_a_prompt_longer_than_the_context_is_rejected_as_data(tmp_path: Path) -> None:
-    rows = sums(5)
+def test_a_prompt_longer_than_the_context_is_rejected_as_data(
+    tmp_path: Path, requests: Path
+) -> None:
+    rows = sums(5, tmp_path)
     rows[3]["responses_create_params"]["input"][0]["content"] = "1 + 1 = ?" + "x" * 5000
     path = write_rows(tmp_path / "tasks.jsonl", rows)
-    config = scripted_config(tmp_path, path)
-    config["policy"]["engine_args"]["context_length"] = 1000
+    config = scripted_config(tmp_path, path, requests)
 
     summary = collect(config)
 
@@ -153,30 +158,32 @@ def test_a_prompt_longer_than_the_context_is_rejected_as_data(tmp_path: Path) ->
 
 def test_a_finished_run_is_not_run_again_and_an_extended_one_only_where_it_grew(
     tmp_path: Path,
+    requests: Path,
 ) -> None:
-    log = tmp_path / "requests"
-    path = write_rows(tmp_path / "tasks.jsonl", sums(20))
-    config = scripted_config(tmp_path, path)
-    config["policy"]["engine_args"]["request_log"] = str(log)
+    path = write_rows(tmp_path / "tasks.jsonl", sums(20, tmp_path))
+    config = scripted_config(tmp_path, path, requests)
     first = collect(config)
 
     again = collect(config)
 
     assert (again.completed, again.run_id) == (20, first.run_id)
-    assert len(logged_requests(log)) == 20
+    assert len(logged_requests(requests, ids_of(again))) == 20
 
-    write_rows(path, sums(30))
+    write_rows(path, sums(30, tmp_path))
     with pytest.raises(gym_ray.ConfigError, match=r"input changed.*collect\.extend=true"):
         collect(config)
     extended = collect(config, "collect.extend=true")
 
     assert (extended.expected, extended.completed) == (30, 30)
-    assert len(logged_requests(log)) == len(set(logged_requests(log))) == 30
+    asked = logged_requests(requests, ids_of(extended))
+    assert len(asked) == len(set(asked)) == 30
 
 
-def test_a_changed_config_is_refused_with_the_differing_keys(tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "tasks.jsonl", sums(4))
-    config = scripted_config(tmp_path, path)
+def test_a_changed_config_is_refused_with_the_differing_keys(
+    tmp_path: Path, requests: Path
+) -> None:
+    path = write_rows(tmp_path / "tasks.jsonl", sums(4, tmp_path))
+    config = scripted_config(tmp_path, path, requests)
     collect(config)
 
     with pytest.raises(gym_ray.ConfigError, match=r"sampling\.temperature: 1\.0 -> 0\.5"):
@@ -186,15 +193,14 @@ def test_a_changed_config_is_refused_with_the_differing_keys(tmp_path: Path) -> 
 
 def test_the_run_deadline_leaves_a_directory_that_a_second_command_completes(
     tmp_path: Path,
+    requests: Path,
 ) -> None:
-    log = tmp_path / "requests"
-    rows = sums(40)
+    rows = sums(40, tmp_path)
     rows[7]["reset_seconds"] = 3600.0
     path = write_rows(tmp_path / "tasks.jsonl", rows)
     config = scripted_config(
-        tmp_path, path, collect__run_timeout_seconds=30, collect__drain_timeout_seconds=1
+        tmp_path, path, requests, collect__run_timeout_seconds=30, collect__drain_timeout_seconds=1
     )
-    config["policy"]["engine_args"]["request_log"] = str(log)
     began = time.monotonic()
 
     summary = collect(config)
@@ -209,17 +215,19 @@ def test_the_run_deadline_leaves_a_directory_that_a_second_command_completes(
         "collect.run_timeout_seconds=40",
     )
     assert finished.pending == 1
-    assert len(logged_requests(log)) == 39
+    assert len(logged_requests(requests, ids_of(finished))) == 39
 
 
-def test_retryable_failures_run_again_when_the_command_is_issued_again(tmp_path: Path) -> None:
+def test_retryable_failures_run_again_when_the_command_is_issued_again(
+    tmp_path: Path, requests: Path
+) -> None:
     broken = tmp_path / "sandbox-is-broken"
     broken.touch()
-    rows = sums(10)
+    rows = sums(10, tmp_path)
     rows[4]["reset_sandbox_error_while"] = str(broken)
     rows[6]["verify"] = "raise"
     path = write_rows(tmp_path / "tasks.jsonl", rows)
-    config = scripted_config(tmp_path, path, collect__max_attempts=2)
+    config = scripted_config(tmp_path, path, requests, collect__max_attempts=2)
 
     first = collect(config)
     broken.unlink()
