@@ -77,7 +77,10 @@ def test_every_problem_is_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("collect.num_repeats=0", "collect.num_repeats: Input should be greater than or equal to 1"),
+        (
+            "collect.num_repeats=0",
+            "collect.num_repeats: Input should be greater than or equal to 1",
+        ),
         ("collect.num_repeats=many", "got 'many'"),
         ("sampling.top_p=0", "sampling.top_p"),
         ("policy.engine=magic", "'vllm' or 'scripted'"),
