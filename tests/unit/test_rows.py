@@ -140,7 +140,7 @@ def through_parquet(table: pa.Table, **options: Any) -> pa.Table:
     return pq.read_table(io.BytesIO(file.getvalue()))
 
 
-SLOW = settings(max_examples=40, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=25, suppress_health_check=list(HealthCheck))
 
 
 @SLOW
