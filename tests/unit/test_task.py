@@ -89,10 +89,12 @@ def test_a_malformed_row_is_told_what_to_write(line: Any, says: str) -> None:
 @pytest.mark.parametrize("depth", [950, 980, 985, 990, 995, 2000, 100_000])
 def test_nesting_is_either_read_or_refused(depth: int) -> None:
     text = json.dumps(with_params(input="hi"))[:-1] + f', "x": {"[" * depth}{"]" * depth}}}'
+    told = ""
     try:
         parsed(text)
     except RolloutFailure as failure:
-        assert failure.message == "is JSON nested too deeply to be read"
+        told = failure.message
+    assert told in ("", "is JSON nested too deeply to be read")
 
 
 @settings(max_examples=60)
@@ -108,10 +110,9 @@ def test_no_line_breaks_the_parser(line: str | bytes) -> None:
 @given(
     st.fixed_dictionaries(
         {},
-        optional={
-            name: JSON
-            for name in ("input", "tools", "instructions", "temperature", "metadata", "other")
-        },
+        optional=dict.fromkeys(
+            ("input", "tools", "instructions", "temperature", "metadata", "other"), JSON
+        ),
     )
 )
 def test_no_create_params_break_the_check_and_accepted_ones_can_be_used(params: Any) -> None:

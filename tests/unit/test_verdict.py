@@ -16,8 +16,15 @@ NUMBERS = st.floats(-1e6, 1e6)
 
 @pytest.mark.parametrize(
     ("returned", "reward"),
-    [(1, 1.0), (0.5, 0.5), (True, 1.0), (np.float32(0.5), 0.5), (np.int64(2), 2.0)]
-    + [(np.bool_(True), 1.0), (Verdict(0.25), 0.25)],
+    [
+        (1, 1.0),
+        (0.5, 0.5),
+        (True, 1.0),
+        (np.float32(0.5), 0.5),
+        (np.int64(2), 2.0),
+        (np.bool_(True), 1.0),
+        (Verdict(0.25), 0.25),
+    ],
 )
 def test_a_verifier_may_return_a_number_a_bool_or_a_verdict(returned: Any, reward: float) -> None:
     verdict = Verdict.of(returned)
