@@ -198,6 +198,7 @@ def _check_create_params(params: Any) -> None:
             f"responses_create_params.instructions must be a string, got {_shown(instructions)}"
         )
     _check_tools(params.get("tools"))
+    Sampling().for_task(params)  # Its ranges, checked before any token is spent.
 
 
 def _check_input(items: Any) -> None:

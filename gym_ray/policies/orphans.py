@@ -12,12 +12,21 @@ other nodes (Ray's executor has Ray for that), and Linux only, like vLLM.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import secrets
 import signal
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
+
+# psutil is imported where it is used: the watcher runs this file without site packages.
+if TYPE_CHECKING:
+    import psutil
+
+logger = logging.getLogger(__name__)
 
 OWNER_VARIABLE = "GYM_RAY_ENGINE_OWNER"
 
@@ -87,6 +96,31 @@ def owned_processes(owner: str) -> list[int]:
         except OSError:  # ended meanwhile, or another user's
             continue
     return found
+
+
+def with_descendants(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those of `processes` that still exist, each followed by its children at any depth."""
+    import psutil
+
+    found = []
+    for process in processes:
+        try:
+            found += [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def end_processes(processes: list[psutil.Process], seconds: float) -> None:
+    """Wait `seconds` for `processes` to end, then kill those that have not."""
+    import psutil
+
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    for process in alive:
+        logger.warning("process %d did not end by itself; killing it", process.pid)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=seconds)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ import asyncio
 import dataclasses
 import difflib
 import logging
-import math
 import multiprocessing
 import os
 import secrets
@@ -43,8 +42,9 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from gym_ray.errors import ConfigError, FailureKind, GymRayError, RolloutFailure, one_line
 from gym_ray.policies.bundled import fingerprint, resolve_model
+from gym_ray.policies.cpu_cores import available_cores, use_cpu_threads
 from gym_ray.policies.engine import GenerationRequest, PolicyInfo
-from gym_ray.policies.orphans import OrphanWatch
+from gym_ray.policies.orphans import OrphanWatch, end_processes, with_descendants
 from gym_ray.sampling import Sampling
 from gym_ray.turn import Generation, VersionSpan
 
@@ -150,9 +150,10 @@ class VllmEngine:
         # checks to answer.
         building = asyncio.ensure_future(asyncio.to_thread(self._build, arguments))
         try:
-            self._llm = await asyncio.shield(building)
-            self._context_length = self._llm.model_config.max_model_len
-            self._vocabulary_size = self._llm.model_config.get_vocab_size()
+            llm = await asyncio.shield(building)
+            self._llm = llm
+            self._context_length = llm.model_config.max_model_len
+            self._vocabulary_size = llm.model_config.get_vocab_size()
             await self._warm_up()
         except asyncio.CancelledError:
             # The thread cannot be interrupted; end what it builds as soon as it has.
@@ -203,7 +204,15 @@ class VllmEngine:
     async def stop(self) -> None:
         """Shut vLLM down and wait until its processes are gone."""
         llm, self._llm = self._llm, None
+        if llm is not None and llm.output_handler and not llm.get_num_unfinished_requests():
+            # Nobody waits for output, and the end of the core is no error to be logged as one.
+            llm.output_handler.cancel()
         await asyncio.to_thread(self._end, llm)
+
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """Numbers of vLLM's processes at any depth, for diagnosis."""
+        return tuple(process.pid for process in with_descendants(self._processes))
 
     def _running(self) -> AsyncLLM:
         if self._llm is None:
@@ -223,7 +232,7 @@ class VllmEngine:
             defaults["distributed_executor_backend"] = "mp"
         if current_platform.is_cpu():
             defaults |= _cpu_defaults()
-            _use_cpu_threads(self._cpu_threads or available_cores())
+            use_cpu_threads(self._cpu_threads or available_cores())
         arguments = {**defaults, **self._arguments}
         if current_platform.is_cpu() and arguments["enforce_eager"]:
             # Eager mode still compiles small kernels, again for new batch sizes, in the middle
@@ -244,10 +253,10 @@ class VllmEngine:
         self._end(None if failed else building.result())
 
     def _end(self, llm: AsyncLLM | None) -> None:
-        processes, self._processes = _with_descendants(self._processes), []
+        processes, self._processes = with_descendants(self._processes), []
         if llm is not None:
             llm.shutdown(SHUTDOWN_SECONDS)
-        _end_processes(processes)
+        end_processes(processes, SHUTDOWN_SECONDS)
         watch, self._orphan_watch = self._orphan_watch, None
         if watch is not None:
             watch.close()
@@ -313,17 +322,6 @@ class VllmEngine:
             raise _rejected(one_line(error)) from error
 
 
-def available_cores() -> int:
-    """Cores this process may compute on: its affinity, cut down to its cgroup's quota."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-        return max(1, min(cores, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
-        return cores
-
-
 def _cpu_defaults() -> dict[str, Any]:
     # Compiling takes a minute and a half at every start and gains little here.
     defaults: dict[str, Any] = {"enforce_eager": True}
@@ -336,17 +334,6 @@ def _cpu_defaults() -> dict[str, Any]:
         # 18 tokens/s where float32 makes 110 to 155.
         defaults["dtype"] = "float32"
     return defaults
-
-
-def _use_cpu_threads(threads: int) -> None:
-    """Have vLLM's worker compute with this many threads, unless the user bound them.
-
-    Left to itself vLLM keeps one core back, half of a small machine, and pins its threads to
-    the same cores in every replica. Ray adds `OMP_NUM_THREADS=1` for actors of up to one CPU.
-    """
-    if "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def _generation(result: Any, *, elapsed_seconds: float) -> Generation:
@@ -417,22 +404,3 @@ def _rejected(message: str) -> RolloutFailure:
 
 def _failed(message: str) -> RolloutFailure:
     return RolloutFailure(FailureKind.POLICY_ERROR, message)
-
-
-def _with_descendants(processes: list[psutil.Process]) -> list[psutil.Process]:
-    found = []
-    for process in processes:
-        try:
-            found += [process, *process.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def _end_processes(processes: list[psutil.Process]) -> None:
-    """Wait until `processes` have ended, killing those that do not by themselves."""
-    _, alive = psutil.wait_procs(processes, timeout=SHUTDOWN_SECONDS)
-    for process in alive:
-        logger.warning("vLLM's process %d did not end by itself; killing it", process.pid)
-        process.kill()
-    psutil.wait_procs(alive, timeout=SHUTDOWN_SECONDS)

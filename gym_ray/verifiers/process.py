@@ -44,12 +44,11 @@ class VerifierProcess(asyncio.Protocol):
     """One process, in a process group of its own, that answers one question at a time.
 
     Attributes:
-        has_gone: it is dead or about to be; ask it nothing more.
         when_gone: called when it dies on its own accord.
     """
 
     def __init__(self) -> None:
-        self.has_gone = False
+        self._has_ended = False
         self.when_gone: Callable[[], None] | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._received = bytearray()
@@ -74,6 +73,14 @@ class VerifierProcess(asyncio.Protocol):
         answer = await self._ask(factory, START_TIMEOUT_SECONDS)
         return answer if isinstance(answer, RolloutFailure) else None
 
+    @property
+    def has_gone(self) -> bool:
+        """Dead or about to be: ask it nothing more. Meaningful between two questions.
+
+        Looks at the socket itself, since the event loop may not have come to it yet.
+        """
+        return self._has_ended or self._has_something_to_read()
+
     async def verify(self, outcome: bytes, timeout_seconds: float) -> Answer:
         """The verdict on a pickled outcome, or why there is none.
 
@@ -88,13 +95,14 @@ class VerifierProcess(asyncio.Protocol):
         Returns:
             Its exit code, negative for a signal; None when it was never started.
         """
-        is_idle = self._answer is None and not self.has_gone
-        self.has_gone = True
-        if self._transport is not None:
-            self._transport.abort()
+        is_idle = self._answer is None and not self._has_ended
+        self._has_ended = True
         if self._process is None:
             return None
-        self._socket.close()  # closed already, unless stopped before the transport had it
+        if self._transport is not None:
+            self._transport.abort()  # which closes the socket
+        else:
+            self._socket.close()
         if not is_idle:
             self._kill()
         return await asyncio.get_running_loop().run_in_executor(None, _reap, self._process)
@@ -121,16 +129,16 @@ class VerifierProcess(asyncio.Protocol):
         self._deadline = asyncio.get_running_loop().call_later(delay, self._overdue)
 
     def _overdue(self) -> None:
-        if self._has_unread_answer():  # not the verifier was late, but this event loop
+        if self._has_something_to_read():  # not the verifier was late, but this event loop
             self._watch(UNREAD_ANSWER_SECONDS)
             return
-        self.has_gone = True
+        self._has_ended = True
         self._kill()
         if self._answer is not None and not self._answer.done():
             message = f"verify() ran longer than {self._timeout:g} s and was killed"
             self._answer.set_result(RolloutFailure(FailureKind.VERIFIER_TIMEOUT, message))
 
-    def _has_unread_answer(self) -> bool:
+    def _has_something_to_read(self) -> bool:
         poll = select.poll()
         poll.register(self._socket.fileno(), select.POLLIN)
         return bool(poll.poll(0))
@@ -146,7 +154,7 @@ class VerifierProcess(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=0)  # so that resume_writing means: all sent
 
     def resume_writing(self) -> None:
-        if self._answer is not None and not self._answer.done() and not self.has_gone:
+        if self._answer is not None and not self._answer.done() and not self._has_ended:
             self._deadline.cancel()
             self._watch(self._timeout)
 
@@ -168,7 +176,7 @@ class VerifierProcess(asyncio.Protocol):
             self._answer.set_result(RolloutFailure(FailureKind.VERIFIER_ERROR, message))
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.has_gone = True
+        self._has_ended = True
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ConnectionResetError())
         if self.when_gone is not None:
