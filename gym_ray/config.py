@@ -24,7 +24,9 @@ from gym_ray.errors import ConfigError
 class Section(pydantic.BaseModel):
     """Base of every section: frozen, and no key it does not know."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
 
 
 class AutoscalingConfig(Section):
@@ -51,7 +53,7 @@ class ResourcesConfig(Section):
     """What one replica claims from the cluster."""
 
     num_gpus: float = Field(0, ge=0)
-    """GPUs of one replica. More than one on one node: `engine_args.tensor_parallel_size`."""
+    """GPUs of one replica; more than one becomes vLLM's tensor-parallel size."""
     num_cpus: float = Field(1, ge=0)
     """Logical CPUs of one replica."""
     bundles: list[dict[str, float]] | None = None
@@ -109,9 +111,13 @@ class SamplingConfig(Section):
     """The distribution tokens are drawn from. A task may set its own; see `Sampling.for_task`."""
 
     temperature: float = Field(1.0, ge=0)
+    """Softmax temperature; 0 is greedy."""
     top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus mass kept."""
     top_k: int | None = Field(None, ge=1)
+    """Number of most likely tokens kept; null keeps all."""
     max_output_tokens: int = Field(512, ge=1)
+    """Most tokens one turn may generate; a task can only lower it."""
     seed: int | None = None
     """Set: every turn reproduces. Null: each policy replica draws its own random stream."""
 

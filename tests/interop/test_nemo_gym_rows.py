@@ -1,0 +1,92 @@
+"""Rows written for NVIDIA NeMo Gym are gym-ray's rows, as they are.
+
+They are read from beside the checkout (`../shared/data/nemo_gym`); `scripts/test.sh` leaves this
+folder out, and says so, where they do not exist.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from gym_ray.collection.input import TaskInput
+from gym_ray.collection.manifest import write_manifest
+from gym_ray.collection.routing import Router
+from gym_ray.config import load_config
+from gym_ray.environment import Outcome
+from gym_ray.registry import load_environment
+from gym_ray.renderers import load_renderer, messages_from_items, tools_for_chat
+from gym_ray.rows import specs_from_table
+from gym_ray.task import parse_task
+
+DATA = Path(__file__).parents[3] / "shared" / "data" / "nemo_gym"
+FILES = sorted(path.name for path in DATA.glob("*.jsonl"))
+
+
+def lines_of(name: str) -> list[str]:
+    return [line for line in (DATA / name).read_text().splitlines() if line.strip()]
+
+
+def test_the_rows_are_there() -> None:
+    assert len(FILES) >= 15
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_row_is_a_legal_task_and_renders(name: str) -> None:
+    renderer = load_renderer(None)
+    for number, line in enumerate(lines_of(name), start=1):
+        task = parse_task(line, task_index=0, source_file=name, source_line=number)
+        messages = messages_from_items(task.input_items)
+        assert len(renderer.render(messages, tools_for_chat(task.tools))) > 0
+        assert task.row == json.loads(line)
+
+
+@pytest.mark.parametrize(
+    ("name", "environment"),
+    [("math_with_judge.example.jsonl", "math"), ("reasoning_gym.example.jsonl", "reasoning_gym")],
+)
+def test_rows_route_by_agent_name_and_reach_the_manifest_untouched(
+    name: str, environment: str, tmp_path: Path
+) -> None:
+    agents = {
+        json.loads(line).get("agent_ref", {}).get("name", environment) for line in lines_of(name)
+    }
+    config = load_config(
+        {
+            "environments": {environment: {"agent_refs": sorted(agents)}},
+            "collect": {"input": str(DATA / name)},
+        }
+    )
+    built = {environment: load_environment(environment, config.environments[environment], ".")}
+    manifest = write_manifest(
+        tmp_path / "manifest.parquet",
+        TaskInput(config, built),
+        Router(config.environments, built),
+        num_repeats=2,
+        limit=None,
+    )
+    specs = [
+        spec
+        for batch in manifest.batches()
+        for spec in specs_from_table(pa.Table.from_batches([batch]))
+    ]
+    assert {spec.environment for spec in specs} == {environment}
+    assert [spec.error for spec in specs if spec.error] == []
+    assert [spec.task for spec in specs[::2]] == lines_of(name)
+
+
+def test_gold_answers_of_math_rows_get_the_full_reward_and_others_none() -> None:
+    config = load_config({"environments": {"math": {}}})
+    environment = load_environment("math", config.environments["math"], ".")
+    for number, line in enumerate(lines_of("math_with_judge.example.jsonl"), start=1):
+        task = parse_task(line, task_index=0, source_file="math", source_line=number)
+        for answer, reward in (
+            (f"The answer is \\boxed{{{task['expected_answer']}}}.", 1.0),
+            ("The answer is \\boxed{-987654321}.", 0.0),
+            ("", 0.0),
+        ):
+            verdict = environment.verify(Outcome(task=task, text=answer, items=[]))
+            assert verdict.reward == reward, (number, answer)
