@@ -36,7 +36,7 @@ class RunDirectory:
         self.path = path
         self.run = run
         self.resumed = resumed
-        self._lock = lock
+        self._lock: int | None = lock
 
     @classmethod
     def open(cls, config: RunConfig) -> RunDirectory:
@@ -129,8 +129,10 @@ class RunDirectory:
         self.save_config(config)
 
     def close(self) -> None:
-        """Let others write to the directory."""
-        os.close(self._lock)
+        """Let others write to the directory. A second call does nothing."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
     @property
     def id(self) -> str:
