@@ -22,7 +22,7 @@ from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.verdict import Verdict
 from gym_ray.verifiers.worker import FRAME_LENGTH, frame
 
-#: What a process answers: a verdict, a failure, or None once its environment is warm.
+#: What a process answers: a verdict, a failure, or None (its environment is warm, or no answer).
 Answer = Verdict | RolloutFailure | None
 
 #: Importing a heavy environment on a busy machine takes tens of seconds; more is a hang.
@@ -44,11 +44,12 @@ class VerifierProcess(asyncio.Protocol):
     """One process, in a process group of its own, that answers one question at a time.
 
     Attributes:
+        has_gone: it is dead or about to be; ask it nothing more.
         when_gone: called when it dies on its own accord.
     """
 
     def __init__(self) -> None:
-        self._has_ended = False
+        self.has_gone = False
         self.when_gone: Callable[[], None] | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._received = bytearray()
@@ -71,21 +72,19 @@ class VerifierProcess(asyncio.Protocol):
                 return RolloutFailure(FailureKind.ENVIRONMENT_ERROR, one_line(error))
         await loop.create_unix_connection(lambda: self, sock=self._socket)
         answer = await self._ask(factory, START_TIMEOUT_SECONDS)
+        if self.has_gone and answer is None:
+            return RolloutFailure(FailureKind.ENVIRONMENT_ERROR, "the process died at its start")
         return answer if isinstance(answer, RolloutFailure) else None
 
-    @property
-    def has_gone(self) -> bool:
-        """Dead or about to be: ask it nothing more. Meaningful between two questions.
-
-        Looks at the socket itself, since the event loop may not have come to it yet.
-        """
-        return self._has_ended or self._has_something_to_read()
-
     async def verify(self, outcome: bytes, timeout_seconds: float) -> Answer:
-        """The verdict on a pickled outcome, or why there is none.
+        """Have a pickled outcome judged.
 
         The deadline counts from when the process has been given the whole outcome; giving it one
         too large for the socket's buffer may take as long again.
+
+        Returns:
+            The verdict or why there is none; None when the process died, for whatever reason,
+            before it had the outcome.
         """
         return await self._ask(outcome, timeout_seconds)
 
@@ -95,8 +94,8 @@ class VerifierProcess(asyncio.Protocol):
         Returns:
             Its exit code, negative for a signal; None when it was never started.
         """
-        is_idle = self._answer is None and not self._has_ended
-        self._has_ended = True
+        is_idle = self._answer is None and not self.has_gone
+        self.has_gone = True
         if self._process is None:
             return None
         if self._transport is not None:
@@ -116,9 +115,11 @@ class VerifierProcess(asyncio.Protocol):
         self._transport.write(frame(payload))
         try:
             answer = await self._answer
-        except ConnectionError:
+        except _Died as death:
             self._deadline.cancel()
             how = _how_it_ended(await self.end())
+            if not death.had_the_question:
+                return None
             return RolloutFailure(FailureKind.VERIFIER_ERROR, f"verifier process died: {how}")
         finally:
             self._deadline.cancel()
@@ -129,16 +130,16 @@ class VerifierProcess(asyncio.Protocol):
         self._deadline = asyncio.get_running_loop().call_later(delay, self._overdue)
 
     def _overdue(self) -> None:
-        if self._has_something_to_read():  # not the verifier was late, but this event loop
+        if self._has_unread_answer():  # not the verifier was late, but this event loop
             self._watch(UNREAD_ANSWER_SECONDS)
             return
-        self._has_ended = True
+        self.has_gone = True
         self._kill()
         if self._answer is not None and not self._answer.done():
             message = f"verify() ran longer than {self._timeout:g} s and was killed"
             self._answer.set_result(RolloutFailure(FailureKind.VERIFIER_TIMEOUT, message))
 
-    def _has_something_to_read(self) -> bool:
+    def _has_unread_answer(self) -> bool:
         poll = select.poll()
         poll.register(self._socket.fileno(), select.POLLIN)
         return bool(poll.poll(0))
@@ -154,7 +155,7 @@ class VerifierProcess(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=0)  # so that resume_writing means: all sent
 
     def resume_writing(self) -> None:
-        if self._answer is not None and not self._answer.done() and not self._has_ended:
+        if self._answer is not None and not self._answer.done() and not self.has_gone:
             self._deadline.cancel()
             self._watch(self._timeout)
 
@@ -176,11 +177,17 @@ class VerifierProcess(asyncio.Protocol):
             self._answer.set_result(RolloutFailure(FailureKind.VERIFIER_ERROR, message))
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._has_ended = True
+        self.has_gone = True
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(ConnectionResetError())
+            # A socket closed with data still unread is reset; one read to its end just closes.
+            self._answer.set_exception(_Died(had_the_question=error is None))
         if self.when_gone is not None:
             self.when_gone()
+
+
+class _Died(Exception):
+    def __init__(self, *, had_the_question: bool) -> None:
+        self.had_the_question = had_the_question
 
 
 def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
