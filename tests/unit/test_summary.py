@@ -1,0 +1,164 @@
+"""The summary: counts that reconcile, means that say what they are means of."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from gym_ray.collection import summary as summaries
+from gym_ray.collection.index import Index
+from gym_ray.collection.report import render
+from gym_ray.collection.segments import SegmentStore
+from gym_ray.collection.summary import Reward, RunSummary
+from gym_ray.errors import FailureKind
+from gym_ray.rollout import Rollout
+
+Make = Callable[..., Rollout]
+INVALID = {"status": "failed", "error_kind": FailureKind.TASK_INVALID}
+SUMMARY = RunSummary(
+    run_id="r",
+    output="runs/demo",
+    expected=10,
+    completed=5,
+    truncated=1,
+    failed=2,
+    pending=2,
+    reward=Reward(0.5, 0.25, 0.6),
+    environments={"math": {"completed": 5, "reward": {"mean": 0.5, "std": None, "coverage": 0.6}}},
+    failure_kinds={"task_invalid": 2},
+    invalid_rows=["tasks.jsonl:3: row is a JSON array"],
+    retried=1,
+    retried_reward_difference=-0.25,
+    sampled_tokens=12345,
+    shards=0,
+    seconds=100.0,
+    collecting_seconds=75.0,
+    interrupted="signal",
+    run={"ray": "2.60"},
+)
+
+
+@pytest.fixture
+def index_of(tmp_path: Path) -> Callable[[Sequence[Rollout]], pa.Table]:
+    def stored(rollouts: Sequence[Rollout]) -> pa.Table:
+        store = SegmentStore(tmp_path / "segments")
+        store.write("block", rollouts)
+        return Index.read(list(store.files())).table
+
+    return stored
+
+
+def test_rows_are_counted_by_status(make_rollout: Make, index_of: Any) -> None:
+    table = index_of(
+        [
+            make_rollout(0),
+            make_rollout(1, status="truncated", truncation_reason="length"),
+            *(make_rollout(task, **INVALID) for task in (2, 3)),
+        ]
+    )
+
+    assert summaries.count_rows(table) == {"completed": 1, "truncated": 1, "failed": 2}
+
+
+def test_the_mean_is_over_rows_with_a_reward_and_says_their_share() -> None:
+    rewards = pa.chunked_array([pa.array([1.0, None, 0.0]), pa.array([None, 2.0])])
+
+    assert summaries.reward_of(rewards, 6) == Reward(mean=1.0, std=1.0, coverage=0.5)
+    assert summaries.reward_of(rewards.slice(0, 2), 2) == Reward(1.0, None, 0.5)
+    assert summaries.reward_of(rewards.slice(1, 1), 4) == Reward(None, None, 0.0)
+    assert summaries.reward_of(rewards.slice(0, 0), 0) == Reward(None, None, 0.0)
+
+
+def test_each_environment_has_its_own_counts_and_reward(make_rollout: Make, index_of: Any) -> None:
+    table = index_of(
+        [
+            make_rollout(0, 0, "math", reward=0.5),
+            make_rollout(1, 0, "math", status="failed", error_kind=FailureKind.POLICY_ERROR),
+            make_rollout(2, 0, "", **INVALID),
+        ]
+    )
+
+    found = summaries.by_environment(table)
+
+    assert list(found) == ["(none)", "math"]
+    assert found["math"]["reward"] == {"mean": 0.5, "std": None, "coverage": 0.5}
+    assert (found["math"]["completed"], found["math"]["failed"]) == (1, 1)
+    assert found["(none)"]["reward"]["mean"] is None
+
+
+def test_failures_are_counted_by_kind_and_invalid_rows_quoted_once(
+    make_rollout: Make, index_of: Any
+) -> None:
+    table = index_of(
+        [
+            make_rollout(0, 0, **INVALID, error="f:1: row is odd"),
+            make_rollout(0, 1, **INVALID, error="f:1: row is odd"),
+            make_rollout(1, 0, **INVALID, error="f:2: row is odder"),
+            make_rollout(2, status="failed", error_kind=FailureKind.CANCELLED, error="gone"),
+            make_rollout(3),
+        ]
+    )
+
+    assert list(summaries.failure_kinds(table).items()) == [("task_invalid", 3), ("cancelled", 1)]
+    assert summaries.first_invalid(table) == ["f:1: row is odd", "f:2: row is odder"]
+    assert summaries.first_invalid(table, limit=1) == ["f:1: row is odd"]
+
+
+def test_retried_rollouts_are_held_against_first_tries(make_rollout: Make, index_of: Any) -> None:
+    table = index_of(
+        [
+            make_rollout(0, reward=1.0),
+            make_rollout(1, reward=0.5),
+            make_rollout(2, reward=0.25, attempts=2),
+            make_rollout(3, attempts=3, status="failed", error_kind=FailureKind.POLICY_ERROR),
+        ]
+    )
+
+    assert summaries.retried_difference(table) == (2, -0.5)
+    assert summaries.retried_difference(table.slice(0, 2)) == (0, None)
+
+
+def test_an_empty_index_sums_up_to_nothing() -> None:
+    table = Index.read([]).table
+
+    assert summaries.count_rows(table) == {"completed": 0, "truncated": 0, "failed": 0}
+    assert summaries.by_environment(table) == summaries.failure_kinds(table) == {}
+    assert summaries.first_invalid(table) == []
+    assert summaries.retried_difference(table) == (0, None)
+
+
+def test_a_saved_summary_reads_back_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    path.write_text(SUMMARY.to_json())
+
+    assert RunSummary.read(path) == SUMMARY
+    assert SUMMARY.failed_share == 0.2
+    assert dataclasses.replace(SUMMARY, expected=0).failed_share == 0.0
+
+
+def test_the_report_reconciles_and_shows_coverage_beside_every_mean() -> None:
+    assert render(SUMMARY).splitlines() == [
+        "10 rollouts expected = 5 completed + 1 truncated + 2 failed + 2 pending",
+        "reward 0.5000 ± 0.2500 (coverage 60.0%)",
+        "  math: reward 0.5000 (coverage 60.0%)",
+        "failures: 2 task_invalid",
+        "  tasks.jsonl:3: row is a JSON array",
+        "1 rollouts took more than one attempt, mean reward -0.250 against first tries",
+        "12,345 tokens sampled; 1 min 15 s collecting, 1 min 40 s in all",
+        "dataset: runs/demo/segments/ (run not complete)",
+    ]
+
+
+def test_the_report_of_a_run_without_rewards_has_no_mean() -> None:
+    bare = dataclasses.replace(
+        SUMMARY, reward=Reward(None, None, 0.0), environments={}, shards=1, retried=0
+    )
+
+    text = render(bare)
+
+    assert "reward none (coverage 0.0%)" in text
+    assert text.endswith("dataset: runs/demo/rollouts/*.parquet")
+    assert "more than one attempt" not in text
