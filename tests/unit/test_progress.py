@@ -1,0 +1,120 @@
+"""Progress, the monitor behind it, and when to stop."""
+
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from gym_ray.collection.monitor import Counts, Monitor
+from gym_ray.collection.progress import Progress, describe, duration
+from gym_ray.collection.stop import StopSignal
+from gym_ray.errors import Interrupted
+
+
+def test_the_line_says_everything_there_is_to_say() -> None:
+    counts = Counts(
+        running=8, finished=18, failed=2, retried=3, rewarded=18, reward_sum=9.0,
+        sampled_tokens=5000,
+    )  # fmt: skip
+
+    assert describe(counts, before=10, expected=130, seconds=20) == (
+        "30/130 rollouts · 2 failed · 8 in flight · 3 retried · 250 tokens/s · "
+        "mean reward 0.500 (coverage 18/20) · 1 min 40 s left"
+    )
+
+
+def test_the_line_of_a_start_and_of_an_end_say_no_more_than_is_known() -> None:
+    start = describe(Counts(running=4), before=0, expected=8, seconds=0)
+    end = describe(Counts(finished=8), before=0, expected=8, seconds=2)
+
+    assert start == "0/8 rollouts · 0 failed · 4 in flight"
+    assert "left" not in end
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (185, "3 min 5 s"), (7630, "2 h 7 min")],
+)
+def test_durations_are_readable(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_without_a_terminal_lines_are_plain_and_rare(capsys: Any) -> None:
+    with Progress() as progress:
+        progress.say("reading [tasks] from tasks.jsonl")
+        for finished in range(50):
+            progress.show(Counts(finished=finished), before=0, expected=50)
+
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.splitlines()[0] == "reading [tasks] from tasks.jsonl"
+    assert len(output.err.splitlines()) == 2
+    assert "\x1b" not in output.err
+
+
+def test_quiet_means_silent(capsys: Any) -> None:
+    with Progress(quiet=True) as progress:
+        progress.say("anything")
+        progress.show(Counts(), before=0, expected=1)
+
+    assert capsys.readouterr().err == ""
+
+
+def test_the_monitor_adds_up_the_stages_latest_counts_and_passes_the_order_on() -> None:
+    monitor = Monitor()
+
+    assert (monitor.started(), monitor.started()) == (1, 2)
+    assert monitor.report("a", Counts(finished=1, running=5)) == "run"
+    monitor.set_order("drain")
+    assert monitor.report("a", Counts(finished=3, reward_sum=0.5)) == "drain"
+    monitor.report("b", Counts(finished=4, reward_sum=1.0))
+
+    assert monitor.total() == Counts(finished=7, reward_sum=1.5)
+
+
+def test_the_first_signal_asks_to_drain_and_the_second_is_urgent() -> None:
+    stop = StopSignal(deadline=None)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+
+    with stop.installed():
+        assert not stop.requested()
+        stop.raise_if_requested()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested()
+        assert (stop.reason, stop.urgent()) == ("signal", False)
+        with pytest.raises(Interrupted, match="stopped while starting up"):
+            stop.raise_if_requested()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.urgent()
+
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_the_deadline_asks_to_drain_by_itself() -> None:
+    assert not StopSignal(deadline=time.monotonic() + 60).requested()
+
+    stop = StopSignal(deadline=time.monotonic())
+
+    assert stop.requested()
+    assert stop.reason == "run_timeout"
+    assert not stop.urgent()
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def elsewhere() -> None:
+        stop = StopSignal(deadline=None)
+        with stop.installed():
+            stop.take_over()
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+
+    assert seen == [before]
