@@ -1,0 +1,176 @@
+"""The command line: exit codes, and messages instead of tracebacks. Nothing here starts Ray."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gym_ray import read_rollouts
+from gym_ray.cli import main
+
+Write = Callable[..., Path]
+RunCli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def gym_ray(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> RunCli:
+    """Run a command line; exit code, standard output, standard error."""
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gym-ray", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        assert "Traceback" not in output.err
+        assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+        return ended.value.code, output.out, output.err  # type: ignore[return-value]
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A config whose environment is a file beside it."""
+    (tmp_path / "plain.py").write_text(
+        "from gym_ray import Environment\nclass Plain(Environment): pass\n"
+    )
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        f"""
+policy: {{engine: scripted}}
+environments: {{plain: {{entrypoint: "./plain:Plain"}}}}
+collect: {{input: {tmp_path}/tasks.jsonl, output: {tmp_path}/runs/demo}}
+"""
+    )
+    return path
+
+
+def test_help_has_an_example_and_exit_code_zero(gym_ray: RunCli) -> None:
+    assert gym_ray("--help")[0] == 0
+    code, out, _ = gym_ray("collect", "--help")
+
+    assert code == 0
+    assert "gym-ray collect deployments/laptop-cpu.yaml" in out
+
+
+@pytest.mark.parametrize("arguments", [["colect"], ["collect"], ["collect", "x.yaml", "--nothing"]])
+def test_wrong_usage_has_exit_code_two(gym_ray: RunCli, arguments: list[str]) -> None:
+    assert gym_ray(*arguments)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["collect.num_repeat=3"], "unknown key 'collect.num_repeat'; did you mean 'num_repeats'?"),
+        (["collect.num_repeats"], "must look like collect.num_repeats=16"),
+        (["collect.limit=[1"], "is not KEY=YAML"),
+        (["collect.input=none.jsonl"], "collect.input 'none.jsonl': no such file"),
+        (["collect.input={folder}/empty.jsonl"], "empty.jsonl holds no task rows"),
+        (["collect.input=env:plain"], "does not generate tasks; set collect.input to a JSONL"),
+        (["collect.input=env:plane"], "no environment 'plane' is configured; configured: plain"),
+        (["environments={{plane: {{}}}}"], "no environment is registered by that name"),
+        (["environments.plain.params.x=1"], "environments.plain.params: Plain refuses them"),
+        (["environments.plain.entrypoint=./plane:Plain"], "cannot be imported"),
+        (["collect.output=/proc/demo"], "cannot be written"),
+        (["collect.output={folder}/tasks.jsonl"], "cannot be written: File exists"),
+        (["collect.output={folder}"], "is not of a gym-ray run; name a new folder"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_two(
+    gym_ray: RunCli, config: Path, write_lines: Write, overrides: list[str], says: str
+) -> None:
+    write_lines(["{}"])
+    write_lines([""], "empty.jsonl")
+
+    code, out, err = gym_ray(
+        "collect", config, "--quiet", *(text.format(folder=config.parent) for text in overrides)
+    )
+
+    assert code == 2
+    assert out == ""
+    assert err.startswith("gym-ray: ")
+    assert says in err
+
+
+def test_a_missing_config_and_a_wrong_one_are_named(gym_ray: RunCli, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("a: [")
+
+    assert gym_ray("collect", "none.yaml")[::2] == (2, "gym-ray: none.yaml: no such config file\n")
+    code, _, err = gym_ray("collect", tmp_path / "bad.yaml")
+    assert (code, f"{tmp_path}/bad.yaml: not readable as YAML" in err) == (2, True)
+
+
+def test_the_corrected_command_works_after_the_mistaken_one(
+    gym_ray: RunCli, config: Path, write_lines: Write
+) -> None:
+    assert gym_ray("collect", config, "--quiet")[0] == 2  # there are no tasks yet
+    write_lines([""])
+    assert gym_ray("collect", config, "--quiet")[0] == 2  # an empty file is none
+    write_lines(["{broken"])
+
+    assert gym_ray("collect", config, "--quiet", "collect.max_failed_share=1")[0] == 0
+
+
+def test_a_run_of_malformed_rows_only_says_why_and_has_exit_code_three(
+    gym_ray: RunCli, config: Path, write_lines: Write
+) -> None:
+    path = write_lines(["{broken", '{"responses_create_params": {}}'])
+
+    code, out, err = gym_ray("collect", config, "collect.num_repeats=2")
+
+    assert code == 3
+    assert "4 rollouts expected = 0 completed + 0 truncated + 4 failed + 0 pending" in out
+    assert f"{path}:2: row responses_create_params has no 'input'" in out
+    assert err.endswith(
+        "gym-ray: 4 of 4 rollouts failed, more than collect.max_failed_share=0.05 allows\n"
+    )
+    rollouts = list(read_rollouts(config.parent / "runs" / "demo"))
+    assert [rollout.spec.source_line for rollout in rollouts] == [1, 1, 2, 2]
+    assert {rollout.error_kind for rollout in rollouts} == {"task_invalid"}
+
+
+def test_json_is_the_summary_and_agrees_with_the_file(
+    gym_ray: RunCli, config: Path, write_lines: Write
+) -> None:
+    write_lines(["{broken"])
+
+    code, out, err = gym_ray("collect", config, "--json", "--quiet", "collect.max_failed_share=1")
+
+    assert (code, err) == (0, "")
+    summary = json.loads(out)
+    assert summary == json.loads((config.parent / "runs" / "demo" / "summary.json").read_text())
+    assert (summary["expected"], summary["failed"], summary["shards"]) == (1, 1, 1)
+
+
+def test_a_changed_input_is_refused_until_it_may_extend_the_run(
+    gym_ray: RunCli, config: Path, write_lines: Write
+) -> None:
+    write_lines(["{one"])
+    common = ["collect", config, "--quiet", "--json", "collect.max_failed_share=1"]
+    assert gym_ray(*common)[0] == 0
+    path = write_lines(["{one", "{two"])
+
+    code, _, err = gym_ray(*common)
+    assert code == 2
+    assert f"the input changed since this run began ({path}); add collect.extend=true" in err
+
+    code, out, _ = gym_ray(*common, "collect.extend=true")
+    assert (code, json.loads(out)["expected"], json.loads(out)["failed"]) == (0, 2, 2)
+    code, out, _ = gym_ray(*common)
+    assert (code, json.loads(out)["expected"]) == (0, 2)
+
+
+def test_a_changed_config_is_refused_with_the_differing_keys(
+    gym_ray: RunCli, config: Path, write_lines: Write
+) -> None:
+    write_lines(["{broken"])
+    common = ["collect", config, "--quiet", "collect.max_failed_share=1"]
+    assert gym_ray(*common)[0] == 0
+
+    code, _, err = gym_ray(*common, "sampling.temperature=0.5")
+
+    assert code == 2
+    assert "sampling.temperature: 1.0 -> 0.5" in err
