@@ -10,7 +10,8 @@ from gym_ray import Environment, FailureKind, Outcome, RolloutFailure, Task, Tas
 class Arithmetic(Environment):
     """Reward 1 for the right sum.
 
-    Row fields beside `expected_answer`: `reset_seconds`, `reset_error` (a message),
+    Row fields beside `expected_answer`: `reset_seconds`, `reset_waits_while` (a path
+    that exists), `reset_error` (a message),
     `reset_sandbox_error_while` (a path that exists), `verify` (`hang`, `crash`, `raise`).
     """
 
@@ -19,6 +20,8 @@ class Arithmetic(Environment):
 
     async def reset(self, task: Task) -> None:
         await asyncio.sleep(task.row.get("reset_seconds", 0.0))
+        while os.path.exists(task.row.get("reset_waits_while", "/nowhere")):  # noqa: ASYNC240, ASYNC110
+            await asyncio.sleep(0.05)
         if "reset_error" in task.row:
             raise ValueError(task["reset_error"])
         if os.path.exists(task.row.get("reset_sandbox_error_while", "/nowhere")):  # noqa: ASYNC240

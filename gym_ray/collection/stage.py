@@ -14,7 +14,7 @@ import logging
 import random
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -129,6 +129,7 @@ class RolloutStage:
         self._waiting: dict[str, deque[_Waiting]] = {}
         self._blocks: set[_Block] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._calls: set[asyncio.Task[None]] = set()
         self._handles: dict[str, Any] = {}
         self._beating = False
 
@@ -184,7 +185,9 @@ class RolloutStage:
             while count := self._admission.startable(len(queue)):
                 items = [queue.popleft() for _ in range(count)]
                 self._admission.started(count)
-                self._spawn(self._call(environment, items))
+                call = self._spawn(self._call(environment, items))
+                self._calls.add(call)
+                call.add_done_callback(self._calls.discard)
 
     async def _call(self, environment: str, items: list[_Waiting]) -> None:
         """One call to an environment replica; every item of it is settled when this returns."""
@@ -193,18 +196,21 @@ class RolloutStage:
         timeout = (
             self._settings.run.timeout_seconds + self._settings.start_seconds + _CALL_GRACE_SECONDS
         )
+        stream = self._handle(environment).remote(
+            [item.spec for item in items], [item.attempt for item in items], self._settings.run
+        )
         try:
             async with asyncio.timeout(timeout):
-                stream = self._handle(environment).remote(
-                    [item.spec for item in items],
-                    [item.attempt for item in items],
-                    self._settings.run,
-                )
                 async for rollouts in stream:
                     self._settle(
                         [(pending.pop(rollout.spec.rollout_id), rollout) for rollout in rollouts]
                     )
+        except asyncio.CancelledError:
+            # Given up: the replica must not go on with it, nor wait for it when it is stopped.
+            stream.cancel()
+            raise
         except TimeoutError:
+            stream.cancel()
             reason = f"the environment replica gave no result within {timeout:g} s"
         except Exception as error:
             reason = one_line(error)
@@ -306,16 +312,23 @@ class RolloutStage:
             if order == "drain":
                 self._flush(full=True)
             if order == "stop":
-                for block in self._blocks:
-                    if not block.durable.done():
-                        block.durable.set_exception(CollectionStopped())
+                self._give_up()
             await asyncio.sleep(_HEARTBEAT_SECONDS)
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _give_up(self) -> None:
+        """Cancel calls in flight and fail every block that is not durable."""
+        for call in self._calls:
+            call.cancel()
+        for block in self._blocks:
+            if not block.durable.done():
+                block.durable.set_exception(CollectionStopped())
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run in the background; the event loop itself only keeps a weak reference."""
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._reap)
+        return task
 
     def _reap(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -7,6 +7,7 @@ it down unless another process holds a lease on it.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -129,7 +130,9 @@ def build(config: RunConfig) -> Any:
     }
     return (
         serve.deployment(Front)
-        .options(name=FRONT_DEPLOYMENT, num_replicas=1, ray_actor_options={"num_cpus": 0}, **_COMMON)
+        .options(
+            name=FRONT_DEPLOYMENT, num_replicas=1, ray_actor_options={"num_cpus": 0}, **_COMMON
+        )
         .bind(policy, environments)
     )
 
@@ -235,4 +238,7 @@ def _describe(application: str, timeout_seconds: float) -> PolicyInfo:
 def _delete(name: str) -> None:
     from ray import serve
 
-    serve.delete(name)
+    # Waits at most a minute. Longer only where a replica has calls of a killed command in work:
+    # Serve then stops it when they end, or after `_GRACEFUL_SHUTDOWN_SECONDS`.
+    with contextlib.suppress(TimeoutError):
+        serve.delete(name)

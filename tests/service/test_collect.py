@@ -196,10 +196,12 @@ def test_the_run_deadline_leaves_a_directory_that_a_second_command_completes(
     requests: Path,
 ) -> None:
     rows = sums(40, tmp_path)
-    rows[7]["reset_seconds"] = 3600.0
+    straggles = tmp_path / "straggles"
+    straggles.touch()
+    rows[7]["reset_waits_while"] = str(straggles)
     path = write_rows(tmp_path / "tasks.jsonl", rows)
     config = scripted_config(
-        tmp_path, path, requests, collect__run_timeout_seconds=30, collect__drain_timeout_seconds=1
+        tmp_path, path, requests, collect__run_timeout_seconds=20, collect__drain_timeout_seconds=1
     )
     began = time.monotonic()
 
@@ -210,12 +212,12 @@ def test_the_run_deadline_leaves_a_directory_that_a_second_command_completes(
     assert (summary.completed, summary.pending) == (39, 1)
     assert len(list(gym_ray.read_rollouts(summary.output))) == 39
 
-    finished = collect(
-        {**config, "collect": {**config["collect"], "rollout_timeout_seconds": 600}},
-        "collect.run_timeout_seconds=40",
-    )
-    assert finished.pending == 1
-    assert len(logged_requests(requests, ids_of(finished))) == 39
+    straggles.unlink()
+    finished = collect(config, "collect.run_timeout_seconds=300")
+
+    assert (finished.interrupted, finished.completed, finished.pending) == (None, 40, 0)
+    asked = logged_requests(requests, ids_of(finished))
+    assert len(asked) == len(set(asked)) == 40
 
 
 def test_retryable_failures_run_again_when_the_command_is_issued_again(

@@ -20,8 +20,15 @@ def test_dataset_page_names_every_column() -> None:
 
 def test_readme_names_only_files_that_exist() -> None:
     text = (ROOT / "README.md").read_text()
-    for name in ("docs/dataset.md", "docs/configuration.md", "scripts/quickstart.sh",
-                 "scripts/test.sh", "deployments/laptop-cpu.yaml", "deployments/single-gpu.yaml"):  # fmt: skip
+    names = (
+        "docs/dataset.md",
+        "docs/configuration.md",
+        "scripts/quickstart.sh",
+        "scripts/test.sh",
+        "deployments/laptop-cpu.yaml",
+        "deployments/single-gpu.yaml",
+    )
+    for name in names:
         assert name in text
         assert (ROOT / name).exists()
 
