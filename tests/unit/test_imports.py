@@ -14,7 +14,8 @@ HEAVY = ["ray", "torch", "vllm", "transformers", "pyarrow", "renderers"]
 def measured(statement: str) -> tuple[float, list[str]]:
     """CPU seconds of a statement in a fresh interpreter, and the heavy modules it loaded.
 
-    CPU time rather than the clock's, because machines that run tests are busy.
+    CPU time rather than the clock's, because machines that run tests are busy; on very busy ones
+    even that grows, hence the `attempts` of the test.
     """
     program = (
         f"import json, sys, time; started = time.process_time(); {statement}; "
@@ -40,7 +41,10 @@ def test_importing_is_light(statement: str, heavy: list[str]) -> None:
 
     assert [name for name in loaded if name in heavy] == []
     if heavy == HEAVY:
-        assert seconds < 0.5
+        attempts = [seconds]
+        while min(attempts) >= 0.5 and len(attempts) < 5:
+            attempts.append(measured(statement)[0])
+        assert min(attempts) < 0.5
 
 
 def test_every_public_name_is_there() -> None:

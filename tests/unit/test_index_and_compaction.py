@@ -76,10 +76,10 @@ def row_groups(run: Path) -> list[list[tuple[int, int]]]:
 
 
 @pytest.mark.usefixtures("small_shards")
-@settings(max_examples=8, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, suppress_health_check=list(HealthCheck))
 @given(
-    tasks=st.integers(1, 9),
-    repeats=st.integers(1, 8),
+    tasks=st.integers(1, 7),
+    repeats=st.integers(1, 5),
     copies=st.integers(0, 10),
     seed=st.integers(0, 1000),
 )
@@ -117,10 +117,10 @@ def test_any_pile_of_segments_becomes_ordered_shards_with_whole_groups(
 def test_a_kill_at_any_moment_of_compaction_loses_and_doubles_nothing(
     run: Path, make_rollout: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = [(task, repeat) for task in range(10) for repeat in range(4)]
-    store(run, [make_rollout(*place) for place in wanted[:20]])
+    wanted = [(task, repeat) for task in range(6) for repeat in range(4)]
+    store(run, [make_rollout(*place) for place in wanted[:14]], size=7)
     compacted(run)
-    store(run, [make_rollout(*place) for place in reversed(wanted[10:])])
+    store(run, [make_rollout(*place) for place in reversed(wanted[8:])], size=8)
     pristine = run.with_name("pristine")
     shutil.copytree(run, pristine)
 
@@ -160,7 +160,7 @@ def test_a_kill_at_any_moment_of_compaction_loses_and_doubles_nothing(
         shutil.rmtree(run)
         shutil.copytree(pristine, run)
         steps += 1
-    assert steps >= 5
+    assert steps >= 4  # a shard in place, what was there before deleted, segments removed
 
 
 def test_the_copy_that_is_not_failed_counts_then_the_later_one(
@@ -258,11 +258,11 @@ def test_reading_gives_values_arrow_and_chosen_columns(run: Path, make_rollout: 
 def test_reading_crosses_row_groups_shards_and_segments(
     run: Path, make_rollout: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction, "ROW_GROUP_ROWS", 700)
-    wanted = [(task, repeat) for task in range(300) for repeat in range(8)]
-    store(run, [make_rollout(*place) for place in wanted[:2000]], size=1000)
+    monkeypatch.setattr(compaction, "ROW_GROUP_ROWS", 300)
+    wanted = [(task, repeat) for task in range(180) for repeat in range(8)]
+    store(run, [make_rollout(*place) for place in wanted[:1200]], size=1000)
     compacted(run)
-    store(run, [make_rollout(*place) for place in wanted[2000:]], size=300)
+    store(run, [make_rollout(*place) for place in wanted[1200:]], size=300)
 
     assert places(run) == wanted
 

@@ -97,7 +97,7 @@ def test_nesting_is_either_read_or_refused(depth: int) -> None:
     assert told in ("", "is JSON nested too deeply to be read")
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.text() | st.binary() | JSON.map(json.dumps))
 def test_no_line_breaks_the_parser(line: str | bytes) -> None:
     try:
@@ -106,7 +106,7 @@ def test_no_line_breaks_the_parser(line: str | bytes) -> None:
         failure.message.encode()
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(
     st.fixed_dictionaries(
         {},
@@ -167,7 +167,7 @@ def test_a_row_may_name_no_agent() -> None:
     assert agent_name({}) is None
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.dictionaries(st.text(), JSON, max_size=5), st.integers())
 def test_identity_is_that_of_the_content(row: dict[str, Any], index: int) -> None:
     shuffled = dict(reversed(list(row.items())))
