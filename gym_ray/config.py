@@ -24,9 +24,7 @@ from gym_ray.errors import ConfigError
 class Section(pydantic.BaseModel):
     """Base of every section: frozen, and no key it does not know."""
 
-    model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True
-    )
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class AutoscalingConfig(Section):

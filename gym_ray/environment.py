@@ -82,6 +82,9 @@ class Environment:
         """
         raise NotImplementedError(f"{type(self).__name__} must define verify()")
 
+    def warm_up(self) -> None:
+        """Do what is slow the first time; called once in every verifier process."""
+
     def tasks(self) -> Iterator[Mapping[str, Any]]:
         """Generated task rows, for `collect.input: env:NAME`. The same every time.
 

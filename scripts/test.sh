@@ -20,7 +20,8 @@ part() {
     interop)
       if [ -d ../shared/data/nemo_gym ]; then tests interop tests/interop
       else say "interop tests are left out: they read NeMo Gym's rows in ../shared/data, which is not here"; fi ;;
-    unit | service | chaos | engine) tests "$1" "tests/$1" ;;
+    unit) tests unit tests/unit -n 2 --dist loadfile ;;
+    service | chaos | engine) tests "$1" "tests/$1" ;;
     *) return 1 ;;
   esac
 }

@@ -42,7 +42,14 @@ def configuration() -> str:
 
 
 def _table(name: str, section: type[Section]) -> str:
-    lines = [f"## {name}", "", section.__doc__ or "", "", "| key | default | meaning |", "|---|---|---|"]
+    lines = [
+        f"## {name}",
+        "",
+        section.__doc__ or "",
+        "",
+        "| key | default | meaning |",
+        "|---|---|---|",
+    ]
     lines += _rows("", section)
     return "\n".join([*lines, ""])
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import math
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,9 @@ from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
 
 _POLL_SECONDS = 0.5
+
+#: How long stages may take to obey an order to stop; then they are left to Ray.
+_STOP_SECONDS = 30.0
 
 #: Passes over what remains, should stages be lost; each needs progress to be followed by another.
 _MAX_PASSES = 5
@@ -230,10 +235,9 @@ class _Collector:
 
     def _run_passes(self, manifest: Manifest, remaining: int, application: str) -> None:
         """Run what remains; again should a lost stage have left something."""
-        settings = self._stage_settings(application)
         began = time.monotonic()
         for _ in range(_MAX_PASSES):
-            error = self._run_pass(manifest, remaining, settings)
+            error = self._run_pass(manifest, remaining, self._stage_settings(application))
             left = self._write_remaining(manifest)
             if left == 0 or self._stop.reason is not None:
                 break
@@ -257,7 +261,8 @@ class _Collector:
         before = manifest.rollouts - remaining
         running = Pass(self._directory.remaining, settings)
         stop_at: float | None = None
-        while running.running():
+        give_up_at = math.inf
+        while running.running() and time.monotonic() < give_up_at:
             running.wait(_POLL_SECONDS)
             counts = running.counts()
             self._progress.show(counts, before=before, expected=manifest.rollouts)
@@ -270,11 +275,10 @@ class _Collector:
                     f"{duration(drain)} to finish; Ctrl-C again to stop at once"
                 )
             elif stop_at is not None and (
-                counts.running + counts.unwritten == 0
-                or time.monotonic() > stop_at
-                or self._stop.urgent()
+                running.drained() or time.monotonic() > stop_at or self._stop.urgent()
             ):
                 running.order("stop")
+                give_up_at = min(give_up_at, time.monotonic() + _STOP_SECONDS)
         try:
             running.raise_error()
         except Exception as error:
@@ -300,6 +304,7 @@ class _Collector:
             max_in_flight=config.collect.max_in_flight,
             max_attempts=config.collect.max_attempts,
             start_seconds=config.policy.startup_timeout_seconds,
+            pass_id=uuid.uuid4().hex[:8],
             store=self._directory.segments,
         )
 
@@ -326,7 +331,7 @@ class _Collector:
             pending=manifest.rollouts - len(table),
             **counts,
             reward=summaries.reward_of(table["reward"], manifest.rollouts),
-            environments=summaries.by_environment(table),
+            environments=summaries.by_environment(table, manifest.by_environment()),
             failure_kinds=summaries.failure_kinds(table),
             invalid_rows=summaries.first_invalid(table),
             retried=retried,

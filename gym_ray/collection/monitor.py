@@ -48,6 +48,7 @@ class Monitor:
     def __init__(self) -> None:
         self._order: Order = "run"
         self._by_stage: dict[str, Counts] = {}
+        self._obeyed: dict[str, Order] = {}
         self._starts = 0
 
     def started(self) -> int:
@@ -55,10 +56,22 @@ class Monitor:
         self._starts += 1
         return self._starts
 
-    def report(self, stage: str, counts: Counts) -> Order:
-        """A stage's counts since it started; returns the order in force."""
+    def report(self, stage: str, counts: Counts, *, obeyed: Order) -> Order:
+        """A stage's counts since it started, under the order it last heard of.
+
+        Returns:
+            The order in force.
+        """
         self._by_stage[stage] = counts
+        self._obeyed[stage] = obeyed
         return self._order
+
+    def drained(self) -> bool:
+        """Whether every stage has heard that it should drain, and has nothing left to finish."""
+        return all(
+            obeyed != "run" and self._by_stage[stage].running + self._by_stage[stage].unwritten == 0
+            for stage, obeyed in self._obeyed.items()
+        )
 
     def set_order(self, order: Order) -> None:
         self._order = order

@@ -74,6 +74,12 @@ class Pass:
         counts: Counts = ray.get(self._monitor.total.remote(), timeout=60)
         return counts
 
+    def drained(self) -> bool:
+        """Whether an order to drain has been carried out."""
+        import ray
+
+        return bool(ray.get(self._monitor.drained.remote(), timeout=60))
+
     def order(self, order: Order) -> None:
         """Tell the stages to drain or to stop."""
         import ray

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gym_ray.collection.admission import Admission
-from gym_ray.collection.monitor import Counts
+from gym_ray.collection.monitor import Counts, Order
 from gym_ray.collection.segments import SegmentStore
 from gym_ray.errors import RETRYABLE, FailureKind, GymRayError, one_line
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
@@ -61,6 +61,8 @@ class StageSettings:
         max_in_flight: rollouts this stage runs at once.
         max_attempts: attempts per rollout.
         start_seconds: how long a replica may take to start.
+        pass_id: names this pass over the manifest. Segments are looked for under it, so that a
+            block run again finds what it made durable, and no failure an earlier command left.
         store: where segments go.
     """
 
@@ -72,6 +74,7 @@ class StageSettings:
     max_in_flight: int
     max_attempts: int
     start_seconds: float
+    pass_id: str
     store: SegmentStore
 
 
@@ -154,7 +157,9 @@ class RolloutStage:
         async with self._open_groups:
             specs = await asyncio.to_thread(self._read, number)
             block = _Block(
-                specs[0].rollout_id, len(specs), asyncio.get_running_loop().create_future()
+                key=f"{self._settings.pass_id}-{specs[0].rollout_id}",
+                outstanding=len(specs),
+                durable=asyncio.get_running_loop().create_future(),
             )
             already = await asyncio.to_thread(self._settings.store.durable, block.key)
             todo = [spec for spec in specs if spec.rollout_id not in already]
@@ -304,10 +309,11 @@ class RolloutStage:
             self._flush(full=True)
 
     async def _heartbeat(self) -> None:
+        order: Order = "run"
         while True:
             self._counts.running = self._admission.running
             self._counts.unwritten = self._admission.unwritten
-            order = await self._monitor.report.remote(self._name, self._counts)
+            order = await self._monitor.report.remote(self._name, self._counts, obeyed=order)
             self._admission.closed = order != "run"
             if order == "drain":
                 self._flush(full=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +111,16 @@ def count_rows(table: pa.Table) -> dict[str, int]:
     return {status: found.get(status, 0) for status in ("completed", "truncated", "failed")}
 
 
-def by_environment(table: pa.Table) -> dict[str, dict[str, Any]]:
+def by_environment(table: pa.Table, expected: Mapping[str, int]) -> dict[str, dict[str, Any]]:
     """Counts and reward of each environment; rows routed nowhere are under `(none)`."""
     result: dict[str, dict[str, Any]] = {}
-    for name in sorted(pc.unique(table["environment"]).to_pylist()):
+    for name, count in sorted(expected.items()):
         own = table.filter(pc.equal(table["environment"], name))
-        reward = reward_of(own["reward"], len(own))
-        result[name or "(none)"] = {**count_rows(own), "reward": dataclasses.asdict(reward)}
+        result[name or "(none)"] = {
+            "expected": count,
+            **count_rows(own),
+            "reward": dataclasses.asdict(reward_of(own["reward"], count)),
+        }
     return result
 
 

@@ -21,7 +21,7 @@ from gym_ray.turn import Turn, VersionSpan
 
 # Machines that run tests are busy: a slow example says nothing about the code.
 hypothesis.settings.register_profile(
-    "unit", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "unit", max_examples=30, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("unit")
 

@@ -55,7 +55,7 @@ class Run:
         assert count in (0, min(waiting, self.admission.call_rollouts))
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(st.integers(1, 2000), st.lists(st.integers(0, 300), min_size=3, max_size=3), EVENTS)
 def test_bounds_hold_whatever_happens_and_the_run_always_comes_to_an_end(
     max_in_flight: int, queues: list[int], events: list[tuple[str, int, float, float]]

@@ -15,7 +15,7 @@ from gym_ray.renderers.chatml import ChatMLConfig, ChatMLRenderer
 from gym_ray.renderers.tokenizers import ByteTokenizer
 
 #: No deadline: the machine may be busy.
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=25, deadline=None)
 
 TOKENIZER = ByteTokenizer()
 RENDERER = ChatMLRenderer(TOKENIZER)

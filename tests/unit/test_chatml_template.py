@@ -17,7 +17,7 @@ from gym_ray.renderers.tokenizers import load_tokenizer
 
 #: No deadline: the machine may be busy.
 quick = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

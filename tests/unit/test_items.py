@@ -18,7 +18,7 @@ from gym_ray.renderers import (
 )
 
 #: No deadline: the machine may be busy.
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=25, deadline=None)
 
 text = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 calls = st.builds(

@@ -67,12 +67,25 @@ def test_the_monitor_adds_up_the_stages_latest_counts_and_passes_the_order_on() 
     monitor = Monitor()
 
     assert (monitor.started(), monitor.started()) == (1, 2)
-    assert monitor.report("a", Counts(finished=1, running=5)) == "run"
+    assert monitor.report("a", Counts(finished=1, running=5), obeyed="run") == "run"
     monitor.set_order("drain")
-    assert monitor.report("a", Counts(finished=3, reward_sum=0.5)) == "drain"
-    monitor.report("b", Counts(finished=4, reward_sum=1.0))
+    assert monitor.report("a", Counts(finished=3, reward_sum=0.5), obeyed="run") == "drain"
+    monitor.report("b", Counts(finished=4, reward_sum=1.0), obeyed="drain")
 
     assert monitor.total() == Counts(finished=7, reward_sum=1.5)
+
+
+def test_stages_are_drained_once_all_have_heard_of_it_and_have_nothing_left() -> None:
+    monitor = Monitor()
+    monitor.set_order("drain")
+    monitor.report("a", Counts(), obeyed="run")
+    assert not monitor.drained(), "it may have started something before it heard"
+    monitor.report("a", Counts(running=1), obeyed="drain")
+    assert not monitor.drained()
+    monitor.report("a", Counts(unwritten=1), obeyed="drain")
+    assert not monitor.drained()
+    monitor.report("a", Counts(), obeyed="drain")
+    assert monitor.drained()
 
 
 def test_the_first_signal_asks_to_drain_and_the_second_is_urgent() -> None:

@@ -18,7 +18,7 @@ from gym_ray.renderers.chatml import ChatMLRenderer
 from gym_ray.renderers.tokenizers import ByteTokenizer
 
 #: No deadline: the machine may be busy.
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=25, deadline=None)
 
 USER = {"role": "user", "content": "Hi."}
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": "é"}}\n</tool_call>'

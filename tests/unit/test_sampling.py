@@ -21,7 +21,7 @@ SAMPLINGS = st.builds(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(SAMPLINGS)
 def test_the_stored_form_reads_back_the_same(sampling: Sampling) -> None:
     assert Sampling.from_json(sampling.to_json()) == sampling

@@ -81,10 +81,10 @@ def test_each_environment_has_its_own_counts_and_reward(make_rollout: Make, inde
         ]
     )
 
-    found = summaries.by_environment(table)
+    found = summaries.by_environment(table, {"math": 4, "": 1})
 
     assert list(found) == ["(none)", "math"]
-    assert found["math"]["reward"] == {"mean": 0.5, "std": None, "coverage": 0.5}
+    assert found["math"]["reward"] == {"mean": 0.5, "std": None, "coverage": 0.25}
     assert (found["math"]["completed"], found["math"]["failed"]) == (1, 1)
     assert found["(none)"]["reward"]["mean"] is None
 
@@ -125,7 +125,7 @@ def test_an_empty_index_sums_up_to_nothing() -> None:
     table = Index.read([]).table
 
     assert summaries.count_rows(table) == {"completed": 0, "truncated": 0, "failed": 0}
-    assert summaries.by_environment(table) == summaries.failure_kinds(table) == {}
+    assert summaries.by_environment(table, {}) == summaries.failure_kinds(table) == {}
     assert summaries.first_invalid(table) == []
     assert summaries.retried_difference(table) == (0, None)
 

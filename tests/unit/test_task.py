@@ -97,7 +97,7 @@ def test_nesting_is_either_read_or_refused(depth: int) -> None:
     assert told in ("", "is JSON nested too deeply to be read")
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.text() | st.binary() | JSON.map(json.dumps))
 def test_no_line_breaks_the_parser(line: str | bytes) -> None:
     try:

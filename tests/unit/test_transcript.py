@@ -35,7 +35,7 @@ def grown(turns: list[tuple[list[int], list[int]]]) -> tuple[Transcript, list[To
     return transcript, prompts
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(TURNS)
 def test_only_sampled_tokens_have_mask_and_logprob(
     turns: list[tuple[list[int], list[int]]],
@@ -54,7 +54,7 @@ def test_only_sampled_tokens_have_mask_and_logprob(
     assert (transcript.logprobs.dtype, transcript.logprobs.tolist()) == (np.float32, logprobs)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(TURNS)
 def test_each_turns_prompt_and_generation_are_found_by_their_lengths(
     turns: list[tuple[list[int], list[int]]],
@@ -68,7 +68,7 @@ def test_each_turns_prompt_and_generation_are_found_by_their_lengths(
         assert sequence[turn.prompt_length : end] == sampled
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(TURNS, st.data())
 def test_a_prompt_that_rewrites_history_is_refused_and_changes_nothing(
     turns: list[tuple[list[int], list[int]]], data: st.DataObject

@@ -49,7 +49,7 @@ def test_rewards_components_and_metrics_are_finite(value: float) -> None:
         Verdict(1.0, metrics={"a": value})
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(st.dictionaries(st.text(), NUMBERS, min_size=1, max_size=5))
 def test_components_sum_to_the_reward_or_are_refused(components: dict[str, float]) -> None:
     total = sum(components.values())
