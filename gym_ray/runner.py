@@ -63,6 +63,7 @@ class Runner:
         generate: reaches the policy.
         verifier: the process pool, needed when `verify` is a plain function.
         verifier_timeout_seconds: deadline of a coroutine verifier.
+        turn_timeout_seconds: deadline of one turn.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Runner:
         generate: Generate,
         verifier: ProcessVerifier | None,
         verifier_timeout_seconds: float,
+        turn_timeout_seconds: float = 300.0,
     ) -> None:
         self._environment = environment
         self._agent_name = agent_name
@@ -85,6 +87,7 @@ class Runner:
         self._generate = generate
         self._verifier = verifier
         self._verifier_timeout_seconds = verifier_timeout_seconds
+        self._turn_timeout_seconds = turn_timeout_seconds
 
     async def run(self, spec: RolloutSpec, settings: RunSettings, *, attempt: int) -> Rollout:
         """Run one attempt, under its deadline.
@@ -138,6 +141,7 @@ class Runner:
         sampling = settings.sampling.for_task(task.create_params)
         state = await self._reset(task)
         turn = 0
+        deadline = time.monotonic() + settings.timeout_seconds
 
         async def sample(prompt: Tokens) -> Generation:
             nonlocal turn
@@ -152,6 +156,9 @@ class Runner:
                 sampling=sampling,
                 stop_token_ids=self._renderer.stop_token_ids,
                 seed=seed,
+                timeout_seconds=max(
+                    0.0, min(self._turn_timeout_seconds, deadline - time.monotonic())
+                ),
             )
             turn += 1
             return await self._generate(request)

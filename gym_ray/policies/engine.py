@@ -20,6 +20,7 @@ class GenerationRequest:
         sampling: the distribution to draw from.
         stop_token_ids: sampling any of these ends the generation (it is kept in the output).
         seed: engine seed of this very call, or None for the engine's own random stream.
+        timeout_seconds: after this the answer is of no use any more, and the call is aborted.
     """
 
     request_id: str
@@ -27,6 +28,7 @@ class GenerationRequest:
     sampling: Sampling
     stop_token_ids: tuple[int, ...]
     seed: int | None = None
+    timeout_seconds: float = 300.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from gym_ray.policies.engine import Engine, GenerationRequest, PolicyInfo
 from gym_ray.registry import environment_factory, load_environment
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
+from gym_ray.serving.policy_client import PolicyClient
 from gym_ray.turn import Generation
 
 logger = logging.getLogger("ray.serve")
@@ -53,14 +54,36 @@ class PolicyReplica:
             self._info.engine, self._info.model, self._info.seed,
         )  # fmt: skip
 
-    async def generate(self, request: GenerationRequest) -> Generation | RolloutFailure:
+    async def generate(
+        self, requests: Sequence[GenerationRequest]
+    ) -> AsyncIterator[list[tuple[int, Generation | RolloutFailure]]]:
+        """Sample turns at once; yields `(position, answer)` as they are ready."""
+        running = {
+            asyncio.ensure_future(self._generate(index, request))
+            for index, request in enumerate(requests)
+        }
         try:
-            return await self._engine.generate(request)
+            while running:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                yield [task.result() for task in done]
+        finally:
+            for task in running:
+                task.cancel()
+
+    async def _generate(
+        self, index: int, request: GenerationRequest
+    ) -> tuple[int, Generation | RolloutFailure]:
+        try:
+            async with asyncio.timeout(request.timeout_seconds) as deadline:
+                return index, await self._engine.generate(request)
         except RolloutFailure as failure:
-            return failure
+            return index, failure
         except Exception as error:
+            if deadline.expired():
+                message = f"no answer within {request.timeout_seconds:g} s"
+                return index, RolloutFailure(FailureKind.POLICY_TIMEOUT, message)
             logger.exception("request %s failed", request.request_id)
-            return RolloutFailure(FailureKind.POLICY_ERROR, one_line(error))
+            return index, RolloutFailure(FailureKind.POLICY_ERROR, one_line(error))
 
     async def info(self) -> PolicyInfo:
         return self._info
@@ -86,8 +109,7 @@ class EnvironmentReplica:
         from gym_ray.verifiers.pool import VerifierPool
 
         section = config.environments[name]
-        self._policy = policy
-        self._policy_timeout_seconds = config.policy.request_timeout_seconds
+        client = PolicyClient(policy, start_seconds=config.policy.startup_timeout_seconds)
         environment = load_environment(name, section, config.base_directory)
         self._pool: VerifierPool | None = None
         if not verifies_on_loop(environment):
@@ -111,7 +133,8 @@ class EnvironmentReplica:
             agent=AGENTS[section.agent],
             renderer=renderer,
             model=config.policy.model,
-            generate=self._generate,
+            generate=client.generate,
+            turn_timeout_seconds=config.policy.request_timeout_seconds,
             verifier=self._pool,
             verifier_timeout_seconds=config.verification.timeout_seconds,
         )
@@ -142,24 +165,6 @@ class EnvironmentReplica:
     async def _start_pool(self) -> None:
         if self._pool is not None:
             await self._pool.start()
-
-    async def _generate(self, request: GenerationRequest) -> Generation:
-        try:
-            async with asyncio.timeout(self._policy_timeout_seconds) as deadline:
-                answer = await self._policy.generate.remote(request)
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise RolloutFailure(FailureKind.POLICY_UNAVAILABLE, one_line(error)) from error
-            raise RolloutFailure(
-                FailureKind.POLICY_TIMEOUT,
-                f"no answer within {self._policy_timeout_seconds:g} s",
-            ) from None
-        except Exception as error:
-            raise RolloutFailure(FailureKind.POLICY_UNAVAILABLE, one_line(error)) from error
-        if isinstance(answer, RolloutFailure):
-            raise answer
-        generation: Generation = answer
-        return generation
 
 
 class Front:

@@ -1,0 +1,102 @@
+"""How an environment replica reaches the policy: turns that start together travel together.
+
+A Serve call costs about the same for one turn as for sixteen, so the turns that ask in the same
+pass of the event loop (the first turns of one call's rollouts above all) are sent as one call,
+and answers come back as they are ready. Turns of one group then also land on one policy
+replica, which holds their common prefix.
+
+Every turn carries its own deadline, which the policy keeps: a turn whose rollout gave up is
+aborted there, without a message of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from gym_ray.errors import FailureKind, RolloutFailure, one_line
+from gym_ray.policies.engine import GenerationRequest
+from gym_ray.turn import Generation
+
+#: Turns of one call, at most.
+CALL_TURNS = 16
+
+#: Beyond the turns' own deadline, for the call to reach a replica, or a replica to start.
+_GRACE_SECONDS = 30.0
+
+_Waiting = tuple[GenerationRequest, "asyncio.Future[Generation]"]
+
+
+class PolicyClient:
+    """Samples turns from the policy deployment.
+
+    Args:
+        policy: Serve handle of the policy.
+        start_seconds: how long a policy replica may take to start.
+    """
+
+    def __init__(self, policy: Any, *, start_seconds: float) -> None:
+        self._policy = policy
+        self._start_seconds = start_seconds
+        self._stream: Any = None
+        self._waiting: list[_Waiting] = []
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """Sample one turn.
+
+        Raises:
+            RolloutFailure: what the engine said, or `policy_unavailable`.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Generation] = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._send)
+        self._waiting.append((request, future))
+        return await future
+
+    def _send(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for start in range(0, len(waiting), CALL_TURNS):
+            call = asyncio.ensure_future(self._call(waiting[start : start + CALL_TURNS]))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+
+    async def _call(self, turns: Sequence[_Waiting]) -> None:
+        """One call to a policy replica; every turn of it is settled when this returns."""
+        if self._stream is None:
+            self._stream = self._policy.options(stream=True, method_name="generate")
+        longest = max(request.timeout_seconds for request, _ in turns)
+        reason = "the policy replica returned without an answer"
+        answers = self._stream.remote([request for request, _ in turns])
+        abandoned = asyncio.gather(*(future for _, future in turns), return_exceptions=True)
+        abandoned.add_done_callback(lambda _: _cancel_when_unwanted(answers, turns))
+        try:
+            async with asyncio.timeout(longest + self._start_seconds + _GRACE_SECONDS):
+                async for batch in answers:
+                    for index, answer in batch:
+                        _settle(turns[index][1], answer)
+        except TimeoutError:
+            reason = "the policy replica gave no answer in time"
+        except Exception as error:
+            reason = one_line(error)
+        for _, future in turns:
+            _settle(future, RolloutFailure(FailureKind.POLICY_UNAVAILABLE, reason))
+
+
+def _settle(future: asyncio.Future[Generation], answer: Generation | RolloutFailure) -> None:
+    if future.done():
+        return
+    if isinstance(answer, RolloutFailure):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+def _cancel_when_unwanted(answers: Any, turns: Sequence[_Waiting]) -> None:
+    """Stop the replica's work once every rollout that wanted it has given up."""
+    if all(future.cancelled() for _, future in turns):
+        with contextlib.suppress(Exception):
+            answers.cancel()
