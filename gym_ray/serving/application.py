@@ -8,12 +8,13 @@ it down unless another process holds a lease on it.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable
 from typing import Any
 
 from gym_ray.config import AutoscalingConfig, ResourcesConfig, RunConfig
-from gym_ray.errors import GymRayError
+from gym_ray.errors import ConfigError, GymRayError
 from gym_ray.policies.engine import PolicyInfo
 from gym_ray.serving.cluster import unmet_demand
 from gym_ray.serving.lease import APPLICATION_PREFIX, Lease, holders
@@ -191,7 +192,7 @@ def _wait_until_running(config: RunConfig, report: Report, check: Callable[[], N
         if application.status == ApplicationStatus.RUNNING:
             return
         if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
-            raise GymRayError(f"application {name} cannot start: {_reason(application)}")
+            raise _start_error(application)
         check()
         now = time.monotonic()
         if now > deadline:
@@ -216,13 +217,33 @@ def _wait_until_running(config: RunConfig, report: Report, check: Callable[[], N
         time.sleep(_POLL_SECONDS)
 
 
+def _start_error(application: Any) -> GymRayError:
+    """Why an application cannot start: the replica's own last words, not Serve's traceback."""
+    reason = _reason(application)
+    if (config_error := _CONFIG_ERROR.search(reason)) is not None:
+        return ConfigError(config_error.group(1).strip())
+    return GymRayError(f"application cannot start: {reason}")
+
+
+#: How an error of ours reads in a traceback that Serve quotes.
+_CONFIG_ERROR = re.compile(r"gym_ray\.errors\.ConfigError: (.+)")
+
+
 def _reason(application: Any) -> str:
     messages = [application.message] + [
-        f"{name}: {status.message}"
+        f"{name}: {_last_words(status.message)}"
         for name, status in application.deployments.items()
         if status.message and status.status != "HEALTHY"
     ]
     return "; ".join(message.strip() for message in messages if message) or "no reason given"
+
+
+def _last_words(message: str) -> str:
+    """The exception at the end of a quoted traceback; other messages as they are."""
+    if "Traceback" not in message:
+        return message
+    errors = re.findall(r"^([\w.]*\w+(?:Error|Exception|Failure)\b.*)", message, re.MULTILINE)
+    return errors[-1] if errors else message
 
 
 def _describe(application: str, timeout_seconds: float) -> PolicyInfo:

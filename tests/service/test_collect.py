@@ -240,3 +240,15 @@ def test_retryable_failures_run_again_when_the_command_is_issued_again(
     assert (second.expected, second.completed, second.failed) == (10, 9, 1)
     ids = [rollout.spec.rollout_id for rollout in gym_ray.read_rollouts(second.output)]
     assert len(ids) == len(set(ids)) == 10
+
+
+def test_a_policy_that_cannot_start_is_one_clear_error(tmp_path: Path, requests: Path) -> None:
+    path = write_rows(tmp_path / "tasks.jsonl", sums(2, tmp_path))
+    config = scripted_config(tmp_path, path, requests)
+    config["policy"]["engine_args"]["reply"] = "tests.replies:no_such_function"
+
+    with pytest.raises(gym_ray.ConfigError, match="no_such_function") as caught:
+        collect(config)
+
+    assert "Traceback" not in str(caught.value)
+    assert caught.value.exit_code == 2
