@@ -76,6 +76,28 @@ def collect(
         )
 
 
+@app.command()
+def serve(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML config file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Dotted assignments over the config."),
+    ] = None,
+) -> None:
+    """Start the policy and environments of a config and stay up until Ctrl-C.
+
+    On a cluster (RAY_ADDRESS set) collections with the same policy, environments and
+    verification sections use the running application instead of starting their own.
+
+    Example:
+
+      RAY_ADDRESS=auto gym-ray serve deployments/single-gpu.yaml
+    """
+    from gym_ray.serving.serve import serve as run
+
+    run(config, overrides or [], report=lambda line: typer.echo(line, err=True))
+
+
 def main() -> None:
     """Entry point of the `gym-ray` script."""
     try:

@@ -26,7 +26,7 @@ LOST_PER_KILL = 12
 
 
 def start_collect(
-    config: Path, log: Path, address: str | None, *overrides: str
+    config: Path, log: Path, address: str | None, *overrides: str, command: str = "collect"
 ) -> subprocess.Popen[bytes]:
     """`gym-ray collect` in a process group of its own, on a joined or on its own cluster."""
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
@@ -35,7 +35,7 @@ def start_collect(
         environment["RAY_ADDRESS"] = address
     with open(log, "ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "gym_ray", "collect", str(config), *overrides],
+            [sys.executable, "-m", "gym_ray", command, str(config), *overrides],
             stdout=file,
             stderr=file,
             env=environment,
@@ -176,3 +176,25 @@ def test_a_lost_environment_replica_costs_retries_and_no_rollout(
     assert len({rollout.spec.rollout_id for rollout in rollouts}) == len(rollouts) == ROLLOUTS
     assert all(rollout.status == "completed" for rollout in rollouts)
     assert any(rollout.attempts > 1 for rollout in rollouts)
+
+
+def test_collections_use_a_served_application_and_leave_it_up(
+    cluster: str, config_file: Path, tmp_path: Path
+) -> None:
+    served, output = tmp_path / "served", tmp_path / "output"
+    server = start_collect(config_file, served, cluster, command="serve")
+    until(lambda: "serving scripted" in served.read_text(), 90, "the application is up")
+    [application] = serve_applications()
+
+    driver = start_collect(
+        config_file, output, cluster, "collect.limit=20", "collect.max_in_flight=20"
+    )
+
+    assert driver.wait(timeout=120) == 0, output.read_text()
+    assert f"using application {application}, which is running already" in output.read_text()
+    assert serve_applications() == [application]
+
+    server.send_signal(signal.SIGTERM)
+
+    assert server.wait(timeout=90) == 0, served.read_text()
+    assert serve_applications() == []
