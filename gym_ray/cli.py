@@ -103,5 +103,11 @@ def main() -> None:
     try:
         app()
     except GymRayError as error:
-        print(f"gym-ray: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
+    except OSError as error:
+        _end(f"{error}; what was collected is kept", GymRayError.exit_code)
+
+
+def _end(message: str, exit_code: int) -> None:
+    print(f"gym-ray: {message}", file=sys.stderr)
+    sys.exit(exit_code)

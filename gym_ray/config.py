@@ -7,8 +7,6 @@ resolved result as `run.yaml`.
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +33,7 @@ class AutoscalingConfig(Section):
     max_replicas: int = Field(1, ge=1)
     """Replicas at most."""
     target_ongoing_requests: float = Field(200.0, gt=0)
-    """Requests one replica should be working on; more on average adds replicas."""
+    """Turns (policy) or rollouts (environment) in work per replica; more on average adds some."""
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> AutoscalingConfig:
@@ -158,6 +156,9 @@ class RunConfig(Section):
     base_directory: Annotated[str, Field(exclude=True)] = "."
     """Folder of the config file, against which entry points given as paths resolve."""
 
+    from_environment: Annotated[dict[str, str], Field(exclude=True)] = Field(default_factory=dict)
+    """Dotted keys whose value came from `${oc.env:…}`, and that expression."""
+
     @pydantic.field_validator("environments")
     @classmethod
     def _some_environment(cls, value: dict[str, EnvironmentConfig]) -> dict[str, EnvironmentConfig]:
@@ -165,31 +166,42 @@ class RunConfig(Section):
             raise ValueError("name at least one environment, e.g. `environments: {math: {}}`")
         return value
 
-    @property
-    def application(self) -> str:
-        """Name of the Serve application: equal for equal policy, environments, verification."""
-        sections = {"policy", "environments", "verification"}
-        served = self.model_dump(mode="json", include=sections)
-        digest = hashlib.sha256(json.dumps(served, sort_keys=True).encode()).hexdigest()[:12]
-        return f"gym-ray-{digest}"
+    def to_tree(self) -> dict[str, Any]:
+        """The resolved config as plain values; what came from an environment variable stays an
+        interpolation, so that no secret is written to disk or compared.
+        """
+        tree: dict[str, Any] = self.model_dump(mode="json")
+        for key, expression in self.from_environment.items():
+            *path, last = key.split(".")
+            section = tree
+            for part in path:
+                section = section[part]
+            section[last] = expression
+        return tree
 
     def to_yaml(self) -> str:
         """The resolved config, every default spelled out."""
         from omegaconf import OmegaConf
 
-        return str(OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json"))))
+        return str(OmegaConf.to_yaml(OmegaConf.create(self.to_tree())))
 
+
+#: Fields of `RunConfig` that are not keys of a config file.
+_INTERNAL_FIELDS = ("base_directory", "from_environment")
 
 #: Keys that say how fast or how long, not what is collected: a resumed run may change them.
 TUNING_KEYS = (
     "policy.resources",
     "policy.autoscaling",
     "policy.startup_timeout_seconds",
+    "policy.request_timeout_seconds",
     "verification.processes",
     "collect.output",
     "collect.extend",
     "collect.max_in_flight",
+    "collect.max_attempts",
     "collect.max_failed_share",
+    "collect.rollout_timeout_seconds",
     "collect.run_timeout_seconds",
     "collect.drain_timeout_seconds",
 )
@@ -212,14 +224,14 @@ def load_config(
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    where, base_directory = "config", "."
+    where, base_directory = "config", str(Path.cwd())
     if isinstance(source, RunConfig):
-        tree: Any = source.model_dump()
+        tree: Any = source.to_tree()
         base_directory = source.base_directory
     elif isinstance(source, Mapping):
         tree = dict(source)
     else:
-        where, base_directory = str(source), str(Path(source).parent)
+        where, base_directory = str(source), str(Path(source).resolve().parent)
         tree = _read_yaml(Path(source))
         if not OmegaConf.is_dict(tree):
             raise ConfigError(
@@ -236,15 +248,24 @@ def load_config(
     try:
         merged = OmegaConf.merge(OmegaConf.create(tree), OmegaConf.from_dotlist(list(overrides)))
         resolved = OmegaConf.to_container(merged, resolve=True)
+        unresolved = OmegaConf.to_container(merged, resolve=False)
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from None
     assert isinstance(resolved, dict)
-    if "base_directory" in resolved:
-        raise ConfigError(
-            f"{where}: unknown key 'base_directory'; valid keys: {', '.join(_keys_at([]))}"
-        )
+    for internal in _INTERNAL_FIELDS:
+        if internal in resolved:
+            raise ConfigError(
+                f"{where}: unknown key {internal!r}; valid keys: {', '.join(_keys_at([]))}"
+            )
+    from_environment = {
+        key: value
+        for key, value in _leaves(unresolved)
+        if isinstance(value, str) and "${oc.env:" in value
+    }
     try:
-        return RunConfig.model_validate({**resolved, "base_directory": base_directory})
+        return RunConfig.model_validate(
+            {**resolved, "base_directory": base_directory, "from_environment": from_environment}
+        )
     except pydantic.ValidationError as error:
         problems = "\n".join(_explain(where, problem) for problem in error.errors())
         raise ConfigError(problems) from None
@@ -318,5 +339,5 @@ def _keys_at(location: Sequence[str]) -> list[str]:
         if isinstance(model, types.UnionType):
             model = typing.get_args(model)[0]
     if isinstance(model, type) and issubclass(model, Section):
-        return [name for name in model.model_fields if name != "base_directory"]
+        return [name for name in model.model_fields if name not in _INTERNAL_FIELDS]
     return []

@@ -103,6 +103,18 @@ def _import(module_name: str, base_directory: str) -> ModuleType:
     return module
 
 
+def code_digest(name: str, entrypoint: str | None, base_directory: str) -> str:
+    """Digest of an environment's source: every Python file of its folder, or its one file."""
+    module = sys.modules[load_class(name, entrypoint, base_directory).__module__]
+    file = Path(str(module.__file__))
+    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(file.parent)}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def environment_factory(name: str, config: EnvironmentConfig, base_directory: str) -> Any:
     """A picklable zero-argument callable that builds the environment, for other processes."""
     import functools

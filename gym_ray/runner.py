@@ -98,9 +98,10 @@ class Runner:
             attempt: 1 for the first.
         """
         started_at, started = datetime.datetime.now(datetime.UTC), time.perf_counter()
+        ends_at = time.monotonic() + settings.timeout_seconds
         try:
             async with asyncio.timeout(settings.timeout_seconds) as deadline:
-                rollout = await self._attempt(spec, settings, attempt, started_at)
+                rollout = await self._attempt(spec, settings, attempt, started_at, ends_at)
             return dataclasses.replace(rollout, seconds=time.perf_counter() - started)
         except TimeoutError as error:
             failure = (
@@ -114,6 +115,11 @@ class Runner:
             )
         except RolloutFailure as error:
             failure = error
+        except asyncio.CancelledError as error:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            # Nobody cancelled this rollout: the environment let a cancellation of its own escape.
+            failure = RolloutFailure(FailureKind.ENVIRONMENT_ERROR, one_line(error))
         except PrefixBroken as error:
             failure = RolloutFailure(FailureKind.ENVIRONMENT_ERROR, str(error))
         except Exception as error:
@@ -136,12 +142,12 @@ class Runner:
         settings: RunSettings,
         attempt: int,
         started_at: datetime.datetime,
+        ends_at: float,
     ) -> Rollout:
         task = self._task(spec)
         sampling = settings.sampling.for_task(task.create_params)
         state = await self._reset(task)
         turn = 0
-        deadline = time.monotonic() + settings.timeout_seconds
 
         async def sample(prompt: Tokens) -> Generation:
             nonlocal turn
@@ -157,11 +163,14 @@ class Runner:
                 stop_token_ids=self._renderer.stop_token_ids,
                 seed=seed,
                 timeout_seconds=max(
-                    0.0, min(self._turn_timeout_seconds, deadline - time.monotonic())
+                    0.0, min(self._turn_timeout_seconds, ends_at - time.monotonic())
                 ),
             )
             turn += 1
-            return await self._generate(request)
+            generation = await self._generate(request)
+            if generation.stop_reason == "abort":
+                raise RolloutFailure(FailureKind.POLICY_ERROR, "the engine aborted the generation")
+            return generation
 
         episode = await self._agent(
             task=task,

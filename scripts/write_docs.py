@@ -22,9 +22,12 @@ line as `section.key=value`. Tasks may set `temperature`, `top_p` and (lower) `m
 in their `responses_create_params`.
 
 A resumed run may change `policy.resources`, `policy.autoscaling`, `policy.startup_timeout_seconds`,
-`verification.processes`, an environment's `resources` and `autoscaling`, and of `collect`:
-`extend`, `max_in_flight`, `max_failed_share`, `run_timeout_seconds`, `drain_timeout_seconds`. Any
-other change is refused, with the differing keys shown.
+`policy.request_timeout_seconds`, `verification.processes`, an environment's `resources` and
+`autoscaling`, and of `collect`: `extend`, `max_in_flight`, `max_attempts`, `max_failed_share` and
+the timeouts. Any other change is refused, with the differing keys shown.
+
+Values may come from environment variables (`${oc.env:NAME}`); `run.yaml` keeps the reference, not
+the value.
 """
 
 
@@ -32,7 +35,7 @@ def configuration() -> str:
     """The page `docs/configuration.md`."""
     parts = [CONFIGURATION_HEAD]
     for name, field in RunConfig.model_fields.items():
-        if name == "base_directory":
+        if name in ("base_directory", "from_environment"):
             continue
         if name == "environments":
             parts.append(_table("environments.NAME", EnvironmentConfig))

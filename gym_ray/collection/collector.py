@@ -26,6 +26,7 @@ from gym_ray.collection.directory import RunDirectory, dataset_files, write_text
 from gym_ray.collection.index import Index, contains
 from gym_ray.collection.input import TaskInput
 from gym_ray.collection.manifest import ROW_GROUP_ROWS, Manifest, write_manifest
+from gym_ray.collection.pipeline import Pass
 from gym_ray.collection.progress import Progress, duration
 from gym_ray.collection.routing import Router
 from gym_ray.collection.stage import StageSettings
@@ -255,35 +256,50 @@ class _Collector:
     def _run_pass(
         self, manifest: Manifest, remaining: int, settings: StageSettings
     ) -> Exception | None:
-        from gym_ray.collection.pipeline import Pass
-
         self._progress.say(f"starting {remaining} rollouts")
         before = manifest.rollouts - remaining
         running = Pass(self._directory.remaining, settings)
-        stop_at: float | None = None
-        give_up_at = math.inf
+        try:
+            self._watch(running, before, manifest.rollouts)
+            running.raise_error()
+        except (GymRayError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            return error
+        return None
+
+    def _watch(self, running: Pass, before: int, expected: int) -> None:
+        """Show progress and carry out wishes to stop, until the pass has ended.
+
+        Raises:
+            GymRayError: no stage starts.
+        """
+        collect = self._config.collect
+        started = time.monotonic()
+        stop_at = give_up_at = math.inf
         while running.running() and time.monotonic() < give_up_at:
             running.wait(_POLL_SECONDS)
             counts = running.counts()
-            self._progress.show(counts, before=before, expected=manifest.rollouts)
-            if self._stop.requested() and stop_at is None:
-                drain = self._config.collect.drain_timeout_seconds
-                stop_at = time.monotonic() + drain
+            self._progress.show(counts, before=before, expected=expected)
+            if self._stop.requested() and stop_at == math.inf:
+                stop_at = time.monotonic() + collect.drain_timeout_seconds
                 running.order("drain")
                 self._progress.say(
                     f"stopping ({self._stop.reason}): {counts.running} rollouts in flight have "
-                    f"{duration(drain)} to finish; Ctrl-C again to stop at once"
+                    f"{duration(collect.drain_timeout_seconds)} to finish; "
+                    "Ctrl-C again to stop at once"
                 )
-            elif stop_at is not None and (
+            elif stop_at < math.inf and (
                 running.drained() or time.monotonic() > stop_at or self._stop.urgent()
             ):
                 running.order("stop")
                 give_up_at = min(give_up_at, time.monotonic() + _STOP_SECONDS)
-        try:
-            running.raise_error()
-        except Exception as error:
-            return error
-        return None
+            waited = time.monotonic() - started
+            if waited > self._config.policy.startup_timeout_seconds and not running.stages():
+                raise GymRayError(
+                    f"no rollout stage has started within {waited:.0f} s: the cluster has no free "
+                    "CPU for it. Add CPUs, or lower resources.num_cpus of policy or environments"
+                )
 
     def _stage_settings(self, application: str) -> StageSettings:
         from gym_ray.serving.application import ENVIRONMENT_DEPLOYMENT

@@ -84,7 +84,7 @@ class RunDirectory:
                     f"{run_file} is not of a gym-ray run; name a new folder as collect.output"
                 )
             run = saved.pop("run")
-            differences = differing_keys(saved, config.model_dump(mode="json"))
+            differences = differing_keys(saved, config.to_tree())
             if differences:
                 listing = "\n  ".join(differences)
                 raise ConfigError(
@@ -168,14 +168,20 @@ def _is_strange(entry: Path) -> bool:
 
 
 def dataset_files(path: Path) -> list[Path]:
-    """Every Parquet file that may hold rollouts of a run directory: shards, then segments."""
-    return sorted((path / "rollouts").glob("*.parquet")) + list(
-        SegmentStore(path / "segments").files()
-    )
+    """Every Parquet file that may hold rollouts of a run directory.
+
+    Segments are listed before shards: should a compaction end in between, rows are seen twice,
+    which `Index` sorts out, instead of not at all.
+    """
+    segments = list(SegmentStore(path / "segments").files())
+    return segments + sorted((path / "rollouts").glob("*.parquet"))
 
 
 def write_text_whole(path: Path, text: str) -> None:
     """Replace a text file in one step."""
     unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(text)
+    with open(unfinished, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(unfinished, path)

@@ -7,10 +7,15 @@ the sum for its progress line and sets the order. It belongs to the driver and d
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Literal
 
 #: `run`; `drain`: start nothing, finish and write what runs; `stop`: give up what is left.
 Order = Literal["run", "drain", "stop"]
+
+
+#: A stage that has not reported for so long is gone.
+_SILENT_SECONDS = 15.0
 
 
 @dataclasses.dataclass(slots=True)
@@ -49,6 +54,7 @@ class Monitor:
         self._order: Order = "run"
         self._by_stage: dict[str, Counts] = {}
         self._obeyed: dict[str, Order] = {}
+        self._heard: dict[str, float] = {}
         self._starts = 0
 
     def started(self) -> int:
@@ -64,14 +70,21 @@ class Monitor:
         """
         self._by_stage[stage] = counts
         self._obeyed[stage] = obeyed
+        self._heard[stage] = time.monotonic()
         return self._order
 
     def drained(self) -> bool:
-        """Whether every stage has heard that it should drain, and has nothing left to finish."""
+        """Whether every live stage has heard that it should drain, and has nothing to finish."""
+        now = time.monotonic()
         return all(
             obeyed != "run" and self._by_stage[stage].running + self._by_stage[stage].unwritten == 0
             for stage, obeyed in self._obeyed.items()
+            if now - self._heard[stage] < _SILENT_SECONDS
         )
+
+    def starts(self) -> int:
+        """How many stages have started so far, restarts included."""
+        return self._starts
 
     def set_order(self, order: Order) -> None:
         self._order = order

@@ -24,22 +24,18 @@ import pyarrow.parquet as pq
 from gym_ray.collection.manifest import ROW_GROUP_ROWS
 from gym_ray.collection.monitor import Counts, Monitor, Order
 from gym_ray.collection.stage import CollectionStopped, RolloutStage, StageSettings
-
-#: Rollouts one stage actor drives; its event loop is far from full at that.
-ROLLOUTS_PER_STAGE = 1024
+from gym_ray.serving.cluster import ROLLOUTS_PER_STAGE, STAGE_CPUS
 
 #: Row groups a stage may have beyond those that fill it, so that it never waits for the next.
 _SPARE_GROUPS = 2
 
-#: Ranges the manifest is split into, at most: each is a task and an object of Ray's.
-_MAX_RANGES = 4096
+#: Ranges the manifest is split into, per stage. A stage works on all of its ranges at once, and
+#: on each as far as it has room, so a straggler keeps nothing waiting but its own range's end.
+_RANGES_PER_STAGE = 16
 
 #: Starts of a stage, the first included; then the pass fails and is resumable. Ray Data restarts
 #: a lost actor without limit, so a stage counts itself in at the monitor.
 _STAGE_STARTS = 4
-
-#: Logical CPUs of a stage: it waits more than it works.
-_STAGE_CPUS = 0.5
 
 
 class Pass:
@@ -73,6 +69,12 @@ class Pass:
 
         counts: Counts = ray.get(self._monitor.total.remote(), timeout=60)
         return counts
+
+    def stages(self) -> int:
+        """How many stages have started so far."""
+        import ray
+
+        return int(ray.get(self._monitor.starts.remote(), timeout=60))
 
     def drained(self) -> bool:
         """Whether an order to drain has been carried out."""
@@ -111,7 +113,7 @@ class Pass:
         stages = min(stages, groups)
         share = math.ceil(self._settings.max_in_flight / stages)
         open_groups = math.ceil(share / ROW_GROUP_ROWS) + _SPARE_GROUPS
-        size = math.ceil(groups / _MAX_RANGES)
+        size = math.ceil(groups / (stages * _RANGES_PER_STAGE))
         ranges = [
             {"first": first, "end": min(first + size, groups)} for first in range(0, groups, size)
         ]
@@ -129,8 +131,8 @@ class Pass:
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(
                 size=stages,
-                max_tasks_in_flight_per_actor=open_groups,
-                max_concurrent_calls_per_actor=open_groups,
+                max_tasks_in_flight_per_actor=_RANGES_PER_STAGE,
+                max_concurrent_calls_per_actor=_RANGES_PER_STAGE,
             ),
-            num_cpus=_STAGE_CPUS,
+            num_cpus=STAGE_CPUS,
         )

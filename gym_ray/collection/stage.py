@@ -80,9 +80,12 @@ class StageSettings:
 
 @dataclasses.dataclass(eq=False, slots=True)
 class _Block:
-    """A block in work: how many rollouts are not durable yet, and those only finished."""
+    """A block in work: how many rollouts have not started, how many are not durable yet, and
+    those that have finished and are not being written yet.
+    """
 
     key: str
+    unstarted: int
     outstanding: int
     durable: asyncio.Future[None]
     finished: list[Rollout] = dataclasses.field(default_factory=list)
@@ -101,7 +104,7 @@ class RolloutStage:
     Args:
         settings: see `StageSettings`.
         manifest: Parquet file of the rollouts that are to run, in row groups.
-        open_groups: row groups in work at once; bounds what is held in memory.
+        open_groups: row groups with rollouts yet to start, at once; bounds what is in memory.
         monitor: handle of the `Monitor`.
         max_starts: starts of all stages of this pass, restarts included.
 
@@ -154,27 +157,27 @@ class RolloutStage:
         yield pa.table({"durable": pa.array([sum(durable)], type=pa.int64())})
 
     async def _row_group(self, number: int) -> int:
-        async with self._open_groups:
-            specs = await asyncio.to_thread(self._read, number)
-            block = _Block(
-                key=f"{self._settings.pass_id}-{specs[0].rollout_id}",
-                outstanding=len(specs),
-                durable=asyncio.get_running_loop().create_future(),
-            )
-            already = await asyncio.to_thread(self._settings.store.durable, block.key)
-            todo = [spec for spec in specs if spec.rollout_id not in already]
-            block.outstanding = len(todo)
-            if not todo:
-                return 0
-            self._blocks.add(block)
-            for spec in todo:
-                self._enqueue(_Waiting(spec, 1, block))
-            self._pump()
-            try:
-                await block.durable
-            finally:
-                self._blocks.discard(block)
-            return len(todo)
+        # Held until the last rollout has started, not until it has ended: a straggler must not
+        # keep the next row group out. Memory stays bounded, as admission bounds what has started.
+        await self._open_groups.acquire()
+        specs = await asyncio.to_thread(self._read, number)
+        key = f"{self._settings.pass_id}-{specs[0].rollout_id}"
+        already = await asyncio.to_thread(self._settings.store.durable, key)
+        todo = [spec for spec in specs if spec.rollout_id not in already]
+        if not todo:
+            self._open_groups.release()
+            return 0
+        durable = asyncio.get_running_loop().create_future()
+        block = _Block(key=key, unstarted=len(todo), outstanding=len(todo), durable=durable)
+        self._blocks.add(block)
+        for spec in todo:
+            self._enqueue(_Waiting(spec, 1, block))
+        self._pump()
+        try:
+            await durable
+        finally:
+            self._blocks.discard(block)
+        return len(todo)
 
     def _read(self, number: int) -> list[RolloutSpec]:
         return specs_from_table(pq.ParquetFile(self._manifest).read_row_group(number))
@@ -190,9 +193,17 @@ class RolloutStage:
             while count := self._admission.startable(len(queue)):
                 items = [queue.popleft() for _ in range(count)]
                 self._admission.started(count)
+                for item in items:
+                    self._count_start(item)
                 call = self._spawn(self._call(environment, items))
                 self._calls.add(call)
                 call.add_done_callback(self._calls.discard)
+
+    def _count_start(self, item: _Waiting) -> None:
+        if item.attempt == 1:
+            item.block.unstarted -= 1
+            if item.block.unstarted == 0:
+                self._open_groups.release()
 
     async def _call(self, environment: str, items: list[_Waiting]) -> None:
         """One call to an environment replica; every item of it is settled when this returns."""
@@ -213,7 +224,9 @@ class RolloutStage:
         except asyncio.CancelledError:
             # Given up: the replica must not go on with it, nor wait for it when it is stopped.
             stream.cancel()
-            raise
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            reason = "the call was cancelled"
         except TimeoutError:
             stream.cancel()
             reason = f"the environment replica gave no result within {timeout:g} s"

@@ -8,6 +8,8 @@ it down unless another process holds a lease on it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import re
 import time
 from collections.abc import Callable
@@ -16,8 +18,10 @@ from typing import Any
 from gym_ray.config import AutoscalingConfig, ResourcesConfig, RunConfig
 from gym_ray.errors import ConfigError, GymRayError
 from gym_ray.policies.engine import PolicyInfo
+from gym_ray.registry import code_digest
 from gym_ray.serving.cluster import unmet_demand
 from gym_ray.serving.lease import APPLICATION_PREFIX, Lease, holders
+from gym_ray.serving.policy_client import CALL_TURNS
 from gym_ray.serving.replicas import EnvironmentReplica, Front, PolicyReplica
 
 POLICY_DEPLOYMENT = "policy"
@@ -34,6 +38,7 @@ _GRACEFUL_SHUTDOWN_SECONDS = 600
 _HEALTH_CHECK_PERIOD_SECONDS = 10
 
 _POLL_SECONDS = 0.25
+_DESCRIBE_SECONDS = 2.0
 _REPORT_SECONDS = 10.0
 
 Report = Callable[[str], None]
@@ -71,22 +76,24 @@ class Application:
         """
         from ray import serve
 
-        name = config.application
+        name = application_name(config)
         lease = Lease(name)
         try:
             serve.start(proxy_location="Disabled")
             take_down_unheld(except_for=name, report=report)
+            _wait_until_not_deleting(name, report, check)
             adopted = name in serve.status().applications
             if adopted:
                 report(f"using application {name}, which is running already")
             else:
                 report(f"starting application {name}")
-                _submit(config)
-            _wait_until_running(config, report, check)
-            policy = _describe(name, config.policy.startup_timeout_seconds)
+                target = serve.RunTarget(build(config), name=name, route_prefix=None)
+                serve.run_many([target], wait_for_applications_running=False)
+            _wait_until_running(name, config, report, check)
+            policy = _describe(name, config.policy.startup_timeout_seconds, check)
         except BaseException:
             lease.release()
-            if not holders(name):
+            if not lease.others():
                 _delete(name)
             raise
         return cls(name, lease, policy, adopted=adopted)
@@ -170,25 +177,57 @@ def _placement(resources: ResourcesConfig) -> dict[str, Any]:
 def _scaling(autoscaling: AutoscalingConfig) -> dict[str, Any]:
     if autoscaling.min_replicas == autoscaling.max_replicas:
         return {"num_replicas": autoscaling.max_replicas}
-    return {"autoscaling_config": autoscaling.model_dump()}
+    # Serve counts calls, and a call carries up to so many rollouts or turns.
+    target = max(1.0, autoscaling.target_ongoing_requests / CALL_TURNS)
+    return {"autoscaling_config": {**autoscaling.model_dump(), "target_ongoing_requests": target}}
 
 
-def _submit(config: RunConfig) -> None:
-    from ray import serve
+def application_name(config: RunConfig) -> str:
+    """Name of the application of a config: equal for equal policy, environments and verification.
 
-    target = serve.RunTarget(build(config), name=config.application, route_prefix=None)
-    serve.run_many([target], wait_for_applications_running=False)
+    The environments' code counts too: a verifier that was mended must not find the application
+    with the old one, nor one project's replicas another's.
+    """
+    served = config.model_dump(mode="json", include={"policy", "environments", "verification"})
+    served["code"] = {
+        name: code_digest(name, section.entrypoint, config.base_directory)
+        for name, section in config.environments.items()
+    }
+    digest = hashlib.sha256(json.dumps(served, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{APPLICATION_PREFIX}{digest}"
 
 
-def _wait_until_running(config: RunConfig, report: Report, check: Callable[[], None]) -> None:
+def _wait_until_not_deleting(name: str, report: Report, check: Callable[[], None]) -> None:
+    """An application on its way down cannot be adopted; a new one can follow it."""
     from ray import serve
     from ray.serve.schema import ApplicationStatus
 
-    name = config.application
+    deadline = time.monotonic() + _GRACEFUL_SHUTDOWN_SECONDS + 60
+    told = False
+    while (found := serve.status().applications.get(name)) is not None:
+        if found.status != ApplicationStatus.DELETING:
+            return
+        if time.monotonic() > deadline:
+            raise GymRayError(f"application {name} is being taken down and does not end")
+        if not told:
+            report(f"waiting for an earlier application {name} to end")
+            told = True
+        check()
+        time.sleep(_POLL_SECONDS)
+
+
+def _wait_until_running(
+    name: str, config: RunConfig, report: Report, check: Callable[[], None]
+) -> None:
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
     started = reported = time.monotonic()
     deadline = started + config.policy.startup_timeout_seconds
     while True:
-        application = serve.status().applications[name]
+        application = serve.status().applications.get(name)
+        if application is None:
+            raise GymRayError(f"application {name} was taken down by another process; try again")
         if application.status == ApplicationStatus.RUNNING:
             return
         if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
@@ -246,14 +285,26 @@ def _last_words(message: str) -> str:
     return errors[-1] if errors else message
 
 
-def _describe(application: str, timeout_seconds: float) -> PolicyInfo:
+def _describe(application: str, timeout_seconds: float, check: Callable[[], None]) -> PolicyInfo:
     from ray.serve.handle import DeploymentHandle
 
     handle: Any = DeploymentHandle(FRONT_DEPLOYMENT, application)
     # This process has no event loop that outlives the call, so the router gets one of its own.
     handle._init(_run_router_in_separate_loop=True)
-    info: PolicyInfo = handle.describe.remote().result(timeout_s=timeout_seconds)
-    return info
+    answer = handle.describe.remote()
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        # Scaled to zero, the policy may take minutes to answer.
+        try:
+            info: PolicyInfo = answer.result(timeout_s=_DESCRIBE_SECONDS)
+            return info
+        except TimeoutError:
+            check()
+            if time.monotonic() > deadline:
+                raise GymRayError(
+                    f"application {application}: the policy did not answer within "
+                    f"{timeout_seconds:g} s"
+                ) from None
 
 
 def _delete(name: str) -> None:

@@ -10,13 +10,16 @@ import warnings
 from typing import Any
 
 from gym_ray.config import ResourcesConfig, RunConfig
-from gym_ray.errors import ConfigError
+from gym_ray.errors import ConfigError, GymRayError, one_line
 from gym_ray.serving import SERVE_ENVIRONMENT
 
 NAMESPACE = "gym-ray"
 
-#: Logical CPUs of the Ray Data side of a collection on a machine of our own.
-COLLECTION_CPUS = 1.5
+#: Logical CPUs of one rollout stage: it waits more than it works.
+STAGE_CPUS = 0.5
+
+#: Rollouts one stage actor drives; its event loop is far from full at that.
+ROLLOUTS_PER_STAGE = 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,7 +55,13 @@ def connect(config: RunConfig) -> Cluster:
         "runtime_env": {"env_vars": environment},
     }
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(**common)
+        try:
+            ray.init(**common)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise GymRayError(
+                f"no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: "
+                f"{one_line(error)}; unset it to start Ray on this machine"
+            ) from error
         return Cluster(started=False)
     # A small machine starts a dozen light workers at once; Ray's warning about it is moot.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
@@ -132,7 +141,12 @@ def _cpus_wanted(config: RunConfig) -> float:
     total = _of(policy.resources, "CPU") * max(1, policy.autoscaling.min_replicas)
     for environment in config.environments.values():
         total += _of(environment.resources, "CPU") * max(1, environment.autoscaling.min_replicas)
-    return total + COLLECTION_CPUS
+    return total + STAGE_CPUS * stages_wanted(config)
+
+
+def stages_wanted(config: RunConfig) -> int:
+    """Stage actors a collection at full size has."""
+    return math.ceil(config.collect.max_in_flight / ROLLOUTS_PER_STAGE)
 
 
 def _of(resources: ResourcesConfig, kind: str) -> float:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,7 +54,9 @@ class PolicyClient:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Generation] = loop.create_future()
         if not self._waiting:
-            loop.call_soon(self._send)
+            # In a context of its own: Serve would otherwise take the call for a child of the first
+            # waiter's request, and cancel everybody's turns with that one request.
+            loop.call_soon(self._send, context=contextvars.Context())
         self._waiting.append((request, future))
         return await future
 
@@ -66,24 +69,30 @@ class PolicyClient:
 
     async def _call(self, turns: Sequence[_Waiting]) -> None:
         """One call to a policy replica; every turn of it is settled when this returns."""
-        if self._stream is None:
-            self._stream = self._policy.options(stream=True, method_name="generate")
         longest = max(request.timeout_seconds for request, _ in turns)
         reason = "the policy replica returned without an answer"
-        answers = self._stream.remote([request for request, _ in turns])
-        abandoned = asyncio.gather(*(future for _, future in turns), return_exceptions=True)
-        abandoned.add_done_callback(lambda _: _cancel_when_unwanted(answers, turns))
+        answers: Any = None
         try:
+            if self._stream is None:
+                self._stream = self._policy.options(stream=True, method_name="generate")
+            answers = self._stream.remote([request for request, _ in turns])
+            settled = asyncio.gather(*(future for _, future in turns), return_exceptions=True)
+            settled.add_done_callback(lambda _: _cancel_if_abandoned(answers, turns))
             async with asyncio.timeout(longest + self._start_seconds + _GRACE_SECONDS):
                 async for batch in answers:
                     for index, answer in batch:
                         _settle(turns[index][1], answer)
         except TimeoutError:
             reason = "the policy replica gave no answer in time"
+            answers.cancel()
+        except asyncio.CancelledError:
+            reason = "the call to the policy was cancelled"
+            raise
         except Exception as error:
             reason = one_line(error)
-        for _, future in turns:
-            _settle(future, RolloutFailure(FailureKind.POLICY_UNAVAILABLE, reason))
+        finally:
+            for _, future in turns:
+                _settle(future, RolloutFailure(FailureKind.POLICY_UNAVAILABLE, reason))
 
 
 def _settle(future: asyncio.Future[Generation], answer: Generation | RolloutFailure) -> None:
@@ -95,8 +104,8 @@ def _settle(future: asyncio.Future[Generation], answer: Generation | RolloutFail
         future.set_result(answer)
 
 
-def _cancel_when_unwanted(answers: Any, turns: Sequence[_Waiting]) -> None:
-    """Stop the replica's work once every rollout that wanted it has given up."""
-    if all(future.cancelled() for _, future in turns):
+def _cancel_if_abandoned(answers: Any, turns: Sequence[_Waiting]) -> None:
+    """Nobody waits any more: stop what the replica still does for rollouts that gave up."""
+    if any(future.cancelled() for _, future in turns):
         with contextlib.suppress(Exception):
             answers.cancel()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -36,11 +37,12 @@ def build_engine(config: RunConfig) -> Engine:
         return ScriptedEngine(model=policy.model, engine_args=dict(policy.engine_args))
     from gym_ray.policies.vllm import VllmEngine
 
-    return VllmEngine(
-        model=policy.model,
-        engine_args=dict(policy.engine_args),
-        num_gpus=math.ceil(policy.resources.num_gpus),
-    )
+    arguments = dict(policy.engine_args)
+    gpus = policy.resources.num_gpus
+    if policy.resources.bundles is not None:
+        gpus = sum(bundle.get("GPU", 0) for bundle in policy.resources.bundles)
+        arguments.setdefault("distributed_executor_backend", "ray")
+    return VllmEngine(model=policy.model, engine_args=arguments, num_gpus=math.ceil(gpus))
 
 
 class PolicyReplica:
@@ -77,13 +79,28 @@ class PolicyReplica:
             async with asyncio.timeout(request.timeout_seconds) as deadline:
                 return index, await self._engine.generate(request)
         except RolloutFailure as failure:
+            if failure.kind is FailureKind.POLICY_ERROR:
+                await self._leave_if_broken()
             return index, failure
         except Exception as error:
             if deadline.expired():
                 message = f"no answer within {request.timeout_seconds:g} s"
                 return index, RolloutFailure(FailureKind.POLICY_TIMEOUT, message)
             logger.exception("request %s failed", request.request_id)
+            await self._leave_if_broken()
             return index, RolloutFailure(FailureKind.POLICY_ERROR, one_line(error))
+
+    async def _leave_if_broken(self) -> None:
+        """End this process when its engine is dead.
+
+        Until Serve's health checks had noticed, it would go on taking turns and failing them at
+        once; a gone replica gets none, and is replaced.
+        """
+        try:
+            await self._engine.check_health()
+        except Exception:
+            logger.exception("the engine is dead; this replica ends")
+            os._exit(1)
 
     async def info(self) -> PolicyInfo:
         return self._info
@@ -156,7 +173,8 @@ class EnvironmentReplica:
                 task.cancel()
 
     async def check_health(self) -> None:
-        return None
+        if self._pool is not None:
+            self._pool.check_health()
 
     async def __del__(self) -> None:  # Serve awaits it when it stops a replica.
         if self._pool is not None:

@@ -120,6 +120,12 @@ class VerifierPool:
         finally:
             timer.cancel()
 
+    def check_health(self) -> None:
+        """Raise when a worker is gone for good, which no verifier can cause."""
+        for task in self._tasks:
+            if task.done():
+                raise RuntimeError("a verifier worker has ended")
+
     async def stop(self) -> None:
         """End the workers; what still waits or runs fails as `cancelled`."""
         tasks, self._tasks = self._tasks, []
@@ -144,8 +150,12 @@ class VerifierPool:
         """One worker, replaced as often as it dies, until cancelled."""
         while True:
             process = VerifierProcess()
+            failure: RolloutFailure | None
             try:
-                failure = await process.start(self._factory)
+                try:
+                    failure = await process.start(self._factory)
+                except OSError as error:  # out of file descriptors, memory or processes
+                    failure = RolloutFailure(FailureKind.ENVIRONMENT_UNAVAILABLE, one_line(error))
                 if failure is None:
                     self._warm_workers += 1
                     try:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gym_ray.config import TUNING_KEYS, RunConfig, differing_keys, load_config
 from gym_ray.errors import ConfigError
+from gym_ray.serving.application import application_name
 
 SMALLEST: dict[str, Any] = {"environments": {"math": {}}}
 
@@ -235,18 +236,21 @@ def test_every_tuning_key_exists(key: str) -> None:
 
 
 def test_the_application_is_named_by_what_is_served_and_nothing_else() -> None:
-    name = load_config(SMALLEST).application
+    name = application_name(load_config(SMALLEST))
 
-    assert load_config(SMALLEST, ["collect.num_repeats=9", "sampling.seed=1"]).application == name
-    assert load_config(SMALLEST, ["policy.model=other"]).application != name
-    assert load_config(SMALLEST, ["environments.math.params.a=1"]).application != name
-    assert load_config(SMALLEST, ["verification.timeout_seconds=3"]).application != name
+    assert (
+        application_name(load_config(SMALLEST, ["collect.num_repeats=9", "sampling.seed=1"]))
+        == name
+    )
+    assert application_name(load_config(SMALLEST, ["policy.model=other"])) != name
+    assert application_name(load_config(SMALLEST, ["environments.math.params.a=1"])) != name
+    assert application_name(load_config(SMALLEST, ["verification.timeout_seconds=3"])) != name
 
 
 def test_the_application_has_a_name_whatever_python_puts_into_params() -> None:
     params = {"folder": Path("/data"), "raw": b"x"}
 
-    assert load_config({"environments": {"math": {"params": params}}}).application
+    assert application_name(load_config({"environments": {"math": {"params": params}}}))
 
 
 def test_a_config_cannot_be_changed() -> None:
@@ -254,3 +258,29 @@ def test_a_config_cannot_be_changed() -> None:
 
     with pytest.raises(ValueError, match="frozen"):
         config.collect.limit = 3
+
+
+def test_an_application_is_named_by_its_environments_code_and_place(tmp_path: Path) -> None:
+    code = "from gym_ray import Environment\n\nclass Own(Environment):\n    pass\n"
+    names = set()
+    for folder, text in (("a", code), ("b", code), ("c", code + "# mended\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "own.py").write_text(text)
+        config = tmp_path / folder / "config.yaml"
+        config.write_text("environments: {own: {entrypoint: 'own.py:Own'}}\n")
+        names.add(application_name(load_config(config)))
+
+    assert len(names) == 2, "equal code is one application wherever it stands, other code another"
+
+
+def test_values_from_the_environment_are_used_and_never_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "secret")
+    source = {"environments": {"math": {"params": {"key": "${oc.env:JUDGE_KEY}"}}}}
+    config = load_config(source)
+
+    assert config.environments["math"].params["key"] == "secret"
+    assert "secret" not in config.to_yaml()
+    monkeypatch.setenv("JUDGE_KEY", "rotated")
+    assert differing_keys(config.to_tree(), load_config(source).to_tree()) == []
