@@ -3,13 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import scripted_config, start_cluster, sums, write_rows
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[str]:
-    """Address of the one Ray cluster of the session."""
-    yield from start_cluster()
+from tests.cluster import scripted_config, sums, write_rows
 
 
 @pytest.fixture(scope="session")
