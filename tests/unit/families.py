@@ -1,6 +1,7 @@
 """Renderers of seven families without their tokenizers: SmolLM2's, with their special tokens."""
 
 from pathlib import Path
+from unittest import mock
 
 from gym_ray.renderers.renderer import RolloutRenderer, load_renderer
 
@@ -30,13 +31,13 @@ FAMILIES = (
 )  # fmt: skip
 
 
-def load_families(tokenizer_directory: Path, checkpoint: Path) -> dict[str, RolloutRenderer]:
-    """A renderer of each family on one tokenizer, which is written to `checkpoint`."""
+def load_families(tokenizer_directory: Path) -> dict[str, RolloutRenderer]:
+    """A renderer of each family, all on one tokenizer."""
     from gym_ray.renderers.tokenizers import load_tokenizer
 
     tokenizer = load_tokenizer(str(tokenizer_directory))
     tokenizer.add_tokens(SPECIAL_TOKENS, special_tokens=True)
     # SmolLM2's unknown token is <|endoftext|>, which families would take for a missing one.
     tokenizer.unk_token = None
-    tokenizer.save_pretrained(checkpoint)
-    return {family: load_renderer(str(checkpoint), family) for family in FAMILIES}
+    with mock.patch("gym_ray.renderers.tokenizers.load_tokenizer", return_value=tokenizer):
+        return {family: load_renderer("smollm2", family) for family in FAMILIES}

@@ -22,7 +22,7 @@ from gym_ray.renderers.messages import AssistantMessage, Message
 from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.renderers.tokenizers import ByteTokenizer
 from gym_ray.turn import Generation, Tokens, VersionSpan
-from tests.unit.families import FAMILIES, load_families
+from tests.unit.families import FAMILIES
 
 TOOLS = [
     {
@@ -36,13 +36,10 @@ TOOLS = [
     for name in ("add", "look_up")
 ]
 USER: Message = {"role": "user", "content": "Go."}
-TEXT = st.sampled_from(["", "Ok.", "  spaced \n", "naïve 🦙👩‍👩‍👧 née", "日本語 \u0301", '{"a": 1}'])
+TEXT = st.sampled_from(
+    ["", "Ok.", "  spaced \n", "naïve 🦙👩‍👩‍👧 née", "日本語 \u0301", '{"a": 1}']
+)
 CHANGES = st.sampled_from(["none"] * 4 + ["edit", "compact", "tools", "resample"])
-
-
-@pytest.fixture(scope="module")
-def families(tokenizer_directory: Any, tmp_path_factory: Any) -> dict[str, RolloutRenderer]:
-    return load_families(tokenizer_directory, tmp_path_factory.mktemp("families"))
 
 
 def generation(token_ids: Tokens) -> Generation:
@@ -75,9 +72,7 @@ def sayings(draw: st.DrawFn, family: str) -> Message:
     return said
 
 
-def sampled_from(
-    draw: Any, renderer: RolloutRenderer, said: Message, prompt: Tokens
-) -> Tokens:
+def sampled_from(draw: Any, renderer: RolloutRenderer, said: Message, prompt: Tokens) -> Tokens:
     """Tokens that say it: as a render would, or split otherwise, or cut at a token limit."""
     for wording in (said, {**said, "reasoning_content": "Hm."}):
         tokens = completion_of(renderer, [USER], wording, [USER], TOOLS)
