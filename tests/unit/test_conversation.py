@@ -139,7 +139,7 @@ def test_every_turn_continues_sampled_tokens_or_begins_a_branch(
 ) -> None:
     renderer = families[family]
 
-    @settings(max_examples=12, database=None)
+    @settings(max_examples=8, database=None)
     @given(st.data())
     def holds(data: st.DataObject) -> None:
         conversation, record = Conversation(renderer), []
