@@ -267,6 +267,28 @@ def test_a_message_that_says_something_else_is_an_edit(
     assert (prompt.continues, prompt.obstacle) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "continues"),
+    [
+        ('{"y":"é","x":1}', 0),
+        ('{\n "x": 1,\n "y": "\\u00e9"}', 0),
+        ('{"x": 2, "y": "é"}', None),
+        ('{"x": 1}', None),
+        ("not JSON", None),
+    ],
+)
+def test_arguments_are_compared_as_json_not_as_text(
+    renderer: RolloutRenderer, arguments: str, continues: int | None
+) -> None:
+    conversation = Conversation(renderer)
+    call = '<tool_call>\n{"name": "add", "arguments": {"x": 1, "y": "é"}}\n</tool_call><|im_end|>'
+    said = say(conversation, call, [USER], tools=TOOLS)
+    said["tool_calls"][0]["function"]["arguments"] = arguments
+
+    result = {"role": "tool", "tool_call_id": said["tool_calls"][0]["id"], "content": "3"}
+    assert conversation.prompt([USER, said, result], TOOLS).continues == continues
+
+
 def test_what_cannot_be_bridged_branches_and_says_why() -> None:
     conversation = Conversation(load_renderer(None, thinking_retention="tool_cycle"))
     first = say(conversation, "<think>\nhm\n</think>\n\nA<|im_end|>", [USER])
