@@ -24,11 +24,12 @@ NO_LOGPROBS: Logprobs = np.zeros(0, dtype=np.float32)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Branch:
-    """Token sequence of one root-to-leaf path beside the final one.
+    """Token sequence of one root-to-leaf path through a rollout's history.
 
     Attributes:
         token_ids: int32 [T].
-        loss_mask: int8 [T], 1 where sampled.
+        loss_mask: int8 [T], 1 where sampled; a side branch has 0 where another branch of the
+            rollout has the same generation already, so that each counts once.
         logprobs: float32 [T], sampling logprob where sampled, 0 elsewhere.
     """
 
@@ -130,7 +131,7 @@ class Rollout:
 
     @property
     def sampled_tokens(self) -> int:
-        """How many tokens the policy sampled."""
+        """How many tokens the policy sampled on the final branch."""
         return sum(turn.generation_length for turn in self.turns)
 
 

@@ -265,7 +265,8 @@ def broken_invariants(rollouts: Iterable[Rollout]) -> list[str]:
     """Check the token contract of finished rows; an empty list means every row keeps it.
 
     Checked: mask 1 exactly on the turns' generations, logprobs finite and at most 0 there and
-    exactly 0 elsewhere, turns that stay inside the sequence and continue one another.
+    exactly 0 elsewhere, turns that stay inside the sequence and continue one another; of side
+    branches, that mask and logprobs fit each other and the tokens.
     """
     problems: list[str] = []
     for rollout in rollouts:
@@ -286,6 +287,15 @@ def broken_invariants(rollouts: Iterable[Rollout]) -> list[str]:
             problems.append(f"{where}: a sampled token's logprob is not finite and at most 0")
         if np.any(off != 0):
             problems.append(f"{where}: a logprob stands on a token that was not sampled")
+        for index, side in enumerate(rollout.side_branches):
+            if not len(side.token_ids) == len(side.loss_mask) == len(side.logprobs):
+                problems.append(f"{where}: side branch {index} has columns of unequal length")
+                continue
+            on, off = side.logprobs[side.loss_mask == 1], side.logprobs[side.loss_mask != 1]
+            if not np.all(np.isfinite(on)) or np.any(on > 0) or np.any(off != 0):
+                problems.append(
+                    f"{where}: side branch {index} has logprobs that do not fit its mask"
+                )
         if rollout.reward is not None and not math.isfinite(rollout.reward):
             problems.append(f"{where}: reward is not finite")
     return problems

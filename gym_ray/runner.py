@@ -196,6 +196,7 @@ class Runner:
             loss_mask=transcript.loss_mask,
             logprobs=transcript.logprobs,
             turns=tuple(transcript.turns),
+            side_branches=transcript.side_branches,
             prompt=_json(task.input_items),
             response=_json(episode.items),
             tools=_json(episode.tools),

@@ -74,8 +74,29 @@ class RolloutRenderer:
         Returns:
             int32 [P].
         """
-        token_ids = self._renderer.render_ids(
-            list(messages), tools=list(tools) or None, add_generation_prompt=True
+        return self._render(messages, tools, generation_prompt=True)
+
+    def render_closed(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()
+    ) -> Tokens:
+        """Tokens int32 [T] of a conversation in which no turn of the policy is opened."""
+        return self._render(messages, tools, generation_prompt=False)
+
+    def render_by_template(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()
+    ) -> Tokens | None:
+        """As `render`, by the chat template of the tokenizer; None when it has none.
+
+        Whatever the template raises comes through: it is a program.
+        """
+        if not getattr(self._tokenizer, "chat_template", None):
+            return None
+        token_ids = self._tokenizer.apply_chat_template(
+            list(messages),
+            tools=list(tools) or None,
+            tokenize=True,
+            add_generation_prompt=True,
+            return_dict=False,
         )
         return np.asarray(token_ids, dtype=np.int32)
 
@@ -147,6 +168,18 @@ class RolloutRenderer:
         return str(
             self._tokenizer.decode([int(token) for token in token_ids], skip_special_tokens=False)
         )
+
+    def _render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        *,
+        generation_prompt: bool,
+    ) -> Tokens:
+        token_ids = self._renderer.render_ids(
+            list(messages), tools=list(tools) or None, add_generation_prompt=generation_prompt
+        )
+        return np.asarray(token_ids, dtype=np.int32)
 
 
 def load_renderer(

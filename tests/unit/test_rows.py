@@ -246,6 +246,12 @@ def test_a_sound_rollout_breaks_no_invariant(make_rollout: Callable[..., Rollout
     assert broken_invariants([make_rollout(), make_rollout(1), failed]) == []
 
 
+def side(token_ids: list[int], loss_mask: list[int], logprobs: list[float]) -> Branch:
+    return Branch(
+        np.array(token_ids, np.int32), np.array(loss_mask, np.int8), np.array(logprobs, np.float32)
+    )
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
@@ -258,6 +264,9 @@ def test_a_sound_rollout_breaks_no_invariant(make_rollout: Callable[..., Rollout
         ({"turns": (Turn(3, 3, "stop", (), 0, 0),)}, "does not continue the sequence"),
         ({"turns": (Turn(3, 2, "stop", (), 0, 0),) * 2}, "does not continue the sequence"),
         ({"reward": float("nan")}, "reward is not finite"),
+        ({"side_branches": (side([1, 2], [0, 1], [0, 0.5]),)}, "do not fit its mask"),
+        ({"side_branches": (side([1, 2], [0, 1], [-1, -1]),)}, "do not fit its mask"),
+        ({"side_branches": (side([1, 2], [0], [0, 0]),)}, "unequal length"),
     ],
 )
 def test_a_broken_token_contract_is_found(

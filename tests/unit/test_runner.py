@@ -328,3 +328,18 @@ def test_a_cancelled_rollout_is_no_row(
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(cancel_it())
+
+
+def test_histories_that_were_left_are_side_branches_of_the_row(run: RunOne) -> None:
+    async def compacting(**given: Any) -> Episode:
+        transcript = Transcript()
+        for prompt in ([1, 2], [3]):
+            tokens = np.asarray(prompt, dtype=np.int32)
+            transcript.insert(tokens, await given["sample"](tokens))
+        return Episode(transcript=transcript, items=[], text="2", tools=[])
+
+    rollout = run(agent=compacting)
+
+    (side,) = rollout.side_branches
+    assert (rollout.token_ids[:1].tolist(), side.token_ids[:2].tolist()) == ([3], [1, 2])
+    assert (side.loss_mask.sum(), rollout.loss_mask.sum(), len(rollout.turns)) == (2, 2, 1)

