@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -165,7 +166,7 @@ def _read_docstring(text: str) -> tuple[str, dict[str, str]]:
     starts = [i for i, line in enumerate(lines) if _SECTION.fullmatch(line)]
     summary = "\n".join(lines[: starts[0]] if starts else lines).strip()
     described: dict[str, str] = {}
-    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for start, end in itertools.pairwise([*starts, len(lines)]):
         if lines[start].startswith("Arg"):
             described.update(_read_arguments(lines[start + 1 : end]))
     return summary, described
