@@ -72,6 +72,7 @@ class _Server:
         self._where = where
         self._config = config
         self._connection: _Connection | None = None
+        self._dropped: set[_Connection] = set()
         self._connecting = asyncio.Lock()
 
     async def start(self) -> dict[str, RemoteTool]:
@@ -91,8 +92,8 @@ class _Server:
         return {name: RemoteTool(found[name], self._caller(name)) for name in wanted}
 
     async def stop(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
+        open_ones = [*self._dropped] + ([self._connection] if self._connection else [])
+        await asyncio.gather(*(connection.close() for connection in open_ones))
 
     def _caller(self, name: str) -> Callable[[dict[str, Any]], Any]:
         async def call(arguments: dict[str, Any]) -> str:
@@ -153,7 +154,12 @@ class _Server:
         return connection
 
     def _drop(self, connection: _Connection, error: Exception) -> RolloutFailure:
-        connection.end()
+        """Let go of a broken connection, so that the next call opens another."""
+        if self._connection is connection:
+            self._connection = None
+            self._dropped.add(connection)
+            connection.ended.add_done_callback(lambda _: self._dropped.discard(connection))
+            connection.end()
         return self._lost(one_line(_root_cause(error)))
 
     def _lost(self, reason: str) -> RolloutFailure:
@@ -185,6 +191,8 @@ class _Connection:
 
     async def close(self) -> None:
         self.end()
+        if not self._ready.done():
+            self.ended.cancel()
         await asyncio.wait([self.ended], timeout=_STOP_SECONDS)
         if not self.ended.done():
             self.ended.cancel()

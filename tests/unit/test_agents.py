@@ -157,13 +157,11 @@ def test_a_full_context_ends_the_rollout(play: Play) -> None:
     long = call_tool("say", text="abcdefghij", times=90)
 
     rejected = play(long, engine_args={"context_length": 5000})
-    cut_short = play("x" * 10, engine_args={"context_length": 4000}, max_output_tokens=4000)
     own_budget = play(long, options={"max_context_tokens": 5000})
 
     assert ended(rejected) == ended(own_budget) == ("truncated", "context")
     assert rejected.reward == 0.0
     assert 4000 < len(own_budget.token_ids) <= 5000
-    assert ended(cut_short) == ("completed", None)
 
 
 def test_a_turn_cut_by_the_end_of_the_context_is_told_from_one_cut_by_its_limit(
