@@ -90,7 +90,7 @@ class AgentOptions(Section):
     """Tokens of a rollout at most, prompt included; null for what the policy's context holds."""
     tool_timeout_seconds: float = Field(30, gt=0)
     """How long a tool may take before the policy is told that it took too long."""
-    tool_timeouts: dict[str, float] = Field(default_factory=dict)
+    tool_timeouts: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Other timeouts for single tools: name to seconds."""
     max_tool_output_characters: int = Field(16384, ge=1)
     """Of a longer tool output the policy is told the length and shown the beginning."""

@@ -60,7 +60,10 @@ def _check_agent(name: str, config: EnvironmentConfig, environment: Environment)
             f"{type(environment).__name__} is none"
         )
     if config.agent == "tool_calling":
-        method_tools(environment)
+        try:
+            method_tools(environment)
+        except ConfigError as error:
+            raise ConfigError(f"environments.{name}: {error}") from error
     if config.mcp_servers and importlib.util.find_spec("mcp") is None:
         raise ConfigError(f"environments.{name}.mcp_servers: pip install 'gym-ray[mcp]'")
 

@@ -127,9 +127,12 @@ class Conversation:
 
     async def _generation(self, prompt: Tokens) -> Generation:
         try:
-            return await self._sample(prompt)
+            generation = await self._sample(prompt)
         except RolloutFailure as failure:
             # The history was accepted a turn ago, so what is refused is its length.
             if failure.kind == FailureKind.POLICY_REJECTED and self._last is not None:
                 raise Truncated("context") from None
             raise
+        if generation.stop_reason == "abort":
+            raise RolloutFailure(FailureKind.POLICY_ERROR, "the engine gave up in mid-turn")
+        return generation

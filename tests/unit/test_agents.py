@@ -200,6 +200,21 @@ def test_the_deadline_fails_a_rollout_without_a_turn(play: Play) -> None:
     assert rollout.error_kind == FailureKind.ROLLOUT_TIMEOUT
 
 
+def test_a_turn_the_engine_gave_up_is_never_continued(play: Play) -> None:
+    engine = ScriptedEngine(model="m", engine_args={"reply": call_tool("count")})
+
+    async def aborts_the_second(request: GenerationRequest) -> Generation:
+        generation = await engine.generate(request)
+        first = request.request_id.endswith("/0")
+        return generation if first else dataclasses.replace(generation, stop_reason="abort")
+
+    rollout = play("x", generate=aborts_the_second)
+
+    assert (rollout.error_kind, rollout.error) == (
+        "policy_error", "the engine gave up in mid-turn",
+    )  # fmt: skip
+
+
 # Tool calling: what goes wrong in a call is told to the policy.
 
 
