@@ -361,6 +361,26 @@ def test_a_multi_turn_run_whose_renderer_cannot_bridge_is_refused(
     require_bridge("shop", agent, RENDERER)
 
 
+class OpensThinking(CannotBridge):
+    """A family whose prompt opens the thinking; a turn that never closes it cannot be continued."""
+
+    def render(self, *arguments: Any) -> Any:
+        opening = np.frombuffer(b"<think>\n", dtype=np.uint8).astype(np.int32)
+        return np.concatenate([RENDERER.render(*arguments), opening])
+
+    def bridge(self, prompt: Any, generation: Any, *new: Any) -> Any:
+        if "</think>" not in RENDERER.decode(generation):
+            raise BridgeImpossible("still thinking")
+        return RENDERER.bridge(prompt, generation, *new)
+
+
+@pytest.mark.parametrize("agent", ["tool_calling", "gymnasium"])
+def test_a_family_that_thinks_from_the_prompt_on_is_tried_with_a_finished_thought(
+    agent: str,
+) -> None:
+    require_bridge("shop", agent, OpensThinking(can_bridge=True))  # type: ignore[arg-type]
+
+
 def test_dropped_thinking_is_refused_where_a_user_speaks_between_turns() -> None:
     renderer = load_renderer(None, thinking_retention="tool_cycle")
 
