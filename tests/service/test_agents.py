@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import gym_ray
@@ -52,14 +51,14 @@ def test_tool_calls_and_episodes_are_collected_with_their_tokens(
     assert (summary.expected, summary.completed) == (30, 30)
     rollouts = list(gym_ray.read_rollouts(summary.output))
     assert broken_invariants(rollouts) == []
-    of: Callable[[str], list[gym_ray.Rollout]] = lambda name: [  # noqa: E731
-        rollout for rollout in rollouts if rollout.spec.environment == name
-    ]
-    for rollout in of("workshop"):
+    workshop = [rollout for rollout in rollouts if rollout.spec.environment == "workshop"]
+    guessing = [rollout for rollout in rollouts if rollout.spec.environment == "guessing"]
+    assert (len(workshop), len(guessing)) == (20, 10)
+    for rollout in workshop:
         assert (rollout.agent, rollout.reward, len(rollout.turns)) == ("tool_calling", 1.0, 3)
         outputs = [item.get("output") for item in json.loads(rollout.response)]
         assert outputs[3:5] == ["3", "HEY"]
         assert "there is no tool 'nothing'" in outputs[-2]
-    for rollout in of("guessing"):
+    for rollout in guessing:
         assert (rollout.agent, rollout.reward, len(rollout.turns)) == ("gymnasium", 0.5, 2)
         assert rollout.metrics["steps"] == 2
