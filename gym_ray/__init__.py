@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from gym_ray.collection import read_rollouts as read_rollouts
     from gym_ray.environment import Environment as Environment
     from gym_ray.environment import Outcome as Outcome
+    from gym_ray.environment import Step as Step
     from gym_ray.environment import TaskFields as TaskFields
     from gym_ray.errors import ConfigError as ConfigError
     from gym_ray.errors import FailureKind as FailureKind
     from gym_ray.errors import GymRayError as GymRayError
     from gym_ray.errors import RolloutFailure as RolloutFailure
+    from gym_ray.gymnasium import GymnasiumEnvironment as GymnasiumEnvironment
     from gym_ray.rollout import Rollout as Rollout
     from gym_ray.task import Task as Task
+    from gym_ray.tools import UnknownTool as UnknownTool
+    from gym_ray.tools import tool as tool
     from gym_ray.verdict import Verdict as Verdict
 
 _HOME = {
@@ -35,13 +39,17 @@ _HOME = {
     "read_rollouts": "gym_ray.collection",
     "Environment": "gym_ray.environment",
     "Outcome": "gym_ray.environment",
+    "Step": "gym_ray.environment",
     "TaskFields": "gym_ray.environment",
     "ConfigError": "gym_ray.errors",
     "FailureKind": "gym_ray.errors",
     "GymRayError": "gym_ray.errors",
     "RolloutFailure": "gym_ray.errors",
+    "GymnasiumEnvironment": "gym_ray.gymnasium",
     "Rollout": "gym_ray.rollout",
     "Task": "gym_ray.task",
+    "UnknownTool": "gym_ray.tools",
+    "tool": "gym_ray.tools",
     "Verdict": "gym_ray.verdict",
 }
 

@@ -79,19 +79,73 @@ class PolicyConfig(Section):
     """How long one turn may take before it counts as `policy_timeout`."""
 
 
+class AgentOptions(Section):
+    """Limits of the multi-turn agents; `single_turn` has no use for them."""
+
+    max_turns: int = Field(16, ge=1)
+    """Turns of the policy at most; then the rollout is truncated (`max_turns`)."""
+    max_context_tokens: int | None = Field(None, ge=1)
+    """Tokens of a rollout at most, prompt included; null for what the policy's context holds."""
+    tool_timeout_seconds: float = Field(30, gt=0)
+    """How long a tool may take before the policy is told that it took too long."""
+    tool_timeouts: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Other timeouts for single tools: name to seconds."""
+    max_tool_output_characters: int = Field(16384, ge=1)
+    """Of a longer tool output the policy is told the length and shown the beginning."""
+
+
+class McpServerConfig(Section):
+    """An MCP server whose tools are offered: `command` (stdio) or `url` (streamable HTTP).
+
+    Every replica of the environment holds one connection, which its rollouts share.
+    """
+
+    command: str | None = None
+    """Program to start and talk to over its standard input and output."""
+    args: list[str] = Field(default_factory=list)
+    """Arguments of the program."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Environment variables of the program, beside the few every program needs."""
+    url: str | None = None
+    """Address of a running server, e.g. `http://localhost:8000/mcp`."""
+    header_variables: dict[str, str] = Field(default_factory=dict)
+    """HTTP headers whose values are in environment variables, so that no secret is saved with
+    the run: header name to variable name."""
+    tools: list[str] | None = None
+    """Tools to offer; null for all the server has."""
+    startup_timeout_seconds: float = Field(30, gt=0)
+    """How long the server may take to answer at first."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_transport(self) -> McpServerConfig:
+        if (self.command is None) == (self.url is None):
+            raise ValueError("set exactly one of command (stdio) and url (streamable HTTP)")
+        return self
+
+
 class EnvironmentConfig(Section):
     """One environment and the agent that acts in it."""
 
     entrypoint: str | None = None
     """`package.module:Class` or `path/to/folder:Class`; omitted for a registered name."""
-    agent: Literal["single_turn"] = "single_turn"
+    agent: Literal["single_turn", "tool_calling", "gymnasium"] = "single_turn"
     """The loop that lets the policy act."""
+    agent_options: AgentOptions = AgentOptions()
+    """Limits of the loop."""
+    mcp_servers: dict[str, McpServerConfig] = Field(default_factory=dict)
+    """MCP servers whose tools `tool_calling` offers, by a name of your choice."""
     agent_refs: list[str] = Field(default_factory=list)
     """Other `agent_ref` names whose tasks come here."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the environment class."""
     resources: ResourcesConfig = ResourcesConfig(num_cpus=1)
     autoscaling: AutoscalingConfig = AutoscalingConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _mcp_servers_are_used(self) -> EnvironmentConfig:
+        if self.mcp_servers and self.agent != "tool_calling":
+            raise ValueError(f"mcp_servers need agent: tool_calling, not {self.agent}")
+        return self
 
 
 class VerificationConfig(Section):

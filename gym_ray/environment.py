@@ -25,6 +25,7 @@ import pydantic
 
 from gym_ray.errors import ConfigError
 from gym_ray.task import Task, invalid
+from gym_ray.tools import UnknownTool
 from gym_ray.verdict import Verdict
 
 
@@ -32,6 +33,23 @@ class TaskFields(pydantic.BaseModel):
     """Fields an environment's verifier needs in every task row; other keys pass through."""
 
     model_config = pydantic.ConfigDict(extra="ignore", strict=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """What one action led to, in an environment played step by step (`agent: gymnasium`).
+
+    Attributes:
+        observation: what the policy is told next, as a user message.
+        reward: of this step alone.
+        done: the episode is over.
+        info: numbers worth keeping; those of the last step become the rollout's metrics.
+    """
+
+    observation: str
+    reward: float = 0.0
+    done: bool = False
+    info: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,6 +63,7 @@ class Outcome:
         state: what `reset` returned, as the tools left it.
         truncation_reason: why the rollout was cut short (`length`, `max_turns`, `context`,
             `deadline`), or None when it ended by itself.
+        steps: the steps of a `gymnasium` episode; empty for other agents.
     """
 
     task: Task
@@ -52,6 +71,7 @@ class Outcome:
     items: list[dict[str, Any]]
     state: Any = None
     truncation_reason: str | None = None
+    steps: tuple[Step, ...] = ()
 
 
 class Environment:
@@ -71,6 +91,22 @@ class Environment:
     async def reset(self, task: Task) -> Any:
         """Fresh state for one rollout of `task`; None when the environment has none."""
         return None
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], state: Any) -> Any:
+        """Carry out a tool the task row offers and no `@tool` method of this class is.
+
+        Args:
+            name: of the tool.
+            arguments: already checked against the row's schema.
+            state: what `reset` returned.
+
+        Returns:
+            What the policy is told: text as it is, anything else as JSON.
+
+        Raises:
+            UnknownTool: there is no such tool here either.
+        """
+        raise UnknownTool(name)
 
     def verify(self, outcome: Outcome) -> Any:
         """Judge one rollout. Returns a number, a bool or a `Verdict`.

@@ -15,6 +15,8 @@ from typing import Any
 from gym_ray.config import EnvironmentConfig
 from gym_ray.environment import Environment
 from gym_ray.errors import ConfigError, one_line
+from gym_ray.gymnasium import GymnasiumEnvironment
+from gym_ray.tools import method_tools
 
 ENTRY_POINT_GROUP = "gym_ray.environments"
 
@@ -38,7 +40,7 @@ def load_environment(name: str, config: EnvironmentConfig, base_directory: str) 
     """
     environment_class = load_class(name, config.entrypoint, base_directory)
     try:
-        return environment_class(**config.params)
+        environment = environment_class(**config.params)
     except ConfigError:
         raise
     except Exception as error:
@@ -46,6 +48,24 @@ def load_environment(name: str, config: EnvironmentConfig, base_directory: str) 
             f"environments.{name}.params: {environment_class.__name__} refuses them: "
             f"{one_line(error)}"
         ) from error
+    _check_agent(name, config, environment)
+    return environment
+
+
+def _check_agent(name: str, config: EnvironmentConfig, environment: Environment) -> None:
+    """Refuse an environment the agent cannot act in, before anything starts."""
+    if config.agent == "gymnasium" and not isinstance(environment, GymnasiumEnvironment):
+        raise ConfigError(
+            f"environments.{name}.agent gymnasium needs a gym_ray.GymnasiumEnvironment, and "
+            f"{type(environment).__name__} is none"
+        )
+    if config.agent == "tool_calling":
+        try:
+            method_tools(environment)
+        except ConfigError as error:
+            raise ConfigError(f"environments.{name}: {error}") from error
+    if config.mcp_servers and importlib.util.find_spec("mcp") is None:
+        raise ConfigError(f"environments.{name}.mcp_servers: pip install 'gym-ray[mcp]'")
 
 
 def load_class(name: str, entrypoint: str | None, base_directory: str) -> type[Environment]:

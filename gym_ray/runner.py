@@ -15,7 +15,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from gym_ray.agents import Agent, Episode
+from gym_ray.agents import Agent, Episode, Limits, Toolbox
+from gym_ray.config import AgentOptions
 from gym_ray.environment import Environment, Outcome, verifies_on_loop, verify_on_loop
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.policies.engine import GenerationRequest
@@ -26,6 +27,9 @@ from gym_ray.task import Task, check_row
 from gym_ray.transcript import PrefixBroken
 from gym_ray.turn import Generation, Tokens
 from gym_ray.verdict import Verdict
+
+#: Most of an attempt's time that is kept for verifying.
+_VERIFYING_SHARE = 0.1
 
 #: Reaches the policy; raises `RolloutFailure`.
 Generate = Callable[[GenerationRequest], Awaitable[Generation]]
@@ -64,6 +68,8 @@ class Runner:
         verifier: the process pool, needed when `verify` is a plain function.
         verifier_timeout_seconds: deadline of a coroutine verifier.
         turn_timeout_seconds: deadline of one turn.
+        agent_options: limits of the loop.
+        toolbox: what `tool_calling` offers; the environment's own methods when None.
     """
 
     def __init__(
@@ -78,6 +84,8 @@ class Runner:
         verifier: ProcessVerifier | None,
         verifier_timeout_seconds: float,
         turn_timeout_seconds: float = 300.0,
+        agent_options: AgentOptions | None = None,
+        toolbox: Toolbox | None = None,
     ) -> None:
         self._environment = environment
         self._agent_name = agent_name
@@ -88,6 +96,8 @@ class Runner:
         self._verifier = verifier
         self._verifier_timeout_seconds = verifier_timeout_seconds
         self._turn_timeout_seconds = turn_timeout_seconds
+        self._options = agent_options or AgentOptions()
+        self._toolbox = toolbox or Toolbox(environment, self._options)
 
     async def run(self, spec: RolloutSpec, settings: RunSettings, *, attempt: int) -> Rollout:
         """Run one attempt, under its deadline.
@@ -98,7 +108,7 @@ class Runner:
             attempt: 1 for the first.
         """
         started_at, started = datetime.datetime.now(datetime.UTC), time.perf_counter()
-        ends_at = time.monotonic() + settings.timeout_seconds
+        ends_at = _clock() + settings.timeout_seconds
         try:
             async with asyncio.timeout(settings.timeout_seconds) as deadline:
                 rollout = await self._attempt(spec, settings, attempt, started_at, ends_at)
@@ -146,6 +156,11 @@ class Runner:
     ) -> Rollout:
         task = self._task(spec)
         sampling = settings.sampling.for_task(task.create_params)
+        limits = Limits(
+            max_turns=self._options.max_turns,
+            max_output_tokens=sampling.max_output_tokens,
+            deadline=ends_at - self._verifying_seconds(settings),
+        )
         state = await self._reset(task)
         turn = 0
 
@@ -159,11 +174,12 @@ class Runner:
             request = GenerationRequest(
                 request_id=f"{spec.rollout_id}/{attempt}/{turn}",
                 prompt_token_ids=prompt,
-                sampling=sampling,
+                sampling=self._within_context(sampling, len(prompt)),
                 stop_token_ids=self._renderer.stop_token_ids,
                 seed=seed,
                 timeout_seconds=max(
-                    0.0, min(self._turn_timeout_seconds, ends_at - time.monotonic())
+                    0.0,
+                    min(self._turn_timeout_seconds, ends_at - asyncio.get_running_loop().time()),
                 ),
             )
             turn += 1
@@ -179,6 +195,8 @@ class Runner:
             renderer=self._renderer,
             sample=sample,
             rollout_id=spec.rollout_id,
+            limits=limits,
+            toolbox=self._toolbox,
         )
         verdict = await self._verify(task, episode, state)
         transcript = episode.transcript
@@ -204,6 +222,26 @@ class Runner:
             attempts=attempt,
             started_at=started_at,
         )
+
+    def _verifying_seconds(self, settings: RunSettings) -> float:
+        """The part of an attempt's time that is kept for verifying; the agent has the rest."""
+        return min(self._verifier_timeout_seconds, settings.timeout_seconds * _VERIFYING_SHARE)
+
+    def _within_context(self, sampling: Sampling, prompt_length: int) -> Sampling:
+        """`sampling` with no more tokens than `max_context_tokens` leaves after the prompt."""
+        limit = self._options.max_context_tokens
+        if limit is None:
+            return sampling
+        room = limit - prompt_length
+        if room < 1:
+            raise RolloutFailure(
+                FailureKind.POLICY_REJECTED,
+                f"the prompt has {prompt_length} tokens and agent_options.max_context_tokens is "
+                f"{limit}; shorten the prompt or raise it",
+            )
+        if room >= sampling.max_output_tokens:
+            return sampling
+        return dataclasses.replace(sampling, max_output_tokens=room)
 
     def _task(self, spec: RolloutSpec) -> Task:
         row = json.loads(spec.task)
@@ -234,6 +272,7 @@ class Runner:
             items=episode.items,
             state=state,
             truncation_reason=episode.truncation_reason,
+            steps=episode.steps,
         )
         if not verifies_on_loop(self._environment):
             if self._verifier is None:
@@ -253,6 +292,11 @@ class Runner:
             raise
         except Exception as error:
             raise RolloutFailure(FailureKind.VERIFIER_ERROR, one_line(error)) from error
+
+
+def _clock() -> float:
+    """The event loop's time, against which deadlines are kept."""
+    return asyncio.get_running_loop().time()
 
 
 def _json(value: object) -> str:

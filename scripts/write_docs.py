@@ -11,7 +11,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from gym_ray.config import EnvironmentConfig, RunConfig, Section
+from gym_ray.config import EnvironmentConfig, McpServerConfig, RunConfig, Section
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -39,6 +39,7 @@ def configuration() -> str:
             continue
         if name == "environments":
             parts.append(_table("environments.NAME", EnvironmentConfig))
+            parts.append(_table("environments.NAME.mcp_servers.NAME", McpServerConfig))
         elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             parts.append(_table(name, field.annotation))
     return "\n".join(parts)

@@ -1,11 +1,28 @@
 """Agents: the loop that lets a policy act in an environment until done.
 
-`agent.py` says what an agent is given and what it returns; each other module is one loop.
+`agent.py` says what an agent is given and what it returns; `single_turn`, `tool_calling` and
+`gymnasium` are one loop each; `conversation.py` is what the multi-turn ones share.
 """
 
-from gym_ray.agents.agent import Agent, Episode, Sampler
+from gym_ray.agents.agent import Agent, Episode, Limits, Sampler
+from gym_ray.agents.gymnasium import gymnasium
 from gym_ray.agents.single_turn import single_turn
+from gym_ray.agents.tool_calling import tool_calling
+from gym_ray.agents.toolbox import RemoteTool, Toolbox, ToolError
 
-AGENTS: dict[str, Agent] = {"single_turn": single_turn}
+AGENTS: dict[str, Agent] = {
+    "single_turn": single_turn,
+    "tool_calling": tool_calling,
+    "gymnasium": gymnasium,
+}
 
-__all__ = ["AGENTS", "Agent", "Episode", "Sampler"]
+__all__ = [
+    "AGENTS",
+    "Agent",
+    "Episode",
+    "Limits",
+    "RemoteTool",
+    "Sampler",
+    "ToolError",
+    "Toolbox",
+]

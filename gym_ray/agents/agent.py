@@ -7,9 +7,11 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from gym_ray.environment import Environment
+from gym_ray.agents.toolbox import Toolbox
+from gym_ray.environment import Environment, Step
+from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.renderers.messages import Message
-from gym_ray.renderers.renderer import RolloutRenderer
+from gym_ray.renderers.renderer import BridgeImpossible, RolloutRenderer
 from gym_ray.rollout import TruncationReason
 from gym_ray.task import Task
 from gym_ray.transcript import Transcript
@@ -29,6 +31,7 @@ class Episode:
         text: text of the last assistant message.
         tools: tool definitions that were offered, Responses-API shape.
         truncation_reason: set when the loop was cut short.
+        steps: what the environment answered, where it is played step by step.
     """
 
     transcript: Transcript
@@ -36,6 +39,22 @@ class Episode:
     text: str
     tools: list[dict[str, Any]]
     truncation_reason: TruncationReason | None = None
+    steps: tuple[Step, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """Where a loop ends at the latest.
+
+    Attributes:
+        max_turns: turns of the policy.
+        max_output_tokens: tokens of one turn; a turn cut earlier has filled the context.
+        deadline: on the running event loop's clock. It leaves time to verify what there is.
+    """
+
+    max_turns: int
+    max_output_tokens: int
+    deadline: float
 
 
 class Agent(Protocol):
@@ -50,6 +69,8 @@ class Agent(Protocol):
         renderer: RolloutRenderer,
         sample: Sampler,
         rollout_id: str,
+        limits: Limits,
+        toolbox: Toolbox,
     ) -> Episode:
         """Let the policy act.
 
@@ -67,7 +88,30 @@ async def render_prompt(
     renderer: RolloutRenderer, messages: list[Message], tools: list[dict[str, Any]]
 ) -> Tokens:
     """Prompt tokens int32 [P] of a first turn; long prompts are tokenized off the event loop."""
-    size = sum(len(str(message.get("content", ""))) for message in messages)
-    if size < _INLINE_CHARACTERS:
+    if _size(messages) < _INLINE_CHARACTERS:
         return renderer.render(messages, tools)
     return await asyncio.to_thread(renderer.render, messages, tools)
+
+
+async def bridge_prompt(
+    renderer: RolloutRenderer,
+    prompt: Tokens,
+    generation: Tokens,
+    messages: list[Message],
+    tools: list[dict[str, Any]],
+) -> Tokens:
+    """Prompt tokens of a later turn; see `RolloutRenderer.bridge`.
+
+    Raises:
+        RolloutFailure: `environment_error` when the history cannot be continued as it is.
+    """
+    try:
+        if _size(messages) < _INLINE_CHARACTERS:
+            return renderer.bridge(prompt, generation, messages, tools)
+        return await asyncio.to_thread(renderer.bridge, prompt, generation, messages, tools)
+    except BridgeImpossible as error:
+        raise RolloutFailure(FailureKind.ENVIRONMENT_ERROR, str(error)) from error
+
+
+def _size(messages: list[Message]) -> int:
+    return sum(len(str(message.get("content", ""))) for message in messages)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gym_ray.agents.agent import Episode, Sampler, render_prompt
+from gym_ray.agents.agent import Episode, Limits, Sampler, render_prompt
+from gym_ray.agents.toolbox import Toolbox
 from gym_ray.environment import Environment
 from gym_ray.renderers.items import (
     items_from_message,
@@ -25,6 +26,8 @@ async def single_turn(
     renderer: RolloutRenderer,
     sample: Sampler,
     rollout_id: str,
+    limits: Limits,
+    toolbox: Toolbox,
 ) -> Episode:
     """Sample one answer to the task's prompt. Tools of the row are shown, calls not executed."""
     tools = task.tools

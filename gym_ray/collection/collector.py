@@ -71,8 +71,11 @@ def collect(
         GymRayError: the application could not start, or collection broke; what was collected
             is kept.
     """
+    from gym_ray.serving.replicas import check_renderer
+
     started = time.monotonic()
     checked = load_config(config, overrides)
+    check_renderer(checked)
     directory = RunDirectory.open(checked)
     try:
         with Progress(quiet=quiet) as progress:

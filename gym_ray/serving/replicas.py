@@ -14,7 +14,9 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from gym_ray.agents import AGENTS
+from gym_ray.agents import AGENTS, Toolbox
+from gym_ray.agents.bridging import MULTI_TURN, require_bridge
+from gym_ray.agents.mcp_servers import McpServers
 from gym_ray.config import RunConfig
 from gym_ray.environment import verifies_on_loop
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
@@ -135,15 +137,18 @@ class EnvironmentReplica:
                 processes=config.verification.processes,
                 timeout_seconds=config.verification.timeout_seconds,
             )
-        renderer, _ = await asyncio.gather(
+        self._mcp_servers = McpServers(name, section.mcp_servers)
+        renderer, remote_tools, _ = await asyncio.gather(
             asyncio.to_thread(
                 load_renderer,
                 model_path_of(config),
                 config.policy.renderer,
                 config.policy.thinking_retention,
             ),
+            self._mcp_servers.start(),
             self._start_pool(),
         )
+        require_bridge(name, section.agent, renderer)
         self._runner = Runner(
             environment=environment,
             agent_name=section.agent,
@@ -154,6 +159,8 @@ class EnvironmentReplica:
             turn_timeout_seconds=config.policy.request_timeout_seconds,
             verifier=self._pool,
             verifier_timeout_seconds=config.verification.timeout_seconds,
+            agent_options=section.agent_options,
+            toolbox=Toolbox(environment, section.agent_options, remote_tools),
         )
 
     async def run(
@@ -177,6 +184,7 @@ class EnvironmentReplica:
             self._pool.check_health()
 
     async def __del__(self) -> None:  # Serve awaits it when it stops a replica.
+        await self._mcp_servers.stop()
         if self._pool is not None:
             await self._pool.stop()
 
@@ -195,6 +203,27 @@ class Front:
     async def describe(self) -> PolicyInfo:
         info: PolicyInfo = await self._policy.info.remote()
         return info
+
+
+def check_renderer(config: RunConfig) -> None:
+    """Refuse, before anything starts, a multi-turn agent whose renderer cannot bridge.
+
+    Raises:
+        ConfigError: see `require_bridge`. Single-turn configs load nothing and always pass.
+    """
+    agents = {
+        name: section.agent
+        for name, section in config.environments.items()
+        if section.agent in MULTI_TURN
+    }
+    if not agents:
+        return
+    from gym_ray.renderers.renderer import load_renderer
+
+    policy = config.policy
+    renderer = load_renderer(model_path_of(config), policy.renderer, policy.thinking_retention)
+    for name, agent in agents.items():
+        require_bridge(name, agent, renderer)
 
 
 def model_path_of(config: RunConfig) -> str | None:

@@ -1,9 +1,13 @@
 """Docs that are made from code are up to date, and name only what exists."""
 
+import asyncio
+import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 from gym_ray.rows import SCHEMA
+from gym_ray.tools import method_tools
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,9 +22,23 @@ def test_dataset_page_names_every_column() -> None:
     assert [name for name in SCHEMA.names if f"`{name}`" not in page] == []
 
 
+def test_examples_of_the_agents_page_are_environments() -> None:
+    page = (ROOT / "docs" / "agents.md").read_text()
+    shop, guess = re.findall(r"```python\n(.*?)```", page, re.S)
+    names: dict[str, Any] = {"__name__": "shop"}
+    exec(shop, names)
+    exec(guess, names)
+
+    put = method_tools(names["Shop"]())["put"].definition
+    assert put["parameters"]["properties"]["item"]["description"] == "its name."
+    step = asyncio.run(names["Guess"]().step(4, "4"))
+    assert (step.reward, step.done) == (1.0, True)
+
+
 def test_readme_names_only_files_that_exist() -> None:
     text = (ROOT / "README.md").read_text()
     names = (
+        "docs/agents.md",
         "docs/dataset.md",
         "docs/configuration.md",
         "scripts/quickstart.sh",

@@ -109,6 +109,38 @@ def test_params_the_class_refuses_are_named_with_its_reason(folder: Path) -> Non
     assert "a coin has at least two sides" in wrong
 
 
+def test_an_agent_that_cannot_act_in_the_environment_is_refused(folder: Path) -> None:
+    (folder / "tools.py").write_text(
+        "from gym_ray import Environment, tool\n"
+        "class Bad(Environment):\n"
+        "    @tool\n"
+        "    def cut(self, what): ...\n"
+    )
+
+    def told(entrypoint: str, agent: Any) -> str:
+        config = EnvironmentConfig(entrypoint=entrypoint, agent=agent)
+        with pytest.raises(ConfigError) as caught:
+            load_environment("e", config, str(folder))
+        return str(caught.value)
+
+    assert "needs a gym_ray.GymnasiumEnvironment, and Coins" in told("./single:Coins", "gymnasium")
+    assert told("./tools:Bad", "tool_calling").startswith(
+        "environments.e: tool Bad.cut: argument 'what' needs a type"
+    )
+
+
+def test_mcp_servers_need_their_library(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    config = EnvironmentConfig(
+        entrypoint="gym_ray.environments.math:MathEnvironment",
+        agent="tool_calling",
+        mcp_servers={"s": {"url": "http://localhost/mcp"}},  # type: ignore[dict-item]
+    )
+
+    with pytest.raises(ConfigError, match=r"environments\.e\.mcp_servers: pip install"):
+        load_environment("e", config, str(folder))
+
+
 def test_a_module_that_broke_on_import_is_read_again_once_repaired(folder: Path) -> None:
     refusal("coins", "./broken:Coins", folder)
     (folder / "broken.py").write_text(SOURCE)

@@ -1,0 +1,67 @@
+"""The policy calls tools until it gives an answer without a call."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from gym_ray.agents.agent import Episode, Limits, Sampler
+from gym_ray.agents.toolbox import Toolbox
+from gym_ray.agents.turn_taking import TurnTaking
+from gym_ray.environment import Environment
+from gym_ray.renderers.items import messages_from_items
+from gym_ray.renderers.messages import Message
+from gym_ray.renderers.renderer import RolloutRenderer
+from gym_ray.task import Task
+
+
+async def tool_calling(
+    *,
+    task: Task,
+    environment: Environment,
+    state: Any,
+    renderer: RolloutRenderer,
+    sample: Sampler,
+    rollout_id: str,
+    limits: Limits,
+    toolbox: Toolbox,
+) -> Episode:
+    """Sample, carry out the calls of the turn at the same time, tell the results, repeat.
+
+    The calls of the last turn `max_turns` allows are carried out too, since the verifier may
+    judge the state they leave; a turn cut by its token limit ends the loop before its calls.
+    """
+    tools = toolbox.offer(task)
+    turns = TurnTaking(
+        renderer=renderer, sample=sample, rollout_id=rollout_id, limits=limits, tools=tools
+    )
+
+    async def loop() -> None:
+        messages = messages_from_items(task.input_items)
+        seconds = 0.0
+        while True:
+            answer = await turns.turn(messages, tool_seconds=seconds)
+            if not answer.tool_calls:
+                return
+            started = time.perf_counter()
+            results = await toolbox.call_all(answer.tool_calls, tools, state)
+            seconds = time.perf_counter() - started
+            messages = []
+            for call, result in zip(answer.tool_calls, results, strict=True):
+                turns.items.append(
+                    {
+                        "id": f"fco_{call.id}",
+                        "type": "function_call_output",
+                        "call_id": call.id,
+                        "output": result,
+                        "status": "completed",
+                    }
+                )
+                messages.append(_tool_message(call.id, call.name, result))
+
+    return await turns.play(loop())
+
+
+def _tool_message(call_id: str, name: str, result: str) -> Message:
+    message: Message = {"role": "tool", "tool_call_id": call_id, "content": result}
+    return {**message, "name": name} if name else message

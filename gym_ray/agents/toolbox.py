@@ -1,0 +1,235 @@
+"""The tools of one environment, and carrying out what the policy asks of them.
+
+Owned here: which tools a task offers, and that whatever goes wrong in a call becomes a result
+the policy can read: unreadable call, unknown tool, arguments that do not fit, an exception,
+a timeout, too much output. Only a `RolloutFailure` (an author's "the sandbox is gone", a lost
+MCP server) is no result: it fails the rollout.
+
+Not owned here: the loop (tool_calling), connections to MCP servers (mcp_servers).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import pydantic
+
+from gym_ray.agents.author_code import call_author_code
+from gym_ray.config import AgentOptions
+from gym_ray.environment import Environment
+from gym_ray.errors import ConfigError, RolloutFailure, one_line
+from gym_ray.renderers.messages import ToolCall
+from gym_ray.task import Task, invalid
+from gym_ray.tools import UnknownTool, method_tools
+
+#: Characters of an error the policy is shown; more is rarely read and costs context.
+_ERROR_CHARACTERS = 2000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RemoteTool:
+    """A tool of an MCP server.
+
+    Attributes:
+        definition: as in a task row's `tools`.
+        call: carries it out; raises `ToolError`, or `RolloutFailure` when the server is gone.
+    """
+
+    definition: dict[str, Any]
+    call: Callable[[dict[str, Any]], Awaitable[Any]]
+
+
+class ToolError(Exception):
+    """A tool says that it failed; the policy is told the message as it is."""
+
+
+class Toolbox:
+    """Tools of one environment. One instance serves many rollouts at once.
+
+    Args:
+        environment: whose `@tool` methods and `call_tool` are used.
+        options: timeouts and size limits.
+        remote: tools of MCP servers by name.
+
+    Raises:
+        ConfigError: two tools have one name, or a method cannot be offered.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        options: AgentOptions,
+        remote: Mapping[str, RemoteTool] | None = None,
+    ) -> None:
+        self._environment = environment
+        self._options = options
+        self._methods = method_tools(environment)
+        self._remote = dict(remote or {})
+        for name in self._methods.keys() & self._remote.keys():
+            raise ConfigError(
+                f"tool {name!r} is a method of {type(environment).__name__} and of an MCP server; "
+                "leave it out of the server's `tools`"
+            )
+
+    def offer(self, task: Task) -> list[dict[str, Any]]:
+        """Tool definitions of a task: the row's own, then those it does not name.
+
+        Raises:
+            RolloutFailure: `task_invalid` when a definition of the row has no legal schema.
+        """
+        tools = task.tools
+        for tool in tools:
+            if error := _schema_error(_text(_schema_of(tool))):
+                raise invalid(f"offers tool {tool['name']!r} with an illegal schema: {error}")
+        named = {tool["name"] for tool in tools}
+        own = [tool.definition for tool in self._methods.values()]
+        own += [tool.definition for tool in self._remote.values()]
+        return tools + [definition for definition in own if definition["name"] not in named]
+
+    async def call_all(
+        self, calls: Sequence[ToolCall], offered: Sequence[dict[str, Any]], state: Any
+    ) -> list[str]:
+        """Results of the calls of one turn, carried out at the same time, in the calls' order.
+
+        Raises:
+            RolloutFailure: a tool says that the rollout cannot go on.
+        """
+        by_name = {tool["name"]: tool for tool in offered}
+        running = [asyncio.ensure_future(self._result(call, by_name, state)) for call in calls]
+        try:
+            return await asyncio.gather(*running)
+        finally:
+            for task in running:
+                task.cancel()
+
+    async def _result(
+        self, call: ToolCall, offered: Mapping[str, dict[str, Any]], state: Any
+    ) -> str:
+        if call.error is not None:
+            return _error(call.error)
+        if call.name not in offered:
+            return _unknown(call.name, offered)
+        arguments, problem = _read_arguments(call.arguments, offered[call.name])
+        if problem is not None:
+            return _error(f"the arguments do not fit tool {call.name!r}: {problem}")
+        seconds = self._options.tool_timeouts.get(call.name, self._options.tool_timeout_seconds)
+        try:
+            async with asyncio.timeout(seconds) as clock:
+                text = _text(await self._call(call.name, arguments, state))
+        except RolloutFailure:
+            raise
+        except UnknownTool:
+            return _unknown(call.name, offered)
+        except ToolError as error:
+            return self._cut(_error(str(error)))
+        except pydantic.ValidationError as error:
+            return _error(f"the arguments do not fit tool {call.name!r}: {_problems(error)}")
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            return _error(f"tool {call.name!r} gave up")
+        except (Exception, SystemExit) as error:
+            if clock.expired():
+                return _error(f"tool {call.name!r} took longer than {seconds:g} s")
+            return _error(one_line(error, _ERROR_CHARACTERS))
+        return self._cut(text)
+
+    async def _call(self, name: str, arguments: dict[str, Any], state: Any) -> Any:
+        if name in self._remote:
+            return await self._remote[name].call(arguments)
+        method = self._methods.get(name)
+        if method is None:
+            return await call_author_code(self._environment.call_tool, name, arguments, state)
+        return await call_author_code(method.method, **method.bind(arguments, state))
+
+    def _cut(self, text: str) -> str:
+        limit = self._options.max_tool_output_characters
+        if len(text) <= limit:
+            return text
+        return _error(
+            f"the output has {len(text)} characters, of which only the first {limit} follow\n"
+            f"{text[:limit]}"
+        )
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancels this very task, rather than the tool something of its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _error(message: str) -> str:
+    return f"Error: {message}"
+
+
+def _unknown(name: str, offered: Mapping[str, Any]) -> str:
+    return _error(f"there is no tool {name!r}; tools: {', '.join(offered) or 'none'}")
+
+
+def _problems(error: pydantic.ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        for problem in error.errors(include_url=False)
+    )
+
+
+def _text(value: Any) -> str:
+    """What the policy reads of a tool's result."""
+    from pydantic_core import to_json
+
+    text = value if isinstance(value, str) else to_json(value).decode()
+    # Half of a surrogate pair is no text: neither a tokenizer nor a row could hold it.
+    return text.encode("utf-8", "replace").decode()
+
+
+def _schema_of(tool: Mapping[str, Any]) -> dict[str, Any]:
+    return tool.get("parameters") or {"type": "object"}
+
+
+def _read_arguments(text: str, tool: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Arguments of a call, and what is wrong with them."""
+    try:
+        arguments = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return {}, f"not JSON ({error})"
+    if not isinstance(arguments, dict):
+        return {}, "not a JSON object"
+    from jsonschema.exceptions import best_match
+
+    try:
+        problem = best_match(_validator(_text(_schema_of(tool))).iter_errors(arguments))
+    except Exception as error:  # a `$ref` that leads nowhere shows only when it is followed
+        return {}, f"the tool's schema cannot be applied ({one_line(error, 200)})"
+    if problem is None:
+        return arguments, None
+    return {}, f"{problem.json_path}: {problem.message[:_ERROR_CHARACTERS]}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _validator(schema: str) -> Any:
+    """Validator of a schema given as JSON. References outside the schema are not followed:
+    a task row must not make a replica fetch addresses."""
+    from jsonschema.validators import Draft202012Validator, validator_for
+    from referencing import Registry
+
+    parsed = json.loads(schema)
+    return validator_for(parsed, default=Draft202012Validator)(parsed, registry=Registry())
+
+
+@functools.lru_cache(maxsize=4096)
+def _schema_error(schema: str) -> str | None:
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        validator = _validator(schema)
+        type(validator).check_schema(validator.schema)
+    except SchemaError as error:
+        return str(error.message)[:200]
+    except Exception as error:
+        return one_line(error, 200)
+    return None
