@@ -268,6 +268,8 @@ class _Collector:
         except (GymRayError, KeyboardInterrupt):
             raise
         except Exception as error:
+            # The next pass must not begin while stages of this one are at work.
+            running.wait(_STOP_SECONDS)
             return error
         return None
 
