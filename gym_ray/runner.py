@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from gym_ray.agents import Agent, Episode, Limits, Toolbox
+from gym_ray.agents import Agent, Attempt, Episode, Limits, Toolbox
 from gym_ray.config import AgentOptions
 from gym_ray.environment import Environment, Outcome, verifies_on_loop, verify_on_loop
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
@@ -189,14 +189,16 @@ class Runner:
             return generation
 
         episode = await self._agent(
-            task=task,
-            environment=self._environment,
-            state=state,
-            renderer=self._renderer,
-            sample=sample,
-            rollout_id=spec.rollout_id,
-            limits=limits,
-            toolbox=self._toolbox,
+            Attempt(
+                task=task,
+                environment=self._environment,
+                state=state,
+                renderer=self._renderer,
+                sample=sample,
+                rollout_id=spec.rollout_id,
+                limits=limits,
+                toolbox=self._toolbox,
+            )
         )
         verdict = await self._verify(task, episode, state)
         transcript = episode.transcript

@@ -1,10 +1,10 @@
 """Agents: the loop that lets a policy act in an environment until done.
 
 `agent.py` says what an agent is given and what it returns; `single_turn`, `tool_calling` and
-`gymnasium` are one loop each; `conversation.py` is what the multi-turn ones share.
+`gymnasium` are one loop each; `turn_taking.py` is what the multi-turn ones share.
 """
 
-from gym_ray.agents.agent import Agent, Episode, Limits, Sampler
+from gym_ray.agents.agent import Agent, Attempt, Episode, Limits, Sampler
 from gym_ray.agents.gymnasium import gymnasium
 from gym_ray.agents.single_turn import single_turn
 from gym_ray.agents.tool_calling import tool_calling
@@ -19,6 +19,7 @@ AGENTS: dict[str, Agent] = {
 __all__ = [
     "AGENTS",
     "Agent",
+    "Attempt",
     "Episode",
     "Limits",
     "RemoteTool",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 from gym_ray.agents.toolbox import Toolbox
 from gym_ray.environment import Environment, Step
@@ -57,27 +57,32 @@ class Limits:
     deadline: float
 
 
-class Agent(Protocol):
-    """One loop. Stateless: everything of a rollout is in the arguments."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Attempt:
+    """What an agent is given: everything of one rollout, as agents keep nothing themselves.
 
-    async def __call__(
-        self,
-        *,
-        task: Task,
-        environment: Environment,
-        state: Any,
-        renderer: RolloutRenderer,
-        sample: Sampler,
-        rollout_id: str,
-        limits: Limits,
-        toolbox: Toolbox,
-    ) -> Episode:
-        """Let the policy act.
+    Attributes:
+        task: the problem.
+        environment, state: where the policy acts, and what `reset` returned.
+        renderer: messages to tokens and back.
+        sample: samples a turn.
+        rollout_id: names the items the agent produces.
+        limits: where the loop ends at the latest.
+        toolbox: the tools there are.
+    """
 
-        Raises:
-            RolloutFailure: a turn could not be sampled.
-        """
-        ...
+    task: Task
+    environment: Environment
+    state: Any
+    renderer: RolloutRenderer
+    sample: Sampler
+    rollout_id: str
+    limits: Limits
+    toolbox: Toolbox
+
+
+#: One loop that lets the policy act; raises `RolloutFailure` when a turn cannot be sampled.
+Agent = Callable[[Attempt], Awaitable[Episode]]
 
 
 #: Below this many characters a prompt is tokenized in less time than a hop to a thread costs.

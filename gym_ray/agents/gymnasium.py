@@ -6,39 +6,25 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from gym_ray.agents.agent import Episode, Limits, Sampler
+from gym_ray.agents.agent import Attempt, Episode
 from gym_ray.agents.author_code import call_author_code
-from gym_ray.agents.toolbox import Toolbox
 from gym_ray.agents.turn_taking import TurnTaking
-from gym_ray.environment import Environment, Step
+from gym_ray.environment import Step
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.gymnasium import GymnasiumEnvironment
 from gym_ray.renderers.items import messages_from_items
-from gym_ray.renderers.renderer import RolloutRenderer
-from gym_ray.task import Task
 
 
-async def gymnasium(
-    *,
-    task: Task,
-    environment: Environment,
-    state: Any,
-    renderer: RolloutRenderer,
-    sample: Sampler,
-    rollout_id: str,
-    limits: Limits,
-    toolbox: Toolbox,
-) -> Episode:
+async def gymnasium(attempt: Attempt) -> Episode:
     """Sample an action, play it, tell the observation, until the environment says it is done.
 
     The action of the last turn `max_turns` allows is played too, and its reward counts; a turn
     cut by its token limit is no action. No tools are offered.
     """
+    environment, task, state = attempt.environment, attempt.task, attempt.state
     if not isinstance(environment, GymnasiumEnvironment):
         raise TypeError(f"{type(environment).__name__} is no GymnasiumEnvironment")
-    turns = TurnTaking(
-        renderer=renderer, sample=sample, rollout_id=rollout_id, limits=limits, tools=[]
-    )
+    turns = TurnTaking(attempt, tools=[])
 
     async def loop() -> None:
         messages = messages_from_items(task.input_items)

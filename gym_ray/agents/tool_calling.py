@@ -3,48 +3,32 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
-from gym_ray.agents.agent import Episode, Limits, Sampler
-from gym_ray.agents.toolbox import Toolbox
+from gym_ray.agents.agent import Attempt, Episode
 from gym_ray.agents.turn_taking import TurnTaking
-from gym_ray.environment import Environment
 from gym_ray.renderers.items import messages_from_items
 from gym_ray.renderers.messages import Message
-from gym_ray.renderers.renderer import RolloutRenderer
-from gym_ray.task import Task
 
 
-async def tool_calling(
-    *,
-    task: Task,
-    environment: Environment,
-    state: Any,
-    renderer: RolloutRenderer,
-    sample: Sampler,
-    rollout_id: str,
-    limits: Limits,
-    toolbox: Toolbox,
-) -> Episode:
+async def tool_calling(attempt: Attempt) -> Episode:
     """Sample, carry out the calls of the turn at the same time, tell the results, repeat.
 
     The calls of the last turn `max_turns` allows are carried out too, since the verifier may
     judge the state they leave; a turn cut by its token limit ends the loop before its calls.
     """
-    tools = toolbox.offer(task)
-    turns = TurnTaking(
-        renderer=renderer, sample=sample, rollout_id=rollout_id, limits=limits, tools=tools
-    )
+    toolbox = attempt.toolbox
+    tools = toolbox.offer(attempt.task)
+    turns = TurnTaking(attempt, tools=tools)
 
     async def loop() -> None:
-        messages = messages_from_items(task.input_items)
+        messages = messages_from_items(attempt.task.input_items)
         seconds = 0.0
         while True:
             answer = await turns.turn(messages, tool_seconds=seconds)
             if not answer.tool_calls:
                 return
             started = time.perf_counter()
-            results = await toolbox.call_all(answer.tool_calls, tools, state)
+            results = await toolbox.call_all(answer.tool_calls, tools, attempt.state)
             seconds = time.perf_counter() - started
             messages = []
             for call, result in zip(answer.tool_calls, results, strict=True):

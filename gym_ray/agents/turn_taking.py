@@ -12,12 +12,11 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
-from gym_ray.agents.agent import Episode, Limits, Sampler, bridge_prompt, render_prompt
+from gym_ray.agents.agent import Attempt, Episode, bridge_prompt, render_prompt
 from gym_ray.environment import Step
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.renderers.items import items_from_message, text_of_items, tools_for_chat
 from gym_ray.renderers.messages import AssistantMessage, Message
-from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.rollout import TruncationReason
 from gym_ray.transcript import Transcript
 from gym_ray.turn import Generation, Tokens
@@ -35,7 +34,7 @@ class TurnTaking:
     """One rollout's turns.
 
     Args:
-        renderer, sample, rollout_id, limits: as an agent gets them.
+        attempt: what the agent was given.
         tools: definitions offered, Responses-API shape.
 
     Attributes:
@@ -44,21 +43,13 @@ class TurnTaking:
         steps: what the environment answered, where it is played step by step.
     """
 
-    def __init__(
-        self,
-        *,
-        renderer: RolloutRenderer,
-        sample: Sampler,
-        rollout_id: str,
-        limits: Limits,
-        tools: list[dict[str, Any]],
-    ) -> None:
+    def __init__(self, attempt: Attempt, *, tools: list[dict[str, Any]]) -> None:
         self.items: list[dict[str, Any]] = []
         self.steps: list[Step] = []
-        self._renderer = renderer
-        self._sample = sample
-        self._rollout_id = rollout_id
-        self._limits = limits
+        self._renderer = attempt.renderer
+        self._sample = attempt.sample
+        self._rollout_id = attempt.rollout_id
+        self._limits = attempt.limits
         self._tools = tools
         self._chat_tools = tools_for_chat(tools)
         self._transcript = Transcript()

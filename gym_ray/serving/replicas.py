@@ -8,11 +8,12 @@ or the replica broke.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from gym_ray.agents import AGENTS, Toolbox
 from gym_ray.agents.bridging import MULTI_TURN, require_bridge
@@ -28,6 +29,8 @@ from gym_ray.serving.policy_client import PolicyClient
 from gym_ray.turn import Generation
 
 logger = logging.getLogger("ray.serve")
+
+T = TypeVar("T")
 
 
 def build_engine(config: RunConfig) -> Engine:
@@ -62,17 +65,10 @@ class PolicyReplica:
         self, requests: Sequence[GenerationRequest]
     ) -> AsyncIterator[list[tuple[int, Generation | RolloutFailure]]]:
         """Sample turns at once; yields `(position, answer)` as they are ready."""
-        running = {
-            asyncio.ensure_future(self._generate(index, request))
-            for index, request in enumerate(requests)
-        }
-        try:
-            while running:
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                yield [task.result() for task in done]
-        finally:
-            for task in running:
-                task.cancel()
+        turns = [self._generate(index, request) for index, request in enumerate(requests)]
+        async with contextlib.aclosing(_as_they_finish(turns)) as batches:
+            async for answers in batches:
+                yield answers
 
     async def _generate(
         self, index: int, request: GenerationRequest
@@ -167,17 +163,13 @@ class EnvironmentReplica:
         self, specs: Sequence[RolloutSpec], attempts: Sequence[int], settings: RunSettings
     ) -> AsyncIterator[list[Rollout]]:
         """Run up to 16 rollouts at once; yields those that finished, as they finish."""
-        running = {
-            asyncio.ensure_future(self._runner.run(spec, settings, attempt=attempt))
+        rollouts = [
+            self._runner.run(spec, settings, attempt=attempt)
             for spec, attempt in zip(specs, attempts, strict=True)
-        }
-        try:
-            while running:
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                yield [task.result() for task in done]
-        finally:
-            for task in running:
-                task.cancel()
+        ]
+        async with contextlib.aclosing(_as_they_finish(rollouts)) as batches:
+            async for finished in batches:
+                yield finished
 
     async def check_health(self) -> None:
         if self._pool is not None:
@@ -191,6 +183,20 @@ class EnvironmentReplica:
     async def _start_pool(self) -> None:
         if self._pool is not None:
             await self._pool.start()
+
+
+async def _as_they_finish(
+    coroutines: Sequence[Coroutine[Any, Any, T]],
+) -> AsyncGenerator[list[T], None]:
+    """Run coroutines at once; yields what has finished, together what finished together."""
+    running = {asyncio.ensure_future(coroutine) for coroutine in coroutines}
+    try:
+        while running:
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            yield [task.result() for task in done]
+    finally:
+        for task in running:
+            task.cancel()
 
 
 class Front:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gym_ray.agents import AGENTS, Episode
+from gym_ray.agents import AGENTS, Attempt, Episode
 from gym_ray.environment import Environment, Outcome, TaskFields
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.policies.engine import GenerationRequest
@@ -252,11 +252,11 @@ def test_a_plain_verifier_is_handed_to_the_pool(run: RunOne) -> None:
 def test_a_history_that_was_rewritten_never_becomes_a_row(
     run: RunOne, renderer: RolloutRenderer
 ) -> None:
-    async def forgetful(*, sample: Any, **_: Any) -> Episode:
+    async def forgetful(attempt: Attempt) -> Episode:
         transcript = Transcript()
         for question in ("first", "second"):
             prompt = renderer.render([{"role": "user", "content": question}])
-            transcript.append(prompt, await sample(prompt))
+            transcript.append(prompt, await attempt.sample(prompt))
         return Episode(transcript, [], "", [])
 
     rollout = run(agent=forgetful)
@@ -276,11 +276,11 @@ def test_every_turn_of_a_seeded_run_has_its_own_request_and_seed(
         requests.append(request)
         return await engine.generate(request)
 
-    async def two_turns(*, sample: Any, **_: Any) -> Episode:
+    async def two_turns(attempt: Attempt) -> Episode:
         transcript = Transcript()
         prompt = renderer.render([{"role": "user", "content": "hi"}])
         for _turn in range(2):
-            generation = await sample(prompt)
+            generation = await attempt.sample(prompt)
             transcript.append(prompt, generation)
             more = [{"role": "user", "content": "again"}]
             prompt = renderer.bridge(prompt, generation.token_ids, more)
@@ -331,11 +331,11 @@ def test_a_cancelled_rollout_is_no_row(
 
 
 def test_histories_that_were_left_are_side_branches_of_the_row(run: RunOne) -> None:
-    async def compacting(**given: Any) -> Episode:
+    async def compacting(attempt: Attempt) -> Episode:
         transcript = Transcript()
         for prompt in ([1, 2], [3]):
             tokens = np.asarray(prompt, dtype=np.int32)
-            transcript.insert(tokens, await given["sample"](tokens))
+            transcript.insert(tokens, await attempt.sample(tokens))
         return Episode(transcript=transcript, items=[], text="2", tools=[])
 
     rollout = run(agent=compacting)
