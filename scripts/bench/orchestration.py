@@ -92,6 +92,7 @@ class Sampler:
     def __init__(self) -> None:
         self.samples: list[tuple[float, int, dict[str, float]]] = []
         self._done = 0
+        self.memory_bytes = 0
         self._stop = threading.Event()
         Progress.show = self._observe(Progress.show)  # type: ignore[method-assign]
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -109,6 +110,7 @@ class Sampler:
             self.samples.append((time.monotonic(), self._done, cpu_seconds()))
 
     def stop(self) -> None:
+        self.memory_bytes = own_memory()
         self._stop.set()
         self._thread.join()
 
@@ -133,6 +135,18 @@ def cpu_seconds() -> dict[str, float]:
     return dict(total)
 
 
+def own_memory() -> int:
+    """Bytes that would be free without this process and all below it (unique set sizes)."""
+    total = 0
+    root = psutil.Process()
+    for process in [root, *root.children(recursive=True)]:
+        try:
+            total += process.memory_full_info().uss
+        except psutil.Error:
+            continue
+    return total
+
+
 def label(process: psutil.Process, driver: int) -> str:
     if process.pid == driver:
         return "driver (progress, Ray Data executor)"
@@ -153,7 +167,8 @@ def report(size: int, summary: gym_ray.RunSummary, sampler: Sampler) -> None:
     )
     print(
         f"  steady state: {count / seconds:.0f} rollouts/s, "
-        f"{total / count * 1000:.2f} ms CPU per rollout, all processes:"
+        f"{total / count * 1000:.2f} ms CPU per rollout, {sampler.memory_bytes / 2**20:.0f} MiB, "
+        "all processes:"
     )
     for name, value in sorted(used.items(), key=lambda item: -item[1])[:8]:
         print(f"    {value / count * 1000:6.3f} ms  {name}")
