@@ -42,6 +42,7 @@ class RunConfig(Section):
     sampling: SamplingConfig = SamplingConfig()
     collect: CollectConfig = CollectConfig()
     serve: ServeConfig = ServeConfig()
+    observability: ObservabilityConfig = ObservabilityConfig()
     base_directory: Annotated[str, Field(exclude=True)] = "."
     """Folder of the config file, against which entry points given as paths resolve."""
 
@@ -98,7 +99,10 @@ TUNING_KEYS = (
     "collect.rollout_timeout_seconds",
     "collect.run_timeout_seconds",
     "collect.drain_timeout_seconds",
+    "collect.report",
+    "collect.report_seconds",
     "serve",
+    "observability",
 )
 
 
