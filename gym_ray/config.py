@@ -26,6 +26,7 @@ from gym_ray.sections import (
     PolicyConfig,
     SamplingConfig,
     Section,
+    ObservabilityConfig,
     ServeConfig,
     VerificationConfig,
 )

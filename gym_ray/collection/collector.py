@@ -73,11 +73,13 @@ def collect(
             is kept.
     """
     from gym_ray.serving.replicas import check_renderer
+    from gym_ray.serving.traces import require_traces
 
     started = time.monotonic()
     checked = load_config(config, overrides)
     check_renderer(checked)
     _check_agents(checked)
+    require_traces(checked.observability.trace_share)
     directory = RunDirectory.open(checked)
     try:
         with Progress(quiet=quiet) as progress:
@@ -360,6 +362,8 @@ class _Collector:
             start_seconds=config.policy.startup_timeout_seconds,
             pass_id=uuid.uuid4().hex[:8],
             store=self._directory.segments,
+            trace_share=config.observability.trace_share,
+            log_format=config.observability.log_format,
         )
 
     # Afterwards.

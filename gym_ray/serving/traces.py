@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gym_ray.errors import ConfigError
+from gym_ray.rollout import Rollout, RolloutSpec
 
 logger = logging.getLogger(__name__)
 
@@ -115,12 +116,46 @@ class Span:
             self._span.set_status(Status(StatusCode.ERROR, error))
         self._span.end()
 
+    def end_rollout(self, rollout: Rollout) -> None:
+        """It was all of a rollout or of an attempt, and this is what came of it."""
+        facts: dict[str, str | int | float] = {
+            "gym_ray.status": rollout.status,
+            "gym_ray.attempts": rollout.attempts,
+            "gym_ray.turns": len(rollout.turns),
+            "gym_ray.sampled_tokens": rollout.sampled_tokens,
+        }
+        if rollout.reward is not None:
+            facts["gym_ray.reward"] = rollout.reward
+        kind = rollout.error_kind
+        self.end(facts, error=None if kind is None else str(kind))
+
+
+def root_span(spec: RolloutSpec, run_id: str) -> Span | None:
+    """Begin the trace of a rollout; None when this process cannot."""
+    if not _can_trace():
+        return None
+    return Span("rollout", None, {**_identity(spec), "gym_ray.run_id": run_id})
+
+
+def attempt_span(spec: RolloutSpec, attempt: int, traceparent: str | None) -> Span | None:
+    """An attempt at a traced rollout; None when it is not traced, or cannot be here."""
+    return child_span("attempt", traceparent, {**_identity(spec), "gym_ray.attempt": attempt})
+
 
 def child_span(name: str, traceparent: str | None, attributes: Attributes) -> Span | None:
-    """A span of a traced rollout; None when it is not traced, or cannot be in this process."""
+    """A part of a traced rollout; None when it is not traced, or cannot be here."""
     if traceparent is None or not _can_trace():
         return None
     return Span(name, traceparent, attributes)
+
+
+def _identity(spec: RolloutSpec) -> dict[str, str | int]:
+    return {
+        "gym_ray.rollout_id": spec.rollout_id,
+        "gym_ray.environment": spec.environment,
+        "gym_ray.task_index": spec.task_index,
+        "gym_ray.rollout_index": spec.rollout_index,
+    }
 
 
 def flush_traces() -> None:
