@@ -23,10 +23,10 @@ from gym_ray.sections import (
     CollectConfig,
     EnvironmentConfig,
     JudgeConfig,
+    ObservabilityConfig,
     PolicyConfig,
     SamplingConfig,
     Section,
-    ObservabilityConfig,
     ServeConfig,
     VerificationConfig,
 )
