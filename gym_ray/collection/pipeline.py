@@ -18,14 +18,14 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
 from gym_ray.collection.manifest import ROW_GROUP_ROWS
 from gym_ray.collection.monitor import Counts, Monitor, Order
 from gym_ray.collection.stage import CollectionStopped, RolloutStage, StageSettings
-from gym_ray.serving.cluster import ROLLOUTS_PER_STAGE, STAGE_CPUS
+from gym_ray.serving.cluster import ROLLOUTS_PER_STAGE, STAGE_CPUS, on_driver_node
 
 #: Row groups a stage may have beyond those that fill it, so that it never waits for the next.
 _SPARE_GROUPS = 2
@@ -51,7 +51,7 @@ class Pass:
         import ray
 
         self._dataset = dataset
-        self._monitor: Any = ray.remote(Monitor).options(num_cpus=0).remote()
+        self._monitor: Any = ray.remote(Monitor).options(**on_driver_node()).remote()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="ray-data", daemon=True)
         self._thread.start()
@@ -125,6 +125,9 @@ def rollout_stages(remaining: Path, settings: StageSettings) -> Callable[[Any], 
             stages=stages,
             open_ranges=_RANGES_PER_STAGE,
             num_cpus=STAGE_CPUS,
+            # Spread, each would keep its node to the end of the run. So they fill the driver's
+            # node first, which is there to the end anyway.
+            scheduling_strategy="DEFAULT",
         )
 
     return dataset
@@ -138,6 +141,7 @@ def over_ranges(
     stages: int,
     open_ranges: int,
     num_cpus: float,
+    scheduling_strategy: Literal["DEFAULT", "SPREAD"],
 ) -> Any:
     """A Ray Data pipeline in which actors of one class work through ranges of row groups.
 
@@ -147,6 +151,7 @@ def over_ranges(
         stages: actors.
         open_ranges: ranges an actor works on at once.
         num_cpus: logical CPUs of one.
+        scheduling_strategy: Ray's: fill nodes one by one, or use as many as there are.
     """
     import ray
 
@@ -166,4 +171,5 @@ def over_ranges(
             max_concurrent_calls_per_actor=open_ranges,
         ),
         num_cpus=num_cpus,
+        scheduling_strategy=scheduling_strategy,
     )

@@ -268,6 +268,7 @@ class _Reverification:
                         stages=stages,
                         open_ranges=_OPEN_GROUPS,
                         num_cpus=processes,
+                        scheduling_strategy="SPREAD",
                     )
                 ),
                 before=len(self._index.table) - len(todo),

@@ -13,10 +13,8 @@ import logging
 import math
 import os
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterator,
     Awaitable,
-    Coroutine,
     Mapping,
     Sequence,
 )
@@ -38,6 +36,8 @@ from gym_ray.registry import environment_factory, load_environment, require_judg
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling
+from gym_ray.serving import autoscaling
+from gym_ray.serving.coalescing import as_they_finish
 from gym_ray.serving.judges import connect_judges
 from gym_ray.serving.logs import set_up_logs
 from gym_ray.serving.policy_client import PolicyClient, Reply, Request
@@ -104,7 +104,7 @@ class PolicyReplica:
             self._observer.watch(request, self._generate(index, request))
             for index, request in enumerate(requests)
         ]
-        async with contextlib.aclosing(_as_they_finish(turns)) as batches:
+        async with contextlib.aclosing(as_they_finish(turns)) as batches:
             async for answers in batches:
                 yield answers
 
@@ -147,6 +147,9 @@ class PolicyReplica:
 
     async def info(self) -> PolicyInfo:
         return self._info
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:  # Serve asks for it by this name.
+        return self._observer.load()
 
     async def check_health(self) -> None:
         await self._engine.check_health()
@@ -216,6 +219,7 @@ class EnvironmentReplica:
         if agent is None:
             agent = ExternalAgent(section.external, self._sessions, config.base_directory)
         self._runner = runner(section.agent, agent)
+        self._running = 0
 
     async def run(
         self,
@@ -232,12 +236,19 @@ class EnvironmentReplica:
             traceparents: W3C contexts of those that are traced, by rollout id.
         """
         rollouts = [
-            self._run(spec, settings, attempt, traceparents.get(spec.rollout_id))
+            self._counted(self._run(spec, settings, attempt, traceparents.get(spec.rollout_id)))
             for spec, attempt in zip(specs, attempts, strict=True)
         ]
-        async with contextlib.aclosing(_as_they_finish(rollouts)) as batches:
+        async with contextlib.aclosing(as_they_finish(rollouts)) as batches:
             async for finished in batches:
                 yield finished
+
+    async def _counted(self, rollout: Awaitable[Rollout]) -> Rollout:
+        self._running += 1
+        try:
+            return await rollout
+        finally:
+            self._running -= 1
 
     async def _run(
         self, spec: RolloutSpec, settings: RunSettings, attempt: int, traceparent: str | None
@@ -279,6 +290,9 @@ class EnvironmentReplica:
     ) -> SessionState | Refused:
         return await _as_value(self._sessions.close(session_id, key, closing))
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:  # Serve asks for it by this name.
+        return {autoscaling.ROLLOUTS: self._running + self._sessions.count()}
+
     async def check_health(self) -> None:
         self._verification.check_health()
 
@@ -302,20 +316,6 @@ def _replica_tag() -> str:
 
     tag: str = serve.get_replica_context().replica_id.unique_id
     return tag
-
-
-async def _as_they_finish(
-    coroutines: Sequence[Coroutine[Any, Any, T]],
-) -> AsyncGenerator[list[T], None]:
-    """Run coroutines at once; yields what has finished, together what finished together."""
-    running = {asyncio.ensure_future(coroutine) for coroutine in coroutines}
-    try:
-        while running:
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            yield [task.result() for task in done]
-    finally:
-        for task in running:
-            task.cancel()
 
 
 class Front:
