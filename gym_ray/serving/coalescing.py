@@ -109,7 +109,7 @@ class Coalescer(Generic[Q, A]):
 async def as_they_finish(
     coroutines: Sequence[Coroutine[Any, Any, T]],
 ) -> AsyncGenerator[list[T], None]:
-    """The other side of a call: run coroutines at once; yields what has finished, together what finished together."""
+    """The other side of a call: run coroutines at once; yields what finished together, together."""
     running = {asyncio.ensure_future(coroutine) for coroutine in coroutines}
     try:
         while running:
