@@ -64,6 +64,7 @@ class StageSettings:
         agents: agent of each environment, for rows of rollouts that never reached one.
         model: name for the `model` column of such rows.
         max_in_flight: rollouts this stage runs at once.
+        quotas: of those, rollouts of an environment, where it has a limit of its own.
         max_attempts: attempts per rollout.
         start_seconds: how long a replica may take to start.
         pass_id: names this pass over the manifest. Segments are looked for under it, so that a
@@ -79,6 +80,7 @@ class StageSettings:
     agents: dict[str, str]
     model: str
     max_in_flight: int
+    quotas: dict[str, int]
     max_attempts: int
     start_seconds: float
     pass_id: str
@@ -106,6 +108,7 @@ class _Waiting:
     attempt: int
     block: _Block
     span: Span | None = None
+    place: int = 0
 
 
 class RolloutStage:
@@ -142,9 +145,10 @@ class RolloutStage:
         self._open_groups = asyncio.Semaphore(open_groups)
         self._monitor = monitor
         self._name = uuid.uuid4().hex
-        self._admission = Admission(settings.max_in_flight)
+        self._admission = Admission(settings.max_in_flight, settings.quotas)
         self._counts = Counts()
         self._waiting: dict[str, deque[_Waiting]] = {}
+        self._enqueued = 0
         self._blocks: set[_Block] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: set[asyncio.Task[None]] = set()
@@ -199,17 +203,25 @@ class RolloutStage:
     # Starting rollouts.
 
     def _enqueue(self, item: _Waiting) -> None:
+        self._enqueued += 1
+        item = dataclasses.replace(item, place=self._enqueued)
         self._waiting.setdefault(item.spec.environment, deque()).append(item)
 
     def _pump(self) -> None:
         """Start every call that may start now."""
-        for environment, queue in self._waiting.items():
-            while count := self._admission.startable(len(queue)):
-                items = [self._start(queue.popleft()) for _ in range(count)]
-                self._admission.started(count)
-                call = self._spawn(self._call(environment, items))
-                self._calls.add(call)
-                call.add_done_callback(self._calls.discard)
+        while starting := self._admission.next_call(self._longest_waiting_first()):
+            environment, count = starting
+            queue = self._waiting[environment]
+            items = [self._start(queue.popleft()) for _ in range(count)]
+            self._admission.started(environment, count)
+            call = self._spawn(self._call(environment, items))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+
+    def _longest_waiting_first(self) -> list[tuple[str, int]]:
+        queues = [(name, queue) for name, queue in self._waiting.items() if queue]
+        queues.sort(key=lambda waiting: waiting[1][0].place)
+        return [(name, len(queue)) for name, queue in queues]
 
     def _start(self, item: _Waiting) -> _Waiting:
         """Count a first attempt in, and begin its trace when it has one."""
@@ -239,7 +251,8 @@ class RolloutStage:
             async with asyncio.timeout(timeout):
                 async for rollouts in stream:
                     self._settle(
-                        [(pending.pop(rollout.spec.rollout_id), rollout) for rollout in rollouts]
+                        environment,
+                        [(pending.pop(rollout.spec.rollout_id), rollout) for rollout in rollouts],
                     )
         except asyncio.CancelledError:
             # Given up: the replica must not go on with it, nor wait for it when it is stopped.
@@ -280,7 +293,7 @@ class RolloutStage:
 
     # Finishing rollouts.
 
-    def _settle(self, results: Sequence[tuple[_Waiting, Rollout]]) -> None:
+    def _settle(self, environment: str, results: Sequence[tuple[_Waiting, Rollout]]) -> None:
         """Sort results into rows to write and attempts to make again."""
         finished = []
         for item, rollout in results:
@@ -295,7 +308,7 @@ class RolloutStage:
             if item.span is not None:
                 item.span.end_rollout(rollout)
         self._observer.finished(finished)
-        self._admission.finished(len(results), to_write=len(finished))
+        self._admission.finished(environment, len(results), to_write=len(finished))
         self._flush(full=False)
         self._pump()
 
