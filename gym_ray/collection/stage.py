@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gym_ray.collection.admission import Admission
 from gym_ray.collection.monitor import Counts, Order
@@ -27,6 +26,7 @@ from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.rows import specs_from_table
 from gym_ray.runner import RunSettings
 from gym_ray.segments import SegmentStore
+from gym_ray.storage import parquet_file, place
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class RolloutStage:
         if starts > max_starts:
             raise GymRayError(f"rollout stages keep dying ({starts - 1} starts); see Ray's logs")
         self._settings = settings
-        self._manifest = manifest
+        self._manifest = place(manifest)
         self._open_groups = asyncio.Semaphore(open_groups)
         self._monitor = monitor
         self._name = uuid.uuid4().hex
@@ -180,7 +180,7 @@ class RolloutStage:
         return len(todo)
 
     def _read(self, number: int) -> list[RolloutSpec]:
-        return specs_from_table(pq.ParquetFile(self._manifest).read_row_group(number))
+        return specs_from_table(parquet_file(self._manifest).read_row_group(number))
 
     # Starting rollouts.
 

@@ -31,6 +31,15 @@ from gym_ray.datasets.recipe import TRAIN, Recipe
 from gym_ray.datasets.source import Source, open_source, pending
 from gym_ray.datasets.tally import Tally
 from gym_ray.errors import ConfigError, GymRayError, one_line
+from gym_ray.storage import (
+    make_folder,
+    move_folder,
+    parquet_file,
+    place,
+    reachable,
+    remove_folder,
+    written_whole,
+)
 
 Kind = Literal["rl", "sft", "dpo", "nemo-gym"]
 Format = Literal["parquet", "jsonl", "both"]
@@ -91,7 +100,7 @@ def export(
         GymRayError: it broke; nothing is left behind.
     """
     began = time.monotonic()
-    target = Path(output)
+    target = place(output)
     source = open_source(rollouts)
     with _unfinished(target) as folder, Progress(quiet=quiet) as progress:
         has_table = recipe.schema is not None
@@ -110,7 +119,7 @@ def export(
         report = ExportReport(
             kind=kind,
             output=str(target),
-            source=str(Path(rollouts).resolve()),
+            source=str(place(rollouts).resolve()),
             options=dataclasses.asdict(recipe),  # type: ignore[call-overload]
             license=license,
             rollouts=tally.rollouts,
@@ -120,16 +129,14 @@ def export(
             packing=packing_of(
                 tally.lengths, sampled_tokens=tally.sampled_tokens, length=pack_length
             ),
-            produced=provenance(Path(rollouts)),
+            produced=provenance(place(rollouts)),
             seconds=time.monotonic() - began,
             **counts_of(tally),
         )
         names = sorted(path.name for path in folder.iterdir())
         (folder / "README.md").write_text(card(report, names))
         (folder / "export.json").write_text(report.to_json())
-        if target.exists():
-            target.rmdir()
-        os.replace(folder, target)
+        move_folder(folder, target, last="export.json")
     return report
 
 
@@ -150,13 +157,14 @@ def write_part(job: Job, number: int, seen: Callable[[int], None] = lambda rows:
         writer = None
         if job.parquet:
             path = job.folder / f"{TRAIN}-{number:05d}.parquet"
+            file = stack.enter_context(written_whole(path))
             writer = stack.enter_context(
-                pq.ParquetWriter(path, job.recipe.schema, compression="zstd")
+                pq.ParquetWriter(file, job.recipe.schema, compression="zstd")
             )
         texts = (
             {
-                file: stack.enter_context(open(_jsonl(job, file, number), "w", encoding="utf-8"))
-                for file in job.recipe.files
+                name: stack.enter_context(written_whole(_jsonl(job, name, number)))
+                for name in job.recipe.files
             }
             if job.jsonl
             else {}
@@ -166,22 +174,20 @@ def write_part(job: Job, number: int, seen: Callable[[int], None] = lambda rows:
             found = converted.table
             if writer is not None and found is not None and len(found):
                 writer.write_table(found, row_group_size=len(found))
-            for file, text in texts.items():
-                for row in converted.lines[file]:
+            for name, text in texts.items():
+                for row in converted.lines[name]:
                     text.write(_json_line(row))
             tally.add(converted.tally)
             seen(len(table))
     return tally
 
 
-def _json_line(row: Mapping[str, Any]) -> str:
+def _json_line(row: Mapping[str, Any]) -> bytes:
     """One row: readable text, unless it quotes half of a surrogate pair, which is no text."""
-    line = json.dumps(row, ensure_ascii=False)
     try:
-        line.encode()
+        return f"{json.dumps(row, ensure_ascii=False)}\n".encode()
     except UnicodeEncodeError:
-        line = json.dumps(row)
-    return f"{line}\n"
+        return f"{json.dumps(row)}\n".encode()
 
 
 @contextlib.contextmanager
@@ -191,13 +197,14 @@ def _unfinished(target: Path) -> Iterator[Path]:
     Raises:
         ConfigError: there is something at the target, or it cannot be written.
     """
+    reachable(target, "--output")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"--output {str(target)!r} is not empty; name a new folder")
     folder = target.with_name(f"{target.name}.unfinished")
     try:
         # What a killed export left behind.
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        remove_folder(folder)
+        make_folder(folder)
     except OSError as error:
         raise ConfigError(
             f"--output {str(target)!r}: cannot be written: {error.strerror}; name a folder you may "
@@ -206,7 +213,7 @@ def _unfinished(target: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
 
 
 def _workers(source: Source, asked: int | None) -> int:
@@ -290,14 +297,14 @@ def _refuse_untold(tally: Tally, source: Source) -> None:
 def _join(job: Job) -> None:
     """Make one JSONL file of those of the parts, and drop Parquet files without rows."""
     for file in job.recipe.files if job.jsonl else ():
-        with open(job.folder / f"{file}.jsonl", "wb") as whole:
+        with written_whole(job.folder / f"{file}.jsonl") as whole:
             for number in range(job.source.parts):
                 path = _jsonl(job, file, number)
-                with open(path, "rb") as part:
+                with path.open("rb") as part:
                     shutil.copyfileobj(part, whole, 1 << 20)
                 path.unlink()
     for path in sorted(job.folder.glob("*.parquet"))[1:]:
-        if not pq.read_metadata(path).num_rows:
+        if not parquet_file(path).metadata.num_rows:
             path.unlink()
 
 

@@ -34,11 +34,11 @@ from gym_ray.datasets.prepared_rows import PreparedRowWriter, rows_of, task_ids_
 from gym_ray.datasets.prompts import PromptTemplate
 from gym_ray.datasets.task_files import SPLITS, Split, TaskFile, declared, in_reading_order
 from gym_ray.datasets.task_metrics import TaskMetrics, TokenCounts, token_counter
-from gym_ray.directory import write_text_whole
 from gym_ray.environment import Environment
 from gym_ray.errors import ConfigError
 from gym_ray.registry import load_environments
 from gym_ray.routing import Router
+from gym_ray.storage import write_text_whole
 
 _REPORT = "report.json"
 _REJECTED = "rejected.jsonl"
