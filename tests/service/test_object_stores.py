@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from gym_ray.errors import ConfigError, GymRayError
 from gym_ray.rows import broken_invariants
 from gym_ray.storage import Hold, InUse, place, written_whole
 from tests.cluster import logged_requests, scripted_config, sums, until, write_rows
-from tests.exports import table_of
+from tests.exports import run_command, table_of
 from tests.stored import arithmetic_config, stored_run, sum_rollout
 
 Folder = Callable[[str], Path]
@@ -217,3 +219,20 @@ def test_collect_reads_tasks_from_a_bucket_and_writes_rollouts_to_one(
     again = gym_ray.collect(config, quiet=True)
     ids = {rollout.spec.rollout_id for rollout in rollouts}
     assert (again.completed, len(logged_requests(requests, ids))) == (80, 80)
+
+
+def test_the_commands_of_the_page_work(bucket: str, tmp_path: Path, requests: Path) -> None:
+    home = f"{bucket}/{tmp_path.name}"
+    tasks = write_rows(tmp_path / "tasks.jsonl", sums(4, tmp_path)).read_text()
+    storage.write_text_whole(place(f"{home}/tasks/a.jsonl"), tasks)
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps(scripted_config(tmp_path, Path("none"), requests)))
+    page = (Path(__file__).parents[2] / "docs" / "storage.md").read_text()
+    (block,) = re.findall(r"```bash\n(.*?)```", page, re.S)
+
+    for line in block.replace("s3://rollouts", home).splitlines():
+        command = shlex.split(line.replace("config.yaml", str(config)))
+        code, said = run_command(*command[1:])
+        assert code == 0, said
+
+    assert (place(f"{home}/demo-rl") / "export.json").exists()
