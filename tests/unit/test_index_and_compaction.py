@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import os
 import random
 import shutil
 from collections.abc import Callable, Sequence
@@ -142,7 +143,7 @@ def test_a_kill_at_any_moment_of_compaction_loses_and_doubles_nothing(
             return call
 
         with monkeypatch.context() as patch:
-            patch.setattr("os.replace", counted(compaction.os.replace))
+            patch.setattr("os.replace", counted(os.replace))
             patch.setattr(Path, "unlink", counted(Path.unlink))
             patch.setattr(shutil, "rmtree", counted(shutil.rmtree))
             try:
