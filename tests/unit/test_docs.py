@@ -6,7 +6,7 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-from gym_ray.rows import SCHEMA
+from gym_ray.schema import SCHEMA
 from gym_ray.tools import method_tools
 
 ROOT = Path(__file__).parents[2]
