@@ -8,9 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from gym_ray.columns import schema_of
+from gym_ray.datasets import conversations
 from gym_ray.datasets.conversations import (
-    COLUMNS,
     MESSAGES,
+    TOOLS,
     Attempt,
     Conversation,
     NoConversation,
@@ -22,19 +24,16 @@ from gym_ray.datasets.conversations import (
 )
 from gym_ray.datasets.recipe import TRAIN, Converted, groups_of
 from gym_ray.datasets.tally import Tally
+from gym_ray.schema import COLUMNS as STORED
 
-SCHEMA = pa.schema(
-    [
-        ("messages", MESSAGES),
-        ("tools", pa.string()),
-        ("reward", pa.float64()),
-        ("task_id", pa.string()),
-        ("rollout_id", pa.string()),
-        ("run_id", pa.string()),
-        ("environment", pa.string()),
-    ],
-    metadata={"gym_ray.export": "sft"},
+_STORED = {column.name: column for column in STORED}
+
+COLUMNS = (
+    MESSAGES,
+    TOOLS,
+    *(_STORED[name] for name in ("reward", "task_id", "rollout_id", "run_id", "environment")),
 )
+SCHEMA = schema_of(COLUMNS, {"gym_ray.export": "sft"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class SftRecipe:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return COLUMNS
+        return conversations.COLUMNS
 
     @property
     def schema(self) -> pa.Schema:
