@@ -20,12 +20,14 @@ class Column:
         type: of its values.
         meaning: for docs/formats.md.
         parts: what the struct, or each struct of the list, is made of.
+        shape: what the parts are called together, where several columns have the same.
     """
 
     name: str
     type: pa.DataType
     meaning: str
     parts: tuple[Column, ...] = ()
+    shape: str = ""
 
     def renamed(self, name: str, meaning: str) -> Column:
         """A column of the same type that means something else."""
@@ -37,9 +39,9 @@ def struct(name: str, meaning: str, *parts: Column) -> Column:
     return Column(name, pa.struct([(part.name, part.type) for part in parts]), meaning, parts)
 
 
-def structs(name: str, meaning: str, *parts: Column) -> Column:
+def structs(name: str, meaning: str, *parts: Column, shape: str = "") -> Column:
     """A column whose values are lists of what has these parts."""
-    return Column(name, pa.list_(struct(name, meaning, *parts).type), meaning, parts)
+    return Column(name, pa.list_(struct(name, meaning, *parts).type), meaning, parts, shape)
 
 
 def schema_of(columns: Sequence[Column], metadata: dict[str, str] | None = None) -> pa.Schema:
@@ -48,8 +50,14 @@ def schema_of(columns: Sequence[Column], metadata: dict[str, str] | None = None)
 
 
 def described(columns: Sequence[Column], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Name, type and meaning of every column and of its parts: `turns`, `turns[].stop_reason`."""
+    """Name, type and meaning of every column and of its parts: `turns`, `turns[].stop_reason`.
+
+    Parts that have a name together are left out.
+    """
     for column in columns:
+        if column.shape:
+            yield f"{prefix}{column.name}", f"list<{column.shape}>", column.meaning
+            continue
         yield f"{prefix}{column.name}", type_name(column.type), column.meaning
         joint = "[]." if pa.types.is_list(column.type) else "."
         yield from described(column.parts, f"{prefix}{column.name}{joint}")

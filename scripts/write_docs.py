@@ -20,7 +20,7 @@ from typing import Any
 from gym_ray import nemo_gym, schema, task_fields
 from gym_ray.columns import Column, described
 from gym_ray.config import RunConfig
-from gym_ray.datasets import dpo, nemo_gym_rows, prepared_rows, rl, sft
+from gym_ray.datasets import conversations, dpo, nemo_gym_rows, prepared_rows, rl, sft
 from gym_ray.fields import Field
 from gym_ray.sections import (
     DatasetConfig,
@@ -57,9 +57,8 @@ How the files are read: [dataset.md](dataset.md#reading); how they are made: the
 each.
 """
 
-JSONL = """In `train.jsonl` the same rows have the same names and values, but a key whose value is
-null in Parquet is absent there, `tools` is a list and `arguments` an object (see
-[export.md](export.md#sft))."""
+JSONL = """`train.jsonl` has the same keys, with `tools` a list of objects and absent where there
+are none, and messages as [below](#message)."""
 
 
 def formats() -> str:
@@ -105,19 +104,27 @@ def formats() -> str:
         ),
         _section(
             "DPO row, NeMo RL",
-            f"`gym-ray export dpo --shape nemo-rl`. {JSONL}",
+            f"`gym-ray export dpo --shape nemo-rl`, for its `PreferenceDataset`. {JSONL}",
             _columns(dpo.SHAPES["nemo-rl"]),
         ),
         _section(
             "DPO row, text",
-            "`gym-ray export dpo --shape text`; JSONL has the same keys.",
+            "`gym-ray export dpo --shape text`, for NeMo RL's `BinaryPreferenceDataset`. "
+            "`train.jsonl` has the same keys.",
             _columns(dpo.SHAPES["text"]),
+        ),
+        _section(
+            "Message",
+            "A message of SFT and DPO rows. In Parquet, where a column has one type, what a "
+            "message lacks is null; in JSONL its key is absent, and `arguments` is an object, as "
+            "chat templates expect it.",
+            _columns(conversations.MESSAGES.parts),
         ),
         _section(
             "NeMo Gym row",
             f"`gym-ray export nemo-gym`: lines of `{nemo_gym_rows.ROLLOUTS}.jsonl` and "
-            f"`{nemo_gym_rows.FAILURES}.jsonl`, and what `POST /run` answers. Required fields "
-            "are in every row.",
+            f"`{nemo_gym_rows.FAILURES}.jsonl`. Required fields are in every row. `POST /run` "
+            "answers the same, with the two indices only where the request has them.",
             _fields(nemo_gym.FIELDS),
         ),
     ]

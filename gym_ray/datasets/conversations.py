@@ -50,6 +50,7 @@ MESSAGES = structs(
         ),
     ),
     Column("tool_call_id", pa.string(), "of a `tool` message: the call it answers; else null"),
+    shape="message",
 )
 TOOLS = Column(
     "tools",
