@@ -110,7 +110,7 @@ def test_python_of_the_dataset_page_works(
     exec(by_task, names)
     assert names["by_task"]["rollouts"].to_list() == [4] * 5
     exec(maps, names)
-    assert names["lengths"]["value"].to_list() == [3.0] * 20
+    assert names["lengths"]["length"].to_list() == [3.0] * 20
     exec(exports, names)
     assert names["sequences"]["logprob"].to_list() == [-0.5] * 20
     assert set(names["answers"]["answer"].to_list()) == {"no", "0", "2", "4", "6", "8"}
