@@ -139,7 +139,7 @@ def sft(
         typer.Option("--best-of", min=1, metavar="N", help="The best N of each task at most."),
     ] = None,
     dedup: Annotated[
-        bool, typer.Option("--dedup/--no-dedup", help="Keep equal answers to a task once.")
+        bool, typer.Option("--dedup/--no-dedup", help="Keep equal conversations once.")
     ] = True,
     reasoning: _ReasoningOption = _Reasoning.KEEP,
     pack_length: _PackLength = None,

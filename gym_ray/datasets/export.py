@@ -28,6 +28,7 @@ from gym_ray.collection.progress import Progress
 from gym_ray.datasets.card import ExportReport, card, counts_of, provenance
 from gym_ray.datasets.packing import packing_of
 from gym_ray.datasets.recipe import TRAIN, Recipe
+from gym_ray.datasets.repeats import note, take_out
 from gym_ray.datasets.source import Source, open_source, pending
 from gym_ray.datasets.tally import Tally
 from gym_ray.errors import ConfigError, GymRayError, one_line
@@ -106,6 +107,7 @@ def export(
         for found in _tallies(job, _workers(source, workers), progress):
             tally.add(found)
         _refuse_untold(tally, source)
+        take_out([_files_of(job, number) for number in range(source.parts)], TRAIN, tally)
         _join(job)
         report = ExportReport(
             kind=kind,
@@ -149,9 +151,8 @@ def write_part(job: Job, number: int, seen: Callable[[int], None] = lambda rows:
     with contextlib.ExitStack() as stack:
         writer = None
         if job.parquet:
-            path = job.folder / f"{TRAIN}-{number:05d}.parquet"
             writer = stack.enter_context(
-                pq.ParquetWriter(path, job.recipe.schema, compression="zstd")
+                pq.ParquetWriter(_parquet(job, number), job.recipe.schema, compression="zstd")
             )
         texts = (
             {
@@ -169,9 +170,16 @@ def write_part(job: Job, number: int, seen: Callable[[int], None] = lambda rows:
             for file, text in texts.items():
                 for row in converted.lines[file]:
                     text.write(_json_line(row))
+            note(_files_of(job, number)[0], converted.identities)
             tally.add(converted.tally)
             seen(len(table))
     return tally
+
+
+def _files_of(job: Job, number: int) -> tuple[Path, list[Path]]:
+    """Where a part notes the identities of its rows, and where it writes the rows."""
+    rows = [_parquet(job, number), _jsonl(job, TRAIN, number)]
+    return job.folder / f"{TRAIN}-{number:05d}.identities", rows
 
 
 def _json_line(row: Mapping[str, Any]) -> str:
@@ -299,6 +307,10 @@ def _join(job: Job) -> None:
     for path in sorted(job.folder.glob("*.parquet"))[1:]:
         if not pq.read_metadata(path).num_rows:
             path.unlink()
+
+
+def _parquet(job: Job, number: int) -> Path:
+    return job.folder / f"{TRAIN}-{number:05d}.parquet"
 
 
 def _jsonl(job: Job, file: str, number: int) -> Path:
