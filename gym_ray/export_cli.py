@@ -52,7 +52,12 @@ _Rollouts = Annotated[
 _Output = Annotated[str, typer.Option("--output", metavar="DIR", help="New folder.")]
 _Files = Annotated[_Format, typer.Option("--format", help="Files to write.")]
 _License = Annotated[
-    str | None, typer.Option("--license", metavar="ID", help="Of the dataset, for its card.")
+    str | None,
+    typer.Option(
+        "--license",
+        metavar="ID",
+        help="Of the dataset, for its card; by default what the environments' datasets declare.",
+    ),
 ]
 _Workers = Annotated[
     int | None,

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from gym_ray.collection.progress import Progress
 from gym_ray.datasets.card import ExportReport, card, counts_of, provenance
+from gym_ray.datasets.licences import declared_licences
 from gym_ray.datasets.packing import packing_of
 from gym_ray.datasets.recipe import TRAIN, Recipe
 from gym_ray.datasets.repeats import note, take_out
@@ -82,7 +83,7 @@ def export(
         format: of the files; a recipe that has no Parquet form writes JSONL.
         workers: parts converted at once; more than one by Ray. None decides by the number of
             parts and CPUs.
-        license: of the dataset, for its card.
+        license: of the dataset, for its card; None for what the environments' datasets declare.
         pack_length: tokens of a packed sequence, for the statistics; None for the longest row.
         quiet: no progress on standard error.
 
@@ -115,6 +116,7 @@ def export(
             source=str(Path(rollouts).resolve()),
             options=dataclasses.asdict(recipe),  # type: ignore[call-overload]
             license=license,
+            task_licences=declared_licences(Path(rollouts), tally.environments),
             rollouts=tally.rollouts,
             groups=tally.groups,
             pending=pending(rollouts, source),
