@@ -52,7 +52,12 @@ _Rollouts = Annotated[
 _Output = Annotated[str, typer.Option("--output", metavar="DIR", help="New folder.")]
 _Files = Annotated[_Format, typer.Option("--format", help="Files to write.")]
 _License = Annotated[
-    str | None, typer.Option("--license", metavar="ID", help="Of the dataset, for its card.")
+    str | None,
+    typer.Option(
+        "--license",
+        metavar="ID",
+        help="Of the dataset, for its card; by default what the environments' datasets declare.",
+    ),
 ]
 _Workers = Annotated[
     int | None,
@@ -139,7 +144,7 @@ def sft(
         typer.Option("--best-of", min=1, metavar="N", help="The best N of each task at most."),
     ] = None,
     dedup: Annotated[
-        bool, typer.Option("--dedup/--no-dedup", help="Keep equal answers to a task once.")
+        bool, typer.Option("--dedup/--no-dedup", help="Keep equal conversations once.")
     ] = True,
     reasoning: _ReasoningOption = _Reasoning.KEEP,
     pack_length: _PackLength = None,

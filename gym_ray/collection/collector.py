@@ -37,9 +37,10 @@ from gym_ray.objective import describe
 from gym_ray.registry import load_environments
 from gym_ray.rollout import failed_rollout
 from gym_ray.routing import Router
-from gym_ray.rows import MANIFEST_SCHEMA, specs_from_table
+from gym_ray.rows import specs_from_table
 from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
+from gym_ray.schema import MANIFEST_SCHEMA
 from gym_ray.storage import write_text_whole, written_whole
 
 _POLL_SECONDS = 0.5

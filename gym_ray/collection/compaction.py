@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gym_ray.collection.index import Index
-from gym_ray.rows import SCHEMA
+from gym_ray.schema import SCHEMA
 from gym_ray.storage import each, parquet_file, remove_folder, written_whole
 
 #: Rows of a row group and of a shard, at least; a group that crosses the line is kept whole.

@@ -138,7 +138,7 @@ def _tokens_untold(
 
 
 def _entries_schema() -> pa.Schema:
-    from gym_ray.rows import SCHEMA
+    from gym_ray.schema import SCHEMA
 
     fields = [SCHEMA.field(name) for name in _COLUMNS]
     added = [

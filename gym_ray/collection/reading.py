@@ -18,7 +18,8 @@ from gym_ray.collection.index import Index
 from gym_ray.directory import dataset_files
 from gym_ray.errors import ConfigError
 from gym_ray.rollout import Rollout
-from gym_ray.rows import SCHEMA, from_table
+from gym_ray.rows import from_table
+from gym_ray.schema import SCHEMA
 from gym_ray.storage import each, parquet_file, place
 
 _BATCH_ROWS = 1024

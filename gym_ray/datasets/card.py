@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from gym_ray.datasets.licences import Licences, front_matter, shown
 from gym_ray.datasets.packing import Packing
 from gym_ray.datasets.tally import Tally
 
@@ -32,6 +33,7 @@ class ExportReport:
         source: where the rollouts are.
         options: of the recipe: filters and shapes.
         license: as given.
+        task_licences: of the environments' declared datasets, by environment and dataset.
         rollouts, groups: read.
         pending: rollouts the run still lacks.
         rows: written, by file.
@@ -47,6 +49,7 @@ class ExportReport:
     source: str
     options: Mapping[str, Any]
     license: str | None
+    task_licences: Licences
     rollouts: int
     groups: int
     pending: int
@@ -121,8 +124,11 @@ def card(report: ExportReport, names: list[str]) -> str:
         ],
         "tags": ["gym-ray", report.kind],
     }
-    if report.license is not None:
-        front["license"] = report.license
+    front |= (
+        front_matter(report.task_licences)
+        if report.license is None
+        else {"license": report.license}
+    )
     options = {key: value for key, value in report.options.items() if value is not None}
     sections = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
@@ -137,6 +143,7 @@ def card(report: ExportReport, names: list[str]) -> str:
                 "environments": _counted(report.environments),
                 "license": report.license
                 or "not stated: those of the tasks and of the model apply",
+                "licences of the tasks": shown(report.task_licences) or "not declared",
                 **{f"run: {key}": _shown(value) for key, value in report.produced.items()},
             }
         ),

@@ -26,8 +26,10 @@ import pyarrow.parquet as pq
 
 from gym_ray.collection.progress import Progress
 from gym_ray.datasets.card import ExportReport, card, counts_of, provenance
+from gym_ray.datasets.licences import declared_licences
 from gym_ray.datasets.packing import packing_of
 from gym_ray.datasets.recipe import TRAIN, Recipe
+from gym_ray.datasets.repeats import note, take_out
 from gym_ray.datasets.source import Source, open_source, pending
 from gym_ray.datasets.tally import Tally
 from gym_ray.errors import ConfigError, GymRayError, one_line
@@ -90,7 +92,7 @@ def export(
         format: of the files; a recipe that has no Parquet form writes JSONL.
         workers: parts converted at once; more than one by Ray. None decides by the number of
             parts and CPUs.
-        license: of the dataset, for its card.
+        license: of the dataset, for its card; None for what the environments' datasets declare.
         pack_length: tokens of a packed sequence, for the statistics; None for the longest row.
         quiet: no progress on standard error.
 
@@ -115,6 +117,7 @@ def export(
         for found in _tallies(job, _workers(source, workers), progress):
             tally.add(found)
         _refuse_untold(tally, source)
+        take_out([_files_of(job, number) for number in range(source.parts)], TRAIN, tally)
         _join(job)
         report = ExportReport(
             kind=kind,
@@ -122,6 +125,7 @@ def export(
             source=str(place(rollouts).resolve()),
             options=dataclasses.asdict(recipe),  # type: ignore[call-overload]
             license=license,
+            task_licences=declared_licences(place(rollouts), tally.environments),
             rollouts=tally.rollouts,
             groups=tally.groups,
             pending=pending(rollouts, source),
@@ -156,11 +160,11 @@ def write_part(job: Job, number: int, seen: Callable[[int], None] = lambda rows:
     with contextlib.ExitStack() as stack:
         writer = None
         if job.parquet:
-            path = job.folder / f"{TRAIN}-{number:05d}.parquet"
-            file = stack.enter_context(written_whole(path))
+            file = stack.enter_context(written_whole(_parquet(job, number)))
             writer = stack.enter_context(
                 pq.ParquetWriter(file, job.recipe.schema, compression="zstd")
             )
+        identities = stack.enter_context(written_whole(_files_of(job, number)[0]))
         texts = (
             {
                 name: stack.enter_context(written_whole(_jsonl(job, name, number)))
@@ -177,9 +181,16 @@ def write_part(job: Job, number: int, seen: Callable[[int], None] = lambda rows:
             for name, text in texts.items():
                 for row in converted.lines[name]:
                     text.write(_json_line(row))
+            note(identities, converted.identities)
             tally.add(converted.tally)
             seen(len(table))
     return tally
+
+
+def _files_of(job: Job, number: int) -> tuple[Path, list[Path]]:
+    """Where a part notes the identities of its rows, and where it writes the rows."""
+    rows = [_parquet(job, number), _jsonl(job, TRAIN, number)]
+    return job.folder / f"{TRAIN}-{number:05d}.identities", rows
 
 
 def _json_line(row: Mapping[str, Any]) -> bytes:
@@ -306,6 +317,10 @@ def _join(job: Job) -> None:
     for path in sorted(job.folder.glob("*.parquet"))[1:]:
         if not parquet_file(path).metadata.num_rows:
             path.unlink()
+
+
+def _parquet(job: Job, number: int) -> Path:
+    return job.folder / f"{TRAIN}-{number:05d}.parquet"
 
 
 def _jsonl(job: Job, file: str, number: int) -> Path:

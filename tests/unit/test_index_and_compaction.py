@@ -22,7 +22,7 @@ from gym_ray.collection.index import Index, contains
 from gym_ray.directory import dataset_files
 from gym_ray.errors import RETRYABLE, ConfigError, FailureKind
 from gym_ray.rollout import Rollout
-from gym_ray.rows import SCHEMA
+from gym_ray.schema import SCHEMA
 from gym_ray.segments import SegmentStore
 
 Make = Callable[..., Rollout]
