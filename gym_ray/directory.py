@@ -11,10 +11,12 @@ summary.json        counts that reconcile, means with coverage
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import fcntl
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -197,6 +199,31 @@ class RunDirectory:
     @property
     def summary(self) -> Path:
         return self.path / "summary.json"
+
+
+@contextlib.contextmanager
+def kept_from_writers(path: Path) -> Iterator[None]:
+    """Hold a run directory that is only read, so that no command writes to it meanwhile.
+
+    Raises:
+        ConfigError: one is writing.
+    """
+    try:
+        lock = os.open(path / ".lock", os.O_RDONLY)
+    except FileNotFoundError:  # Of a copy.
+        yield
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise ConfigError(
+            f"{path}: another gym-ray process is writing there; wait until it has ended"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _is_strange(entry: Path) -> bool:
