@@ -2,6 +2,7 @@
 
 import fcntl
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -9,12 +10,16 @@ import yaml
 from gym_ray.datasets.hub import push
 from gym_ray.datasets.hub.secret_values import secret_settings
 from gym_ray.errors import ConfigError
+from gym_ray.rows import SCHEMA
 from tests.exports import run_command
 from tests.hub_folders import finished_run, task_files
 from tests.stored import stored_run, sum_rollout
 
+#: Columns of a type that `datasets` has not.
+MAPS = ("reward_components", "metrics")
 
-def front_matter(card: str) -> dict[str, object]:
+
+def front_matter(card: str) -> dict[str, Any]:
     front = yaml.safe_load(card.split("---\n")[1])
     assert isinstance(front, dict)
     return front
@@ -119,16 +124,11 @@ def test_a_run_of_the_tests_holds_no_secret(demo: Path) -> None:
 
 def test_the_card_of_a_run_says_where_its_split_is(demo: Path) -> None:
     card = push(demo, "o/n", dry_run=True, license="mit").card
-    assert front_matter(card) == {
-        "configs": [
-            {
-                "config_name": "rollouts",
-                "data_files": [{"split": "train", "path": "rollouts/*.parquet"}],
-            }
-        ],
-        "tags": ["gym-ray", "rollouts"],
-        "license": "mit",
-    }
+    front = front_matter(card)
+    (config,) = front["configs"]
+    assert config["data_files"] == [{"split": "train", "path": "rollouts/*.parquet"}]
+    assert config["columns"] == [name for name in SCHEMA.names if name not in MAPS]
+    assert (front["tags"], front["license"]) == (["gym-ray", "rollouts"], "mit")
     assert "| mean reward | 1.0000 over 100.0% of the rollouts |" in card
     assert str(demo.parent) not in card
 

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import yaml
 
 from gym_ray.collection.summary import RunSummary
 from gym_ray.datasets.card import shown, table
 from gym_ray.errors import ConfigError
+from gym_ray.rows import SCHEMA
 
 #: What the Hub calls the licences of task files; the others have no name there.
 _HUB_LICENSES = {
@@ -27,6 +29,8 @@ _HUB_LICENSES = {
     "CC BY-NC 3.0": "cc-by-nc-3.0",
     "GNU General Public License v3.0": "gpl-3.0",
 }
+#: Types that Arrow and `datasets` call differently.
+_DTYPES = {pa.float32(): "float32", pa.float64(): "float64"}
 _OTHER_LICENSE = "other"
 
 
@@ -72,7 +76,15 @@ def rollouts_card(summary: RunSummary, tree: Mapping[str, Any], license: str | N
             }
         ),
     ]
-    front = _front({"rollouts": {"train": "rollouts/*.parquet"}}, "rollouts", license)
+    # `datasets` has no type for maps: it is told to read the other columns, and their types.
+    kept = [field for field in SCHEMA if not pa.types.is_map(field.type)]
+    front = _front(
+        {"rollouts": {"train": "rollouts/*.parquet"}},
+        "rollouts",
+        license,
+        columns=[field.name for field in kept],
+        dataset_info={"config_name": "rollouts", "features": [_feature(field) for field in kept]},
+    )
     return "\n\n".join([front, *sections]) + "\n"
 
 
@@ -150,13 +162,19 @@ def data_patterns(card: str) -> list[str]:
 
 
 def _front(
-    configs: Mapping[str, Mapping[str, str]], kind: str, license: str | list[str] | None
+    configs: Mapping[str, Mapping[str, str]],
+    kind: str,
+    license: str | list[str] | None,
+    *,
+    columns: list[str] | None = None,
+    dataset_info: Mapping[str, Any] | None = None,
 ) -> str:
     front: dict[str, Any] = {
         "configs": [
             {
                 "config_name": name,
                 "data_files": [{"split": split, "path": path} for split, path in splits.items()],
+                **({} if columns is None else {"columns": columns}),
             }
             for name, splits in configs.items()
         ],
@@ -164,4 +182,20 @@ def _front(
     }
     if license is not None:
         front["license"] = license
+    if dataset_info is not None:
+        front["dataset_info"] = dataset_info
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---"
+
+
+def _feature(field: pa.Field) -> dict[str, Any]:
+    """A column as `datasets` writes its type into a card."""
+    return {"name": field.name, **_type(field.type)}
+
+
+def _type(kind: pa.DataType) -> dict[str, Any]:
+    if pa.types.is_struct(kind):
+        return {"struct": [_feature(kind.field(n)) for n in range(kind.num_fields)]}
+    if pa.types.is_list(kind):
+        of = _type(kind.value_type)
+        return {"list": of.get("dtype") or of.get("struct") or of}
+    return {"dtype": _DTYPES.get(kind, str(kind))}
