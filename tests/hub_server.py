@@ -136,7 +136,7 @@ class HubServer:
     def add(self, repo_id: str, files: dict[str, bytes], *, private: bool = False) -> str:
         """Put a dataset there that somebody else pushed; its commit."""
         repo = self.repos.setdefault(repo_id, Repo(private))
-        return repo.commit("main", {name: _blob(name, data) for name, data in files.items()})
+        return repo.commit("main", {n: Blob(data, _is_large(n)) for n, data in files.items()})
 
     def count(self, method: str, pattern: str) -> int:
         return sum(a.method == method and fnmatch.fnmatch(a.path, pattern) for a in self.asked)
@@ -358,10 +358,6 @@ class HubServer:
 
     async def _storage(self, request: web.Request) -> web.Response:
         return _ranged(request, self.stored[request.match_info["oid"]], {})
-
-
-def _blob(name: str, content: bytes) -> Blob:
-    return Blob(content, _is_large(name))
 
 
 def _is_large(name: str) -> bool:
