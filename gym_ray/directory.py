@@ -11,8 +11,10 @@ summary.json        counts that reconcile, means with coverage
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +32,7 @@ from gym_ray.storage import (
     place,
     reachable,
     remove_unfinished,
+    unwritten,
     write_text_whole,
 )
 
@@ -212,6 +215,22 @@ class RunDirectory:
     @property
     def summary(self) -> Path:
         return self.path / "summary.json"
+
+
+@contextlib.contextmanager
+def kept_from_writers(path: Path) -> Iterator[None]:
+    """Hold a run directory that is only read, so that no command writes to it meanwhile.
+
+    Raises:
+        ConfigError: one is writing.
+    """
+    try:
+        with unwritten(path):
+            yield
+    except InUse:
+        raise ConfigError(
+            f"{path}: another gym-ray process is writing there; wait until it has ended"
+        ) from None
 
 
 def _is_strange(entry: Path) -> bool:

@@ -37,12 +37,17 @@ def check_parquet(path: Path) -> None:
             f"collect.input {path}: has no column {_PARAMS!r}; its columns are "
             f"{', '.join(schema.names)}"
         )
-    for field in schema:
-        if not _has_json(field.type):
-            raise ConfigError(
-                f"collect.input {path}: column {field.name!r} is {field.type}, which a task row "
-                "cannot hold; cast it to text or a number"
-            )
+    field = column_without_json(schema)
+    if field is not None:
+        raise ConfigError(
+            f"collect.input {path}: column {field.name!r} is {field.type}, which a task row "
+            "cannot hold; cast it to text or a number"
+        )
+
+
+def column_without_json(schema: pa.Schema) -> pa.Field | None:
+    """The first column whose values JSON cannot hold; None where there is none."""
+    return next((field for field in schema if not _has_json(field.type)), None)
 
 
 def parquet_rows(path: Path) -> Iterator[bytes]:

@@ -9,12 +9,11 @@ verifier is given (replay), judging (reverify_stage), what changed (reward_chang
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,12 @@ from gym_ray.collection.reward_changes import ReverifyReport, compare
 from gym_ray.collection.stop import StopSignal
 from gym_ray.collection.summary import summarize
 from gym_ray.config import RunConfig, load_config
-from gym_ray.directory import RunDirectory, dataset_files
+from gym_ray.directory import RunDirectory, dataset_files, kept_from_writers
 from gym_ray.environment import judges_asked
 from gym_ray.errors import RETRYABLE, ConfigError, GymRayError
 from gym_ray.registry import load_environment
 from gym_ray.sections import PolicyConfig
-from gym_ray.storage import InUse, parquet_file, place, unwritten, write_text_whole, written_whole
+from gym_ray.storage import parquet_file, place, write_text_whole, written_whole
 
 _POLL_SECONDS = 0.5
 
@@ -87,7 +86,7 @@ def reverify(
     files = rollout_files(source)
     if source.resolve() == target.resolve():
         raise ConfigError(f"--output {str(output)!r} is what is reverified; name a new folder")
-    with _held(source), Progress(quiet=quiet) as progress:
+    with kept_from_writers(source), Progress(quiet=quiet) as progress:
         checked = _config_of(source, target, config, overrides)
         index = Index.read(files)
         _check_source(source, index, checked)
@@ -96,22 +95,6 @@ def reverify(
             return _Reverification(source, index, checked, directory, progress).run()
         finally:
             directory.close()
-
-
-@contextlib.contextmanager
-def _held(source: Path) -> Iterator[None]:
-    """Keep collections from writing to a run directory while it is read.
-
-    Raises:
-        ConfigError: one does.
-    """
-    try:
-        with unwritten(source):
-            yield
-    except InUse:
-        raise ConfigError(
-            f"{source}: another gym-ray process is writing there; wait for it"
-        ) from None
 
 
 def _config_of(

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from gym_ray.datasets.licences import Licences, front_matter, shown
+from gym_ray.datasets.licences import Licences, front_matter, shown_licences
 from gym_ray.datasets.packing import Packing
 from gym_ray.datasets.tally import Tally
 
@@ -135,7 +135,7 @@ def card(report: ExportReport, names: list[str]) -> str:
         f"# gym-ray export: {report.kind}",
         _ABOUT[report.kind],
         "## Provenance",
-        _table(
+        table(
             {
                 "source": report.source,
                 "runs": _counted(report.runs),
@@ -143,12 +143,12 @@ def card(report: ExportReport, names: list[str]) -> str:
                 "environments": _counted(report.environments),
                 "license": report.license
                 or "not stated: those of the tasks and of the model apply",
-                "licences of the tasks": shown(report.task_licences) or "not declared",
-                **{f"run: {key}": _shown(value) for key, value in report.produced.items()},
+                "licences of the tasks": shown_licences(report.task_licences) or "not declared",
+                **{f"run: {key}": shown(value) for key, value in report.produced.items()},
             }
         ),
         "## Counts",
-        _table(
+        table(
             {
                 "rollouts read": report.rollouts,
                 "groups read": report.groups,
@@ -159,7 +159,7 @@ def card(report: ExportReport, names: list[str]) -> str:
             }
         ),
         "## Filters and options",
-        _table({key: _shown(value) for key, value in options.items()}) if options else "None.",
+        table({key: shown(value) for key, value in options.items()}) if options else "None.",
     ]
     if report.packing is not None:
         sections += ["## Lengths", _packing(report.packing)]
@@ -180,11 +180,13 @@ def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name or '(none)'} ({count})" for name, count in counts.items())
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value in a card."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _table(entries: Mapping[str, Any]) -> str:
+def table(entries: Mapping[str, Any]) -> str:
+    """A Markdown table of names and values."""
     rows = [
         f"| {key} | {str(value).replace('|', chr(92) + '|')} |" for key, value in entries.items()
     ]

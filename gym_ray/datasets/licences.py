@@ -65,7 +65,7 @@ def front_matter(licences: Licences) -> dict[str, Any]:
     return front | ({"license_name": ", ".join(others)} if others else {})
 
 
-def shown(licences: Licences) -> str:
+def shown_licences(licences: Licences) -> str:
     """For the card's table: `math: sums (Apache 2.0)`."""
     parts = [
         f"{environment}: {dataset} ({licence or 'not stated'})"
