@@ -301,6 +301,12 @@ def prepare(
             help="fail: write nothing if a row is rejected; drop: leave it out.",
         ),
     ] = "fail",
+    on_metrics_conflict: Annotated[
+        Literal["overwrite", "fail"],
+        typer.Option(
+            help="fail: where metrics in DIR are not what the rows give now, write only those.",
+        ),
+    ] = "overwrite",
     deduplicate: Annotated[
         bool, typer.Option("--deduplicate", help="Only the first of rows with the same content.")
     ] = False,
@@ -330,7 +336,7 @@ def prepare(
     """
     from gym_ray.config import load_config
     from gym_ray.datasets import prepare as run
-    from gym_ray.datasets.prepare_report import render
+    from gym_ray.datasets.prepare_report import demand_prepared, render
     from gym_ray.datasets.task_files import named
 
     checked = load_config(config, overrides or [])
@@ -345,6 +351,7 @@ def prepare(
         task_files=files,
         splits=("example",) if examples else ("train", "validation"),
         on_invalid=on_invalid,
+        on_metrics_conflict=on_metrics_conflict,
         deduplicate=deduplicate,
         validation_share=validation_share,
         prompt=prompt,
@@ -352,14 +359,7 @@ def prepare(
         quiet=quiet,
     )
     typer.echo(report.to_json() if json else render(report))
-    if report.rejected and on_invalid == "fail":
-        raise GymRayError(
-            f"{report.rejected} of {report.read} rows are no legal tasks, and nothing was written; "
-            f"{output}/rejected.jsonl lists them. Correct them, or leave them out with "
-            "--on-invalid drop"
-        )
-    if not report.written:
-        raise GymRayError(f"no row is left of {report.read}; see {output}/report.json")
+    demand_prepared(report)
 
 
 def main() -> None:

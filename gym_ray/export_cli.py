@@ -140,10 +140,7 @@ def sft(
     ] = None,
     include_truncated: Annotated[
         bool | None,
-        typer.Option(
-            "--include-truncated/--no-truncated",
-            help="Keep rollouts that were cut short; not done.",
-        ),
+        typer.Option("--include-truncated", help="Keep rollouts that were cut short."),
     ] = None,
     max_tokens: _MaxTokens = None,
     best_of: Annotated[
