@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from gym_ray import environment_cli, export_cli
+from gym_ray import compat_cli, environment_cli, export_cli
 from gym_ray.errors import ConfigError, FailedShareExceeded, GymRayError, Interrupted
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 
 app.add_typer(environment_cli.app)
 app.add_typer(export_cli.app)
+app.add_typer(compat_cli.app)
 
 
 @app.callback()
@@ -63,33 +64,15 @@ def collect(
       gym-ray collect deployments/laptop-cpu.yaml --objective sft collect.output=runs/sft
     """
     from gym_ray.collection import collect as run
+    from gym_ray.collection.report import demand_complete, render
     from gym_ray.config import load_config
 
     # Read once: the file may be another one by the time the run ends.
     wishes = [] if objective is None else [f"collect.objective={objective}"]
     checked = load_config(config, [*wishes, *(overrides or [])])
     summary = run(checked, quiet=quiet)
-    if json:
-        typer.echo(summary.to_json())
-    else:
-        from gym_ray.collection.report import render
-
-        typer.echo(render(summary))
-    if summary.interrupted is not None and summary.pending:
-        raise Interrupted(
-            f"stopped early ({summary.interrupted}); {summary.pending} rollouts are left: "
-            "re-issue the same command to continue"
-        )
-    limit = checked.collect.max_failed_share
-    if summary.failed_share > limit:
-        raise FailedShareExceeded(
-            f"{summary.failed} of {summary.expected} rollouts failed, more than "
-            f"collect.max_failed_share={limit:g} allows"
-        )
-    if summary.pending:
-        raise GymRayError(
-            f"{summary.pending} rollouts are left; re-issue the same command to continue"
-        )
+    typer.echo(summary.to_json() if json else render(summary))
+    demand_complete(summary, max_failed_share=checked.collect.max_failed_share)
 
 
 @app.command()
