@@ -17,7 +17,7 @@ from typing import Any
 
 from gym_ray.compat.servers import Server, is_server, read_server
 from gym_ray.config import INTERNAL_FIELDS, RunConfig, load_config, read_yaml
-from gym_ray.errors import ConfigError
+from gym_ray.errors import ConfigError, one_line
 from gym_ray.registry import registered
 
 _SECTIONS = [name for name in RunConfig.model_fields if name not in INTERNAL_FIELDS]
@@ -122,7 +122,7 @@ def _instance(path: Path, key: str, loaded: Any) -> Mapping[str, Any]:
     try:
         resolved = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {key}: {error}; write the value itself") from None
+        raise ConfigError(f"{path}: {key}: {one_line(error)}; write the value itself") from None
     assert isinstance(resolved, dict)
     return resolved
 
@@ -151,7 +151,7 @@ def _listed_by_itself(name: str, agent: str) -> dict[str, Any] | None:
     if path is None or not path.exists():
         return None
     section = read_yaml(path).get("environments", {}).get(name)
-    if section is None or agent not in section.get("agent_refs", ()):
+    if section is None or agent not in (name, *section.get("agent_refs", ())):
         return None
     from omegaconf import OmegaConf
 
