@@ -1,4 +1,4 @@
-"""`compat ng_prepare_data` on NeMo Gym's own rows gives NeMo Gym's own metrics (contracts.md 1.8)."""
+"""`compat ng_prepare_data` on NeMo Gym's own rows gives its own metrics (contracts.md 1.8)."""
 
 import json
 import shutil
