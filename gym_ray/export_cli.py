@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,6 +47,8 @@ class _Shape(StrEnum):
     NEMO_RL = "nemo-rl"
     TEXT = "text"
 
+
+_PRESET = "By default as the run's objective says."
 
 _Rollouts = Annotated[
     str, typer.Argument(metavar="ROLLOUTS", help="Run directory, or folder of shards.")
@@ -100,9 +104,12 @@ def rl(
         ),
     ] = _FailedGroups.DROP,
     drop_zero_variance: Annotated[
-        bool,
-        typer.Option("--drop-zero-variance", help="Leave out groups whose rewards are all equal."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--drop-zero-variance/--keep-zero-variance",
+            help=f"Leave out groups whose rewards are all equal. {_PRESET}",
+        ),
+    ] = None,
     pack_length: _PackLength = None,
     format: _Files = _Format.PARQUET,
     license: _License = None,
@@ -121,9 +128,9 @@ def rl(
     """
     from gym_ray.datasets.rl import RlRecipe
 
-    recipe = RlRecipe(failed_groups=failed_groups.value, drop_zero_variance=drop_zero_variance)
+    given = {"failed_groups": failed_groups.value, "drop_zero_variance": drop_zero_variance}
     _export(
-        rollouts, output, "rl", recipe, json=json, quiet=quiet, format=format.value,
+        rollouts, output, "rl", RlRecipe, given, json=json, quiet=quiet, format=format.value,
         license=license, workers=workers, pack_length=pack_length,
     )  # fmt: skip
 
@@ -133,11 +140,13 @@ def sft(
     rollouts: _Rollouts,
     output: _Output,
     min_reward: Annotated[
-        float | None, typer.Option("--min-reward", help="Leave out rollouts with less.")
+        float | None,
+        typer.Option("--min-reward", help=f"Leave out rollouts with less. {_PRESET}"),
     ] = None,
     include_truncated: Annotated[
-        bool, typer.Option("--include-truncated", help="Keep rollouts that were cut short.")
-    ] = False,
+        bool | None,
+        typer.Option("--include-truncated", help="Keep rollouts that were cut short."),
+    ] = None,
     max_tokens: _MaxTokens = None,
     best_of: Annotated[
         int | None,
@@ -162,16 +171,16 @@ def sft(
     """
     from gym_ray.datasets.sft import SftRecipe
 
-    recipe = SftRecipe(
-        include_truncated=include_truncated,
-        min_reward=min_reward,
-        max_tokens=max_tokens,
-        reasoning=reasoning.value,
-        dedup=dedup,
-        best_of=best_of,
-    )
+    given = {
+        "include_truncated": include_truncated,
+        "min_reward": min_reward,
+        "max_tokens": max_tokens,
+        "reasoning": reasoning.value,
+        "dedup": dedup,
+        "best_of": best_of,
+    }
     _export(
-        rollouts, output, "sft", recipe, json=json, quiet=quiet, format=format.value,
+        rollouts, output, "sft", SftRecipe, given, json=json, quiet=quiet, format=format.value,
         license=license, workers=workers, pack_length=pack_length,
     )  # fmt: skip
 
@@ -181,12 +190,17 @@ def dpo(
     rollouts: _Rollouts,
     output: _Output,
     pairing: Annotated[
-        _Pairing, typer.Option("--pairing", help="Which rollouts of a task make pairs.")
-    ] = _Pairing.BEST_WORST,
+        _Pairing | None,
+        typer.Option(
+            "--pairing", help=f"Which rollouts of a task make pairs; best-worst. {_PRESET}"
+        ),
+    ] = None,
     margin: Annotated[
-        float,
-        typer.Option("--margin", min=0.0, help="By how much the chosen reward is higher."),
-    ] = 0.1,
+        float | None,
+        typer.Option(
+            "--margin", min=0.0, help=f"By how much the chosen reward is higher; 0.1. {_PRESET}"
+        ),
+    ] = None,
     shape: Annotated[
         _Shape,
         typer.Option(
@@ -212,15 +226,15 @@ def dpo(
     """
     from gym_ray.datasets.dpo import DpoRecipe
 
-    recipe = DpoRecipe(
-        pairing=pairing.value,
-        margin=margin,
-        shape=shape.value,
-        max_tokens=max_tokens,
-        reasoning=reasoning.value,
-    )
+    given = {
+        "pairing": None if pairing is None else pairing.value,
+        "margin": margin,
+        "shape": shape.value,
+        "max_tokens": max_tokens,
+        "reasoning": reasoning.value,
+    }
     _export(
-        rollouts, output, "dpo", recipe, json=json, quiet=quiet, format=format.value,
+        rollouts, output, "dpo", DpoRecipe, given, json=json, quiet=quiet, format=format.value,
         license=license, workers=workers, pack_length=pack_length,
     )  # fmt: skip
 
@@ -243,7 +257,7 @@ def nemo_gym(
     from gym_ray.datasets.nemo_gym_rows import NemoGymRecipe
 
     _export(
-        rollouts, output, "nemo-gym", NemoGymRecipe(), json=json, quiet=quiet, format="jsonl",
+        rollouts, output, "nemo-gym", NemoGymRecipe, {}, json=json, quiet=quiet, format="jsonl",
         license=license, workers=workers, pack_length=None,
     )  # fmt: skip
 
@@ -252,14 +266,20 @@ def _export(
     rollouts: str,
     output: str,
     kind: Kind,
-    recipe: Recipe,
+    recipe: Callable[..., Recipe],
+    given: Mapping[str, Any],
     *,
     json: bool,
     format: Format,
     **options: Any,
 ) -> None:
-    from gym_ray.datasets.card import render
+    """Export; of the recipe's fields those given come first, then those of the run's objective."""
+    from gym_ray.datasets.card import preset_of, render
     from gym_ray.datasets.export import export
 
-    report = export(rollouts, output, kind, recipe, format=format, **options)
+    fields = {name: value for name, value in given.items() if value is not None}
+    preset = preset_of(Path(rollouts), kind)
+    preset = {name: value for name, value in preset.items() if name not in fields}
+    made = recipe(**preset, **fields)
+    report = export(rollouts, output, kind, made, format=format, preset=preset, **options)
     typer.echo(report.to_json() if json else render(report))

@@ -13,6 +13,7 @@ import yaml
 from gym_ray.datasets.licences import Licences, front_matter, shown_licences
 from gym_ray.datasets.packing import Packing
 from gym_ray.datasets.tally import Tally
+from gym_ray.objective import OBJECTIVES
 
 #: What the card says of the rows of each kind.
 _ABOUT = {
@@ -32,6 +33,7 @@ class ExportReport:
         output: the folder.
         source: where the rollouts are.
         options: of the recipe: filters and shapes.
+        preset: those of them that the run's objective gave.
         license: as given.
         task_licences: of the environments' declared datasets, by environment and dataset.
         rollouts, groups: read.
@@ -48,6 +50,7 @@ class ExportReport:
     output: str
     source: str
     options: Mapping[str, Any]
+    preset: Mapping[str, Any]
     license: str | None
     task_licences: Licences
     rollouts: int
@@ -80,19 +83,30 @@ def counts_of(tally: Tally) -> dict[str, Any]:
 
 def provenance(folder: Path) -> dict[str, Any]:
     """Facts of a run directory's `run.yaml`; {} for a folder that has none."""
-    try:
-        tree = yaml.safe_load((folder / "run.yaml").read_text())
-    except (OSError, yaml.YAMLError):
-        return {}
-    run = dict((tree or {}).get("run") or {})
+    run = dict(_run_yaml(folder).get("run") or {})
     run.pop("base_directory", None)
     return run
+
+
+def preset_of(folder: Path, kind: str) -> dict[str, Any]:
+    """Fields of the recipe `kind` as the objective of a run has them; {} for other objectives."""
+    objective = (_run_yaml(folder).get("collect") or {}).get("objective")
+    return dict(OBJECTIVES[objective].filters) if objective == kind else {}
+
+
+def _run_yaml(folder: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load((folder / "run.yaml").read_text()) or {}
+    except (OSError, yaml.YAMLError):
+        return {}
 
 
 def render(report: ExportReport) -> str:
     """The report for a person at a terminal."""
     rows = ", ".join(f"{count} in {file}" for file, count in report.rows.items())
     lines = [f"{rows} of {report.rollouts} rollouts in {report.groups} groups"]
+    if report.preset:
+        lines.append(f"  as the run's objective {report.kind} asks: {_preset(report)}")
     lines += [f"  left out: {count} {reason}" for reason, count in report.dropped.items()]
     lines += [f"  {count} {fact}" for fact, count in report.noted.items()]
     if report.pending:
@@ -161,9 +175,15 @@ def card(report: ExportReport, names: list[str]) -> str:
         "## Filters and options",
         table({key: shown(value) for key, value in options.items()}) if options else "None.",
     ]
+    if report.preset:
+        sections.append(f"By the run's objective `{report.kind}`: {_preset(report)}.")
     if report.packing is not None:
         sections += ["## Lengths", _packing(report.packing)]
     return "\n\n".join(sections) + "\n"
+
+
+def _preset(report: ExportReport) -> str:
+    return ", ".join(f"{key}={_shown(value)}" for key, value in report.preset.items())
 
 
 def _packing(packing: Packing) -> str:

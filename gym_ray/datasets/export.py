@@ -19,6 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -80,6 +81,7 @@ def export(
     workers: int | None = None,
     license: str | None = None,
     pack_length: int | None = None,
+    preset: Mapping[str, Any] = MappingProxyType({}),
     quiet: bool = False,
 ) -> ExportReport:
     """Write a training dataset.
@@ -94,6 +96,7 @@ def export(
             parts and CPUs.
         license: of the dataset, for its card; None for what the environments' datasets declare.
         pack_length: tokens of a packed sequence, for the statistics; None for the longest row.
+        preset: fields of the recipe that the run's objective gave, for the card.
         quiet: no progress on standard error.
 
     Raises:
@@ -124,6 +127,7 @@ def export(
             output=str(target),
             source=str(place(rollouts).resolve()),
             options=dataclasses.asdict(recipe),  # type: ignore[call-overload]
+            preset=dict(preset),
             license=license,
             task_licences=declared_licences(place(rollouts), tally.environments),
             rollouts=tally.rollouts,
