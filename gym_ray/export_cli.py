@@ -243,6 +243,38 @@ def nemo_gym(
     )  # fmt: skip
 
 
+@app.command()
+def atif(
+    rollouts: _Rollouts,
+    output: _Output,
+    one_file_each: Annotated[
+        bool,
+        typer.Option(
+            "--one-file-each",
+            help="A JSON file a trajectory, as Harbor's tools open them, instead of a line each.",
+        ),
+    ] = False,
+    license: _License = None,
+    workers: _Workers = None,
+    json: _Json = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Trajectories in the Agent Trajectory Interchange Format (ATIF v1.7) of Harbor.
+
+    `gym-ray import atif` makes the same rollouts of them again.
+
+    Example:
+
+      gym-ray export atif runs/demo --output exports/demo-atif
+    """
+    from gym_ray.datasets.atif.trajectories import AtifRecipe
+
+    _export(
+        rollouts, output, "atif", AtifRecipe(one_file_each), json=json, quiet=quiet,
+        format="jsonl", license=license, workers=workers, pack_length=None,
+    )  # fmt: skip
+
+
 def _export(
     rollouts: str,
     output: str,

@@ -32,7 +32,7 @@ from gym_ray.datasets.source import Source, open_source, pending
 from gym_ray.datasets.tally import Tally
 from gym_ray.errors import ConfigError, GymRayError, one_line
 
-Kind = Literal["rl", "sft", "dpo", "nemo-gym"]
+Kind = Literal["rl", "sft", "dpo", "nemo-gym", "atif"]
 Format = Literal["parquet", "jsonl", "both"]
 
 #: Parts below which Ray is not started: it takes longer to start than it saves.
@@ -93,7 +93,7 @@ def export(
     began = time.monotonic()
     target = Path(output)
     source = open_source(rollouts)
-    with _unfinished(target) as folder, Progress(quiet=quiet) as progress:
+    with unfinished(target) as folder, Progress(quiet=quiet) as progress:
         has_table = recipe.schema is not None
         job = Job(
             source=source,
@@ -169,23 +169,18 @@ def write_part(job: Job, number: int, seen: Callable[[int], None] = lambda rows:
             for file, text in texts.items():
                 for row in converted.lines[file]:
                     text.write(_json_line(row))
+            if job.jsonl:
+                for name, document in converted.documents:
+                    path = job.folder / name
+                    path.parent.mkdir(exist_ok=True)
+                    path.write_text(_json_line(document), encoding="utf-8")
             tally.add(converted.tally)
             seen(len(table))
     return tally
 
 
-def _json_line(row: Mapping[str, Any]) -> str:
-    """One row: readable text, unless it quotes half of a surrogate pair, which is no text."""
-    line = json.dumps(row, ensure_ascii=False)
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        line = json.dumps(row)
-    return f"{line}\n"
-
-
 @contextlib.contextmanager
-def _unfinished(target: Path) -> Iterator[Path]:
+def unfinished(target: Path) -> Iterator[Path]:
     """A folder beside the target, gone afterwards unless it has become the target.
 
     Raises:
@@ -207,6 +202,16 @@ def _unfinished(target: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _json_line(row: Mapping[str, Any]) -> str:
+    """One row: readable text, unless it quotes half of a surrogate pair, which is no text."""
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(row)
+    return f"{line}\n"
 
 
 def _workers(source: Source, asked: int | None) -> int:

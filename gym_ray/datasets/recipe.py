@@ -22,11 +22,13 @@ class Converted:
         tally: what was read, written and left out.
         table: the rows for Parquet; None where the export has no such form.
         lines: the rows for JSONL, by file; taken only where JSONL is asked for.
+        documents: JSON files of their own, by path below the dataset's folder; taken likewise.
     """
 
     tally: Tally
     table: pa.Table | None
     lines: Mapping[str, Iterable[Mapping[str, Any]]]
+    documents: Iterable[tuple[str, Mapping[str, Any]]] = ()
 
 
 class Recipe(Protocol):
