@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from gym_ray import environment_cli, export_cli
+from gym_ray import environment_cli, export_cli, import_cli
 from gym_ray.errors import ConfigError, FailedShareExceeded, GymRayError, Interrupted
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 
 app.add_typer(environment_cli.app)
 app.add_typer(export_cli.app)
+app.add_typer(import_cli.app)
 
 
 @app.callback()

@@ -7,7 +7,7 @@ they are the metrics of the agent's steps.
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pydantic
@@ -37,7 +37,7 @@ class Columns(_Strict):
     `task` stays the text it was: it need not be JSON, and a task is told by its text.
     """
 
-    schema_version: Literal["1"] = SCHEMA_VERSION  # type: ignore[assignment]
+    schema_version: str = SCHEMA_VERSION
     rollout_id: str
     task_id: str
     run_id: str
@@ -65,6 +65,13 @@ class Columns(_Strict):
     error: str | None
     started_at: str
     seconds: float
+
+    @pydantic.field_validator("schema_version")
+    @classmethod
+    def _is_ours(cls, version: str) -> str:
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"rows of version {version} are not those of this gym-ray")
+        return version
 
 
 class KeptSpan(_Strict):

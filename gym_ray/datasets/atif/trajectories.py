@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 import gym_ray
@@ -120,13 +121,16 @@ def _add_metrics(steps: list[dict[str, Any]], rollout: Rollout) -> None:
             f"{len(rollout.turns)} were sampled"
         )
     end = 0
+    mask = np.zeros_like(rollout.loss_mask)
     for step, turn in zip(sampled, rollout.turns, strict=True):
         step["metrics"] = _metrics(rollout, turn)
         end = turn.prompt_length + turn.generation_length
-    if rollout.has_tokens and end != len(rollout.token_ids):
+        mask[turn.prompt_length : end] = 1
+    # The format has no mask: what is sampled is what the steps say.
+    if rollout.has_tokens and (end != len(mask) or not np.array_equal(mask, rollout.loss_mask)):
         raise ValueError(
-            f"rollout {rollout.spec.rollout_id}: its turns end after {end} tokens and it has "
-            f"{len(rollout.token_ids)}"
+            f"rollout {rollout.spec.rollout_id}: its loss mask is not 1 exactly on its turns, up "
+            "to the last token"
         )
 
 

@@ -1,0 +1,311 @@
+"""Trajectories as rollouts: our own become what they were, another tool's what can be known.
+
+Owned here: that nothing is guessed. Our own trajectory has its row in `extra.gym_ray`, and is
+refused where its steps say something else. Of another tool's, tokens are taken only where every
+step of the model has all three token fields; a reward only where it is said.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pydantic
+
+from gym_ray.datasets.atif.columns import Columns, TurnFacts, rollout_of_columns
+from gym_ray.datasets.atif.format import Metrics, Refused, Step, Trajectory, refused, time_of
+from gym_ray.datasets.atif.steps import items_of, tools_of
+from gym_ray.datasets.atif.trajectories import trajectory_of
+from gym_ray.errors import RolloutFailure
+from gym_ray.rollout import Rollout, RolloutSpec
+from gym_ray.task import check_row, rollout_id_of, task_id_of
+from gym_ray.transcript import Transcript, Untold
+from gym_ray.turn import Generation, Turn, VersionSpan
+
+#: Token fields of a step's metrics: all of them, or it is read without tokens.
+_TOKEN_FIELDS = ("prompt_token_ids", "completion_token_ids", "logprobs")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Origin:
+    """Where another tool's trajectories come from, and what they are to belong to.
+
+    Attributes:
+        file, line: of this one.
+        run_id: of the import.
+        environment: of the rollouts.
+    """
+
+    file: str
+    line: int
+    run_id: str
+    environment: str
+
+
+class Numbers:
+    """Numbers tasks, and the rollouts of each, in the order in which they come.
+
+    Holds 16 bytes of each task ID: the chance that two of ten million agree is 10^-25.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, tuple[int, int]] = {}
+
+    def next(self, task_id: str) -> tuple[int, int]:
+        """`task_index` and `rollout_index` of the next rollout of a task."""
+        key = bytes.fromhex(task_id[:32])
+        task, rollouts = self._seen.get(key, (len(self._seen), 0))
+        self._seen[key] = (task, rollouts + 1)
+        return task, rollouts
+
+
+def is_ours(trajectory: Trajectory) -> bool:
+    """Whether `export atif` wrote it."""
+    return "gym_ray" in (trajectory.extra or {})
+
+
+def restored(trajectory: Trajectory, tree: Any) -> Rollout:
+    """The rollout a trajectory of ours was.
+
+    Args:
+        trajectory: checked.
+        tree: the same as it was parsed.
+
+    Raises:
+        Refused: something was changed since it was exported.
+    """
+    try:
+        columns = Columns.model_validate((trajectory.extra or {})["gym_ray"])
+    except pydantic.ValidationError as error:
+        raise refused(error, "extra.gym_ray.") from None
+    sequence = _sequence(trajectory)
+    try:
+        rollout = rollout_of_columns(
+            columns,
+            {name: getattr(sequence, name) for name in ("token_ids", "loss_mask", "logprobs")}
+            | {"turns": tuple(sequence.turns)},
+        )
+        made = trajectory_of(rollout)
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refused("extra.gym_ray", f"is of no rollout: {error}") from None
+    made["agent"].pop("version")  # Of the gym-ray that wrote it.
+    changed = next(_changes(made, tree, ""), None)
+    if changed is not None:
+        raise Refused(
+            changed,
+            "is not what extra.gym_ray says; undo the change, or take extra.gym_ray away to import "
+            "it as another tool's",
+        )
+    return rollout
+
+
+def adopted(trajectory: Trajectory, origin: Origin, numbers: Numbers) -> Rollout:
+    """A rollout of another tool's trajectory.
+
+    Its task is its prompt and tools, so trajectories with the same beginning are rollouts of the
+    same task. The reward is `final_metrics.extra.reward` or `extra.reward`, if there is one.
+
+    Raises:
+        Refused: no model was called in it, nothing was asked, or it holds what a row cannot.
+    """
+    is_sampled = [_is_sampled(step) for step in trajectory.steps]
+    if not any(is_sampled):
+        raise Refused("steps", "has no step of the agent in which a model was called")
+    prompt, response = items_of(trajectory.steps, is_sampled)
+    if not prompt:
+        raise Refused(
+            "steps", "begins with the agent's; put what it was asked before, in a step of the user"
+        )
+    tools = tools_of(trajectory.agent.tool_definitions or ())
+    task = {"responses_create_params": {"input": prompt, **({"tools": tools} if tools else {})}}
+    try:
+        check_row(task)
+        task_id = task_id_of(task)
+    except RolloutFailure as error:
+        raise Refused("", f"makes a task that {error.message}") from None
+    sequence = _sequence(trajectory)
+    reward = _reward(trajectory)
+    started_at, seconds = _times(trajectory.steps)
+    costs = trajectory.final_metrics and trajectory.final_metrics.total_cost_usd
+    when = {} if started_at is None else {"started_at": started_at}
+    task_index, rollout_index = numbers.next(task_id)
+    return Rollout(
+        spec=RolloutSpec(
+            rollout_id=rollout_id_of(task_id, origin.environment, rollout_index),
+            task_id=task_id,
+            task_index=task_index,
+            rollout_index=rollout_index,
+            environment=origin.environment,
+            source_file=origin.file,
+            source_line=origin.line,
+            task=json.dumps(task),
+        ),
+        run_id=origin.run_id,
+        agent=trajectory.agent.name,
+        model=trajectory.agent.model_name or _model(trajectory.steps),
+        status="completed",
+        reward=reward,
+        metrics={} if costs is None else {"cost_usd": costs},
+        token_ids=sequence.token_ids,
+        loss_mask=sequence.loss_mask,
+        logprobs=sequence.logprobs,
+        turns=tuple(sequence.turns),
+        side_branches=sequence.side_branches,
+        prompt=json.dumps(prompt),
+        response=json.dumps(response),
+        tools=json.dumps(tools),
+        seconds=seconds,
+        **when,
+    )
+
+
+def losses(trajectory: Trajectory) -> Iterator[str]:
+    """What of another tool's trajectory its rollout does not have, for the report."""
+    told = [_has_tokens(step.metrics) for step in trajectory.steps if _is_sampled(step)]
+    if any(told) and not all(told):
+        yield "have tokens on some steps only, and were read without"
+    if trajectory.subagent_trajectories:
+        yield "have trajectories of subagents, which were left out"
+    if trajectory.continued_trajectory_ref is not None:
+        yield "are continued in another file"
+
+
+def _is_sampled(step: Step) -> bool:
+    return step.source == "agent" and not step.is_copied_context and step.llm_call_count != 0
+
+
+def _has_tokens(metrics: Metrics | None) -> bool:
+    return metrics is not None and all(getattr(metrics, name) is not None for name in _TOKEN_FIELDS)
+
+
+def _sequence(trajectory: Trajectory) -> Transcript | Untold:
+    """Tokens and turns of the steps in which a model was called.
+
+    Raises:
+        Refused: token fields that cannot be of one call.
+    """
+    sampled = [
+        (f"steps[{number}].", step)
+        for number, step in enumerate(trajectory.steps)
+        if _is_sampled(step)
+    ]
+    for where, step in sampled:
+        _check_tokens(where, step)
+    if not sampled or not all(_has_tokens(step.metrics) for _, step in sampled):
+        untold = Untold()
+        untold.turns += [_untold_turn(step.metrics or Metrics()) for _, step in sampled]
+        return untold
+    transcript = Transcript()
+    for _, step in sampled:
+        metrics = step.metrics or Metrics()
+        generated = np.asarray(metrics.completion_token_ids, dtype=np.int32)
+        facts = _facts(metrics, len(generated))
+        generation = Generation(
+            token_ids=generated,
+            logprobs=np.asarray(metrics.logprobs, dtype=np.float32),
+            stop_reason=facts.stop_reason,
+            version_spans=facts.spans,
+            queued_seconds=facts.queued_seconds,
+            generation_seconds=facts.generation_seconds,
+        )
+        transcript.insert(
+            metrics.prompt_token_ids or (), generation, tool_seconds=facts.tool_seconds
+        )
+    return transcript
+
+
+def _check_tokens(where: str, step: Step) -> None:
+    metrics = step.metrics
+    if metrics is None or metrics.completion_token_ids is None or metrics.logprobs is None:
+        return
+    if (step.llm_call_count or 1) > 1:
+        raise Refused(
+            f"{where}llm_call_count",
+            f"says {step.llm_call_count} calls, whose tokens cannot be told apart; write a step "
+            "for each, or leave the token fields out",
+        )
+    generated = len(metrics.completion_token_ids)
+    if len(metrics.logprobs) != generated:
+        raise Refused(
+            f"{where}metrics.logprobs",
+            f"has {len(metrics.logprobs)} values for {generated} tokens; one for each sampled "
+            "token, never repaired",
+        )
+    if any(value > 0 for value in metrics.logprobs):
+        raise Refused(f"{where}metrics.logprobs", "has a value above 0, which is no probability")
+    for name, ids in (("prompt", metrics.prompt_token_ids), ("completion", generated)):
+        said = getattr(metrics, f"{name}_tokens")
+        count = ids if isinstance(ids, int) else None if ids is None else len(ids)
+        if said is not None and count is not None and said != count:
+            raise Refused(
+                f"{where}metrics.{name}_tokens", f"is {said}, and there are {count} token IDs"
+            )
+
+
+def _untold_turn(metrics: Metrics) -> Turn:
+    generated = metrics.completion_tokens or 0
+    facts = _facts(metrics, generated)
+    return Turn(
+        prompt_length=metrics.prompt_tokens or 0,
+        generation_length=generated,
+        stop_reason=facts.stop_reason,
+        version_spans=facts.spans,
+        queued_seconds=facts.queued_seconds,
+        generation_seconds=facts.generation_seconds,
+        tool_seconds=facts.tool_seconds,
+    )
+
+
+def _facts(metrics: Metrics, generated: int) -> TurnFacts:
+    """What our own steps say of a turn; else a turn that ended by itself, of policy 0."""
+    try:
+        return TurnFacts.model_validate(metrics.extra)
+    except pydantic.ValidationError:
+        spans = (VersionSpan(0, 0, generated),) if generated else ()
+        return TurnFacts.of(Turn(0, generated, "stop", spans, 0.0, 0.0))
+
+
+def _changes(made: Any, found: Any, where: str) -> Iterator[str]:
+    """Places where `found` does not say what `made` does; it may say more."""
+    if isinstance(made, dict) and isinstance(found, dict):
+        for key, value in made.items():
+            yield from _changes(value, found.get(key), f"{where}.{key}" if where else key)
+    elif isinstance(made, list) and isinstance(found, list) and made != found:
+        if len(made) != len(found):
+            yield where
+        for number, (one, other) in enumerate(zip(made, found, strict=False)):
+            yield from _changes(one, other, f"{where}[{number}]")
+    elif made != found:
+        yield where
+
+
+def _times(steps: Sequence[Step]) -> tuple[Any, float]:
+    times = [time_of(step.timestamp) for step in steps if step.timestamp is not None]
+    if not times:
+        return None, 0.0
+    return min(times), (max(times) - min(times)).total_seconds()
+
+
+def _model(steps: Sequence[Step]) -> str:
+    return next((step.model_name for step in steps if step.model_name), "")
+
+
+def _reward(trajectory: Trajectory) -> float | None:
+    totals = trajectory.final_metrics
+    for field, extra in (
+        ("final_metrics.extra.reward", totals and totals.extra),
+        ("extra.reward", trajectory.extra),
+    ):
+        reward = (extra or {}).get("reward")
+        if reward is None:
+            continue
+        if isinstance(reward, bool) or not isinstance(reward, int | float):
+            raise Refused(field, f"must be a number, got {json.dumps(reward)[:60]}")
+        if not math.isfinite(reward):
+            raise Refused(field, "must be finite")
+        return float(reward)
+    return None
