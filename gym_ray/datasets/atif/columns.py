@@ -1,18 +1,18 @@
 """What a row has and the format does not: `extra.gym_ray` of our trajectories.
 
-With it a trajectory becomes the same row again. Tokens, logprobs and the turns' facts are not in it:
-they are the metrics of the agent's steps.
+With it a trajectory becomes the same row again. Tokens, logprobs and the turns' facts are not in
+it: they are the metrics of the agent's steps.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pydantic
 
-from gym_ray.datasets.atif.format import time_of
+from gym_ray.datasets.atif.format import Count, TokenId, time_of
 from gym_ray.errors import FailureKind
 from gym_ray.rollout import Branch, Rollout, RolloutSpec, Status, TruncationReason
 from gym_ray.rows import SCHEMA_VERSION
@@ -26,9 +26,15 @@ class _Strict(pydantic.BaseModel):
 class KeptBranch(_Strict):
     """A side branch; see `rollout.Branch`."""
 
-    token_ids: list[int]
-    loss_mask: list[int]
+    token_ids: list[TokenId]
+    loss_mask: list[Literal[0, 1]]
     logprobs: list[float]
+
+    @pydantic.model_validator(mode="after")
+    def _is_as_long_everywhere(self) -> KeptBranch:
+        if not len(self.token_ids) == len(self.loss_mask) == len(self.logprobs):
+            raise ValueError("token_ids, loss_mask and logprobs must be equally long")
+        return self
 
 
 class Columns(_Strict):
@@ -41,8 +47,8 @@ class Columns(_Strict):
     rollout_id: str
     task_id: str
     run_id: str
-    task_index: int
-    rollout_index: int
+    task_index: Count
+    rollout_index: Count
     source_file: str
     source_line: int
     environment: str
@@ -60,7 +66,7 @@ class Columns(_Strict):
     tools: list[dict[str, Any]]
     task: str
     sampling: dict[str, Any]
-    attempts: int
+    attempts: Count
     error_kind: FailureKind | None
     error: str | None
     started_at: str
@@ -77,9 +83,9 @@ class Columns(_Strict):
 class KeptSpan(_Strict):
     """See `turn.VersionSpan`."""
 
-    version: int
-    start: int
-    end: int
+    version: Count
+    start: Count
+    end: Count
 
 
 class TurnFacts(pydantic.BaseModel):

@@ -24,9 +24,10 @@ Version = Literal[
 _AGENTS_OWN = ("model_name", "reasoning_effort", "reasoning_content", "tool_calls", "metrics")
 
 Extra = dict[str, Any] | None
-Count = Annotated[int, pydantic.Field(ge=0)]
-#: Rows hold token IDs as int32.
-TokenId = Annotated[int, pydantic.Field(ge=0, lt=2**31)]
+#: Rows hold counts of a turn and token IDs as int32.
+Count = Annotated[int, pydantic.Field(ge=0, lt=2**31)]
+TokenId = Count
+Total = Annotated[int, pydantic.Field(ge=0)]
 
 
 class _Object(pydantic.BaseModel):
@@ -144,11 +145,11 @@ class Agent(_Object):
 class FinalMetrics(_Object):
     """Of the whole trajectory."""
 
-    total_prompt_tokens: Count | None = None
-    total_completion_tokens: Count | None = None
-    total_cached_tokens: Count | None = None
+    total_prompt_tokens: Total | None = None
+    total_completion_tokens: Total | None = None
+    total_cached_tokens: Total | None = None
     total_cost_usd: float | None = None
-    total_steps: Count | None = None
+    total_steps: Total | None = None
     extra: Extra = None
 
 
@@ -201,9 +202,16 @@ def checked(tree: Any) -> Trajectory:
 
 
 def refused(error: pydantic.ValidationError, prefix: str = "") -> Refused:
-    """The first problem pydantic found, as a field and a reason."""
-    problem = error.errors(include_url=False, include_input=False)[0]
-    field = prefix + _path([at for at in problem["loc"] if not _is_type(at)])
+    """The first problem pydantic found, as a field and a reason.
+
+    Where several types are allowed, pydantic tells what is wrong for each of them: the one that
+    got furthest is meant.
+    """
+    problems = error.errors(include_url=False, include_input=False)
+    paths = [[at for at in problem["loc"] if not _is_type(at)] for problem in problems]
+    here = [n for n, path in enumerate(paths) if path[: len(paths[0])] == paths[0]]
+    meant = max(here, key=lambda number: len(paths[number]))
+    problem, field = problems[meant], prefix + _path(paths[meant])
     match problem["type"]:
         case "extra_forbidden":
             reason = "is no field of the format; move it into `extra`"

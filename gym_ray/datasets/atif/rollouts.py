@@ -17,7 +17,15 @@ import numpy as np
 import pydantic
 
 from gym_ray.datasets.atif.columns import Columns, TurnFacts, rollout_of_columns
-from gym_ray.datasets.atif.format import Metrics, Refused, Step, Trajectory, refused, time_of
+from gym_ray.datasets.atif.format import (
+    FinalMetrics,
+    Metrics,
+    Refused,
+    Step,
+    Trajectory,
+    refused,
+    time_of,
+)
 from gym_ray.datasets.atif.steps import items_of, tools_of
 from gym_ray.datasets.atif.trajectories import trajectory_of
 from gym_ray.errors import RolloutFailure
@@ -130,7 +138,8 @@ def adopted(trajectory: Trajectory, origin: Origin, numbers: Numbers) -> Rollout
     sequence = _sequence(trajectory)
     reward = _reward(trajectory)
     started_at, seconds = _times(trajectory.steps)
-    costs = trajectory.final_metrics and trajectory.final_metrics.total_cost_usd
+    totals = trajectory.final_metrics or FinalMetrics()
+    cost = totals.total_cost_usd
     when = {} if started_at is None else {"started_at": started_at}
     task_index, rollout_index = numbers.next(task_id)
     return Rollout(
@@ -149,7 +158,7 @@ def adopted(trajectory: Trajectory, origin: Origin, numbers: Numbers) -> Rollout
         model=trajectory.agent.model_name or _model(trajectory.steps),
         status="completed",
         reward=reward,
-        metrics={} if costs is None else {"cost_usd": costs},
+        metrics={} if cost is None else {"cost_usd": cost},
         token_ids=sequence.token_ids,
         loss_mask=sequence.loss_mask,
         logprobs=sequence.logprobs,
@@ -295,9 +304,9 @@ def _model(steps: Sequence[Step]) -> str:
 
 
 def _reward(trajectory: Trajectory) -> float | None:
-    totals = trajectory.final_metrics
+    totals = trajectory.final_metrics or FinalMetrics()
     for field, extra in (
-        ("final_metrics.extra.reward", totals and totals.extra),
+        ("final_metrics.extra.reward", totals.extra),
         ("extra.reward", trajectory.extra),
     ):
         reward = (extra or {}).get("reward")

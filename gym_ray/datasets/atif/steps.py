@@ -54,10 +54,11 @@ def items_of(steps: Sequence[Step], is_sampled: Sequence[bool]) -> tuple[list[It
         Refused: a part is no text.
     """
     first = list(is_sampled).index(True)
-    items: list[list[Item]] = [
-        [item for item in _items(step, number)] for number, step in enumerate(steps)
-    ]
-    return sum(items[:first], []), sum(items[first:], [])
+    prompt: list[Item] = []
+    response: list[Item] = []
+    for number, step in enumerate(steps):
+        (prompt if number < first else response).extend(_items(step, number))
+    return prompt, response
 
 
 def tools_of(definitions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -144,8 +145,9 @@ def _refuse_constant(name: str) -> None:
 
 
 def _caller(steps: Sequence[dict[str, Any]], call_id: str) -> dict[str, Any] | None:
-    for step in reversed(steps):
-        if any(call["tool_call_id"] == call_id for call in step.get("tool_calls") or ()):
+    for step in steps[::-1]:
+        calls: Sequence[dict[str, Any]] = step.get("tool_calls") or ()
+        if any(call["tool_call_id"] == call_id for call in calls):
             return step
     return None
 

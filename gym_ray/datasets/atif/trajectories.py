@@ -6,6 +6,8 @@ Failed rollouts are there, too: the format keeps what happened, and `extra.gym_r
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib.metadata
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-import gym_ray
 from gym_ray.datasets.atif.columns import TurnFacts, columns_of
 from gym_ray.datasets.atif.format import SCHEMA_VERSION
 from gym_ray.datasets.atif.steps import steps_of
@@ -75,7 +76,7 @@ def trajectory_of(rollout: Rollout) -> dict[str, Any]:
         steps = [{"source": "system", "message": f"{rollout.error_kind}: {rollout.error}"}]
     steps[0]["timestamp"] = rollout.started_at.isoformat()
     name = f"{rollout.run_id}-{rollout.spec.rollout_id}"
-    agent: dict[str, Any] = {"name": rollout.agent, "version": gym_ray.__version__}
+    agent: dict[str, Any] = {"name": rollout.agent, "version": _version()}
     if rollout.model:
         agent["model_name"] = rollout.model
     tools = tools_for_chat(json.loads(rollout.tools))
@@ -98,6 +99,12 @@ def trajectory_of(rollout: Rollout) -> dict[str, Any]:
         },
         "extra": {"gym_ray": columns_of(rollout).model_dump(mode="json")},
     }
+
+
+@functools.cache
+def _version() -> str:
+    """Ours: an agent comes with gym-ray, or is driven by it."""
+    return importlib.metadata.version("gym-ray")
 
 
 def _trajectories(table: pa.Table, tally: Tally) -> Iterator[tuple[str, Mapping[str, Any]]]:
