@@ -9,7 +9,6 @@ cannot be read. Not owned here: what a trajectory means (rollouts), and its rule
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import json
 import os
@@ -95,7 +94,7 @@ class ImportReport:
     with_reward: int = 0
     rejected: int = 0
     rejections: list[Rejection] = dataclasses.field(default_factory=list)
-    noted: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    noted: dict[str, int] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
 
     def to_json(self) -> str:
@@ -161,7 +160,7 @@ def render(report: ImportReport) -> str:
         f"{report.ours} by gym-ray, {report.with_tokens} with tokens, {report.with_reward} with a "
         f"reward; {report.rejected} rejected"
     )
-    lines += [f"  {count} {fact}" for fact, count in report.noted.most_common()]
+    lines += [f"  {count} {fact}" for fact, count in report.noted.items()]
     return "\n".join(lines)
 
 
@@ -228,7 +227,8 @@ def _rollout(text: bytes, origin: Origin, numbers: Numbers, report: ImportReport
         report.ours += 1
         return rollout
     rollout = adopted(trajectory, origin, numbers)
-    report.noted.update(losses(trajectory))
+    for fact in losses(trajectory):
+        report.noted[fact] = report.noted.get(fact, 0) + 1
     return rollout
 
 

@@ -91,6 +91,11 @@ def restored(trajectory: Trajectory, tree: Any) -> Rollout:
     except pydantic.ValidationError as error:
         raise refused(error, "extra.gym_ray.") from None
     sequence = _sequence(trajectory)
+    if sequence.side_branches:
+        raise Refused(
+            "steps",
+            "have a prompt_token_ids that does not continue the turn before; undo the change",
+        )
     try:
         rollout = rollout_of_columns(
             columns,
