@@ -305,11 +305,20 @@ def test_token_fields_of_every_step_make_a_sequence(imported: Import) -> None:
     assert broken_invariants([rollout]) == []
 
 
-def test_a_prompt_that_does_not_continue_begins_a_branch(imported: Import) -> None:
-    (rollout,), _ = imported(with_tokens(tokens([1, 2], [3]), tokens([1, 9], [5])))
+def test_a_prompt_that_does_not_continue_begins_a_branch(imported: Import, tmp_path: Path) -> None:
+    (rollout,), report = imported(with_tokens(tokens([1, 2], [3]), tokens([1, 9], [5])))
 
     assert rollout.token_ids.tolist() == [1, 9, 5]
     assert [side.token_ids.tolist() for side in rollout.side_branches] == [[1, 2, 3]]
+    assert len(json.loads(rollout.spec.task)["responses_create_params"]["input"]) == 2
+    assert [item["type"] for item in json.loads(rollout.prompt)[2:]] == [
+        "reasoning", "function_call", "function_call_output",
+    ]  # fmt: skip
+    assert len(json.loads(rollout.response)) == 1
+    assert list(report["noted"].values()) == [1]
+    assert run_command("export", "atif", tmp_path / "out", "--output", tmp_path / "more")[0] == 0
+    (line,) = (tmp_path / "more" / "trajectories.jsonl").read_text().splitlines()
+    assert row_of(restored(checked(json.loads(line)), json.loads(line))) == row_of(rollout)
 
 
 def test_tokens_on_some_steps_only_are_left_out_and_counted(imported: Import) -> None:
@@ -343,16 +352,15 @@ def test_a_result_that_answers_no_call_is_what_the_agent_was_told(imported: Impo
     assert (told["role"], told["content"][0]["text"]) == ("user", "a.txt")
 
 
-def test_copied_and_unsampled_steps_are_no_turns(imported: Import) -> None:
+def test_copied_steps_before_the_first_turn_are_its_prompt(imported: Import) -> None:
     tree = foreign()
     tree["steps"][2] |= {"is_copied_context": True}
-    tree["steps"].append(step(5, "agent", "done", llm_call_count=0))
 
     (rollout,), _ = imported(tree)
 
     assert [turn.prompt_length for turn in rollout.turns] == [60]
     assert json.loads(rollout.prompt)[-1]["type"] == "function_call_output"
-    assert len(json.loads(rollout.response)) == 2
+    assert len(json.loads(rollout.response)) == 1
 
 
 def test_what_a_rollout_has_no_place_for_is_counted(imported: Import) -> None:
@@ -376,6 +384,11 @@ def picture(tree: Row) -> None:
 UNREADABLE: dict[str, tuple[Callable[[Row], Any], str, str]] = {
     "a picture": (picture, "steps[1].message[0]", "is image, and rollouts hold text only"),
     "no agent": (lambda t: t.update(steps=t["steps"][:2]), "steps", "no step of the agent"),
+    "a step of no model": (
+        lambda t: t["steps"].append(step(5, "agent", "done", llm_call_count=0)),
+        "steps[4]",
+        "is the agent's without a call of the model",
+    ),
     "no prompt": (
         lambda t: t.update(steps=[step(1, "agent", "hi")]),
         "steps",

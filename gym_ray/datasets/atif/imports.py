@@ -26,7 +26,7 @@ from gym_ray.collection.compaction import compact
 from gym_ray.collection.index import Index
 from gym_ray.collection.progress import Progress
 from gym_ray.datasets.atif.format import Refused, checked
-from gym_ray.datasets.atif.rollouts import Numbers, Origin, adopted, is_ours, losses, restored
+from gym_ray.datasets.atif.rollouts import Numbers, Origin, adopted, is_ours, remarks, restored
 from gym_ray.datasets.export import unfinished
 from gym_ray.directory import dataset_files, write_text_whole
 from gym_ray.errors import ConfigError
@@ -227,7 +227,7 @@ def _rollout(text: bytes, origin: Origin, numbers: Numbers, report: ImportReport
         report.ours += 1
         return rollout
     rollout = adopted(trajectory, origin, numbers)
-    for fact in losses(trajectory):
+    for fact in remarks(trajectory, rollout):
         report.noted[fact] = report.noted.get(fact, 0) + 1
     return rollout
 

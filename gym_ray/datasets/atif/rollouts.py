@@ -29,6 +29,7 @@ from gym_ray.datasets.atif.format import (
 from gym_ray.datasets.atif.steps import items_of, tools_of
 from gym_ray.datasets.atif.trajectories import trajectory_of
 from gym_ray.errors import RolloutFailure
+from gym_ray.renderers.items import Item
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.task import check_row, rollout_id_of, task_id_of
 from gym_ray.transcript import Transcript, Untold
@@ -119,30 +120,47 @@ def restored(trajectory: Trajectory, tree: Any) -> Rollout:
 def adopted(trajectory: Trajectory, origin: Origin, numbers: Numbers) -> Rollout:
     """A rollout of another tool's trajectory.
 
-    Its task is its prompt and tools, so trajectories with the same beginning are rollouts of the
-    same task. The reward is `final_metrics.extra.reward` or `extra.reward`, if there is one.
+    Its task is what comes before the first turn, and the tools, so trajectories with the same
+    beginning are rollouts of the same task. Where a turn's tokens do not continue the one before,
+    the last branch is the rollout and what came before it its prompt. The reward is
+    `final_metrics.extra.reward` or `extra.reward`, if there is one.
 
     Raises:
         Refused: no model was called in it, nothing was asked, or it holds what a row cannot.
     """
-    is_sampled = [_is_sampled(step) for step in trajectory.steps]
-    if not any(is_sampled):
+    steps = trajectory.steps
+    sampled = [number for number, step in enumerate(steps) if _is_sampled(step)]
+    if not sampled:
         raise Refused("steps", "has no step of the agent in which a model was called")
-    prompt, response = items_of(trajectory.steps, is_sampled)
-    if not prompt:
+    sequence = _sequence(trajectory)
+    final = (
+        [sampled[number] for number in sequence.turn_numbers]
+        if isinstance(sequence, Transcript)
+        else sampled
+    )
+    items = [items_of(step, number) for number, step in enumerate(steps)]
+    asked = _joined(items[: sampled[0]])
+    prompt = _joined(items[: final[0]])
+    response = _joined(
+        [
+            items[number]
+            for number in range(final[0], len(steps))
+            if _belongs(steps[number], number, final)
+        ]
+    )
+    if not asked:
         raise Refused(
             "steps", "begins with the agent's; put what it was asked before, in a step of the user"
         )
     tools = tools_of(trajectory.agent.tool_definitions or ())
-    task = {"responses_create_params": {"input": prompt, **({"tools": tools} if tools else {})}}
+    task = {"responses_create_params": {"input": asked, **({"tools": tools} if tools else {})}}
     try:
         check_row(task)
         task_id = task_id_of(task)
     except RolloutFailure as error:
         raise Refused("", f"makes a task that {error.message}") from None
-    sequence = _sequence(trajectory)
     reward = _reward(trajectory)
-    started_at, seconds = _times(trajectory.steps)
+    started_at, seconds = _times(steps)
     totals = trajectory.final_metrics or FinalMetrics()
     cost = totals.total_cost_usd
     when = {} if started_at is None else {"started_at": started_at}
@@ -160,7 +178,7 @@ def adopted(trajectory: Trajectory, origin: Origin, numbers: Numbers) -> Rollout
         ),
         run_id=origin.run_id,
         agent=trajectory.agent.name,
-        model=trajectory.agent.model_name or _model(trajectory.steps),
+        model=trajectory.agent.model_name or _model(steps),
         status="completed",
         reward=reward,
         metrics={} if cost is None else {"cost_usd": cost},
@@ -177,15 +195,34 @@ def adopted(trajectory: Trajectory, origin: Origin, numbers: Numbers) -> Rollout
     )
 
 
-def losses(trajectory: Trajectory) -> Iterator[str]:
-    """What of another tool's trajectory its rollout does not have, for the report."""
+def remarks(trajectory: Trajectory, rollout: Rollout) -> Iterator[str]:
+    """What is to be known of another tool's trajectory and its rollout, for the report."""
     told = [_has_tokens(step.metrics) for step in trajectory.steps if _is_sampled(step)]
     if any(told) and not all(told):
         yield "have tokens on some steps only, and were read without"
+    if rollout.side_branches:
+        yield "have turns whose tokens do not continue the one before: side branches"
     if trajectory.subagent_trajectories:
         yield "have trajectories of subagents, which were left out"
     if trajectory.continued_trajectory_ref is not None:
         yield "are continued in another file"
+
+
+def _belongs(step: Step, number: int, final: Sequence[int]) -> bool:
+    """Whether a step after the first turn is of the rollout; turns of other branches are not."""
+    if step.source != "agent" or number in final:
+        return True
+    if _is_sampled(step):
+        return False
+    raise Refused(
+        f"steps[{number}]",
+        "is the agent's without a call of the model, after its first turn: a rollout would take it "
+        "for sampled; leave the step out",
+    )
+
+
+def _joined(parts: Sequence[list[Item]]) -> list[Item]:
+    return [item for part in parts for item in part]
 
 
 def _is_sampled(step: Step) -> bool:

@@ -40,25 +40,19 @@ def steps_of(prompt: Sequence[Item], response: Sequence[Item]) -> list[dict[str,
     return steps
 
 
-def items_of(steps: Sequence[Step], is_sampled: Sequence[bool]) -> tuple[list[Item], list[Item]]:
-    """Prompt and response of a trajectory another tool wrote.
+def items_of(step: Step, number: int) -> list[Item]:
+    """Items of a step another tool wrote.
 
-    The prompt is what comes before the first sampled step. A result that answers no call is what
-    the agent was told, as by a user.
+    A result that answers no call is what the agent was told, as by a user.
 
     Args:
-        steps: of the trajectory.
-        is_sampled: which of them a model was called for.
+        step: of the trajectory.
+        number: of the step, from 0.
 
     Raises:
         Refused: a part is no text.
     """
-    first = list(is_sampled).index(True)
-    prompt: list[Item] = []
-    response: list[Item] = []
-    for number, step in enumerate(steps):
-        (prompt if number < first else response).extend(_items(step, number))
-    return prompt, response
+    return list(_items(step, number))
 
 
 def tools_of(definitions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
