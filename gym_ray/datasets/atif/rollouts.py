@@ -13,30 +13,25 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pydantic
 
-from gym_ray.datasets.atif.columns import Columns, TurnFacts, rollout_of_columns
+from gym_ray.datasets.atif.columns import Columns, rollout_of_columns
 from gym_ray.datasets.atif.format import (
     FinalMetrics,
-    Metrics,
     Refused,
     Step,
     Trajectory,
     refused,
     time_of,
 )
+from gym_ray.datasets.atif.sequences import has_tokens, is_turn, sequence_of
 from gym_ray.datasets.atif.steps import items_of, tools_of
 from gym_ray.datasets.atif.trajectories import trajectory_of
 from gym_ray.errors import RolloutFailure
 from gym_ray.renderers.items import Item
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.task import check_row, rollout_id_of, task_id_of
-from gym_ray.transcript import Transcript, Untold
-from gym_ray.turn import Generation, Turn, VersionSpan
-
-#: Token fields of a step's metrics: all of them, or it is read without tokens.
-_TOKEN_FIELDS = ("prompt_token_ids", "completion_token_ids", "logprobs")
+from gym_ray.transcript import Transcript
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,7 +86,7 @@ def restored(trajectory: Trajectory, tree: Any) -> Rollout:
         columns = Columns.model_validate((trajectory.extra or {})["gym_ray"])
     except pydantic.ValidationError as error:
         raise refused(error, "extra.gym_ray.") from None
-    sequence = _sequence(trajectory)
+    sequence = sequence_of(trajectory)
     if sequence.side_branches:
         raise Refused(
             "steps",
@@ -129,10 +124,10 @@ def adopted(trajectory: Trajectory, origin: Origin, numbers: Numbers) -> Rollout
         Refused: no model was called in it, nothing was asked, or it holds what a row cannot.
     """
     steps = trajectory.steps
-    sampled = [number for number, step in enumerate(steps) if _is_sampled(step)]
+    sampled = [number for number, step in enumerate(steps) if is_turn(step)]
     if not sampled:
         raise Refused("steps", "has no step of the agent in which a model was called")
-    sequence = _sequence(trajectory)
+    sequence = sequence_of(trajectory)
     final = (
         [sampled[number] for number in sequence.turn_numbers]
         if isinstance(sequence, Transcript)
@@ -197,7 +192,7 @@ def adopted(trajectory: Trajectory, origin: Origin, numbers: Numbers) -> Rollout
 
 def remarks(trajectory: Trajectory, rollout: Rollout) -> Iterator[str]:
     """What is to be known of another tool's trajectory and its rollout, for the report."""
-    told = [_has_tokens(step.metrics) for step in trajectory.steps if _is_sampled(step)]
+    told = [has_tokens(step.metrics) for step in trajectory.steps if is_turn(step)]
     if any(told) and not all(told):
         yield "have tokens on some steps only, and were read without"
     if rollout.side_branches:
@@ -212,7 +207,7 @@ def _belongs(step: Step, number: int, final: Sequence[int]) -> bool:
     """Whether a step after the first turn is of the rollout; turns of other branches are not."""
     if step.source != "agent" or number in final:
         return True
-    if _is_sampled(step):
+    if is_turn(step):
         return False
     raise Refused(
         f"steps[{number}]",
@@ -223,101 +218,6 @@ def _belongs(step: Step, number: int, final: Sequence[int]) -> bool:
 
 def _joined(parts: Sequence[list[Item]]) -> list[Item]:
     return [item for part in parts for item in part]
-
-
-def _is_sampled(step: Step) -> bool:
-    return step.source == "agent" and not step.is_copied_context and step.llm_call_count != 0
-
-
-def _has_tokens(metrics: Metrics | None) -> bool:
-    return metrics is not None and all(getattr(metrics, name) is not None for name in _TOKEN_FIELDS)
-
-
-def _sequence(trajectory: Trajectory) -> Transcript | Untold:
-    """Tokens and turns of the steps in which a model was called.
-
-    Raises:
-        Refused: token fields that cannot be of one call.
-    """
-    sampled = [
-        (f"steps[{number}].", step)
-        for number, step in enumerate(trajectory.steps)
-        if _is_sampled(step)
-    ]
-    for where, step in sampled:
-        _check_tokens(where, step)
-    if not sampled or not all(_has_tokens(step.metrics) for _, step in sampled):
-        untold = Untold()
-        untold.turns += [_untold_turn(step.metrics or Metrics()) for _, step in sampled]
-        return untold
-    transcript = Transcript()
-    for _, step in sampled:
-        metrics = step.metrics or Metrics()
-        generated = np.asarray(metrics.completion_token_ids, dtype=np.int32)
-        facts = _facts(metrics, len(generated))
-        generation = Generation(
-            token_ids=generated,
-            logprobs=np.asarray(metrics.logprobs, dtype=np.float32),
-            stop_reason=facts.stop_reason,
-            version_spans=facts.spans,
-            queued_seconds=facts.queued_seconds,
-            generation_seconds=facts.generation_seconds,
-        )
-        transcript.insert(
-            metrics.prompt_token_ids or (), generation, tool_seconds=facts.tool_seconds
-        )
-    return transcript
-
-
-def _check_tokens(where: str, step: Step) -> None:
-    metrics = step.metrics
-    if metrics is None or metrics.completion_token_ids is None or metrics.logprobs is None:
-        return
-    if (step.llm_call_count or 1) > 1:
-        raise Refused(
-            f"{where}llm_call_count",
-            f"says {step.llm_call_count} calls, whose tokens cannot be told apart; write a step "
-            "for each, or leave the token fields out",
-        )
-    generated = len(metrics.completion_token_ids)
-    if len(metrics.logprobs) != generated:
-        raise Refused(
-            f"{where}metrics.logprobs",
-            f"has {len(metrics.logprobs)} values for {generated} tokens; one for each sampled "
-            "token, never repaired",
-        )
-    if any(value > 0 for value in metrics.logprobs):
-        raise Refused(f"{where}metrics.logprobs", "has a value above 0, which is no probability")
-    for name, ids in (("prompt", metrics.prompt_token_ids), ("completion", generated)):
-        said = getattr(metrics, f"{name}_tokens")
-        count = ids if isinstance(ids, int) else None if ids is None else len(ids)
-        if said is not None and count is not None and said != count:
-            raise Refused(
-                f"{where}metrics.{name}_tokens", f"is {said}, and there are {count} token IDs"
-            )
-
-
-def _untold_turn(metrics: Metrics) -> Turn:
-    generated = metrics.completion_tokens or 0
-    facts = _facts(metrics, generated)
-    return Turn(
-        prompt_length=metrics.prompt_tokens or 0,
-        generation_length=generated,
-        stop_reason=facts.stop_reason,
-        version_spans=facts.spans,
-        queued_seconds=facts.queued_seconds,
-        generation_seconds=facts.generation_seconds,
-        tool_seconds=facts.tool_seconds,
-    )
-
-
-def _facts(metrics: Metrics, generated: int) -> TurnFacts:
-    """What our own steps say of a turn; else a turn that ended by itself, of policy 0."""
-    try:
-        return TurnFacts.model_validate(metrics.extra)
-    except pydantic.ValidationError:
-        spans = (VersionSpan(0, 0, generated),) if generated else ()
-        return TurnFacts.of(Turn(0, generated, "stop", spans, 0.0, 0.0))
 
 
 def _changes(made: Any, found: Any, where: str) -> Iterator[str]:
