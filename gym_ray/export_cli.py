@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -262,6 +261,38 @@ def nemo_gym(
     )  # fmt: skip
 
 
+@app.command()
+def atif(
+    rollouts: _Rollouts,
+    output: _Output,
+    one_file_each: Annotated[
+        bool,
+        typer.Option(
+            "--one-file-each",
+            help="A JSON file a trajectory, as Harbor's tools open them, instead of a line each.",
+        ),
+    ] = False,
+    license: _License = None,
+    workers: _Workers = None,
+    json: _Json = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Trajectories in the Agent Trajectory Interchange Format (ATIF v1.7) of Harbor.
+
+    `gym-ray import atif` makes the same rollouts of them again.
+
+    Example:
+
+      gym-ray export atif runs/demo --output exports/demo-atif
+    """
+    from gym_ray.datasets.atif.trajectories import AtifRecipe
+
+    _export(
+        rollouts, output, "atif", AtifRecipe, {"one_file_each": one_file_each}, json=json,
+        quiet=quiet, format="jsonl", license=license, workers=workers, pack_length=None,
+    )  # fmt: skip
+
+
 def _export(
     rollouts: str,
     output: str,
@@ -276,9 +307,10 @@ def _export(
     """Export; of the recipe's fields those given come first, then those of the run's objective."""
     from gym_ray.datasets.card import preset_of, render
     from gym_ray.datasets.export import export
+    from gym_ray.storage import place
 
     fields = {name: value for name, value in given.items() if value is not None}
-    preset = preset_of(Path(rollouts), kind)
+    preset = preset_of(place(rollouts), kind)
     preset = {name: value for name, value in preset.items() if name not in fields}
     made = recipe(**preset, **fields)
     report = export(rollouts, output, kind, made, format=format, preset=preset, **options)

@@ -111,6 +111,15 @@ def numbers_in(rollout: Rollout) -> int:
     return sum(turn.prompt_length + 2 * turn.generation_length for turn in rollout.turns)
 
 
+def turn_of_item(item: Mapping[str, Any]) -> str | None:
+    """What the IDs of a turn's items have in common; None for what the policy was told."""
+    kind = item.get("type", "message")
+    if kind not in _SAID or (kind == "message" and item.get("role") != "assistant"):
+        return None
+    name = str(item.get("id") or "").removeprefix(_SAID[kind])
+    return (name.rpartition("_")[0] if kind == "function_call" else name) or None
+
+
 def _row_of(text: str) -> dict[str, Any]:
     try:
         row = json.loads(text)
@@ -200,19 +209,10 @@ def _last_items(items: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """
     last: dict[str, Any] | None = None
     for item in items:
-        if last is not None and _turn_of(item) != _turn_of(last):
+        if last is not None and turn_of_item(item) != turn_of_item(last):
             yield last
             last = None
-        if _turn_of(item) is not None:
+        if turn_of_item(item) is not None:
             last = item
     if last is not None:
         yield last
-
-
-def _turn_of(item: Mapping[str, Any]) -> str | None:
-    """What the IDs of a turn's items have in common; None for what the policy was told."""
-    kind = item.get("type", "message")
-    if kind not in _SAID or (kind == "message" and item.get("role") != "assistant"):
-        return None
-    name = str(item.get("id") or "").removeprefix(_SAID[kind])
-    return (name.rpartition("_")[0] if kind == "function_call" else name) or None

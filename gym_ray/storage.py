@@ -174,9 +174,9 @@ def move_folder(source: Path, target: Path, *, last: str) -> None:
         os.replace(source, target)
         return
     store = _filesystem(target)
-    paths = sorted(source.iterdir(), key=lambda path: (path.name == last, path.name))
-    for path in paths:
-        store.copy(_object(path), _object(target / path.name))
+    files = [path for path in source.rglob("*") if not path.is_dir()]
+    for path in sorted(files, key=lambda path: (path.name == last, str(path))):
+        store.copy(_object(path), _object(target / path.relative_to(source)))
     remove_folder(source)
 
 

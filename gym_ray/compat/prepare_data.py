@@ -23,8 +23,8 @@ from gym_ray.datasets.prepare_report import PrepareReport, conflict_error, deman
 from gym_ray.datasets.prepared_rows import rows_of
 from gym_ray.datasets.task_files import SPLITS, Split, TaskFile, declared
 from gym_ray.datasets.task_metrics import TaskMetrics
-from gym_ray.directory import write_text_whole
 from gym_ray.errors import ConfigError, GymRayError
+from gym_ray.storage import write_text_whole
 
 _SPLITS: dict[str, tuple[Split, ...]] = {
     "train_preparation": ("train", "validation"),

@@ -21,6 +21,7 @@ _ABOUT = {
     "sft": "Conversations for supervised fine-tuning; the last message is the assistant's.",
     "dpo": "Preference pairs: two answers to the same prompt, the chosen one with more reward.",
     "nemo-gym": "Rollouts, failures and tasks in NeMo Gym's row shapes.",
+    "atif": "Trajectories in the Agent Trajectory Interchange Format (ATIF), version 1.7.",
 }
 
 
@@ -29,7 +30,7 @@ class ExportReport:
     """What `export` did; also `DIR/export.json`.
 
     Attributes:
-        kind: `rl`, `sft`, `dpo` or `nemo-gym`.
+        kind: `rl`, `sft`, `dpo`, `nemo-gym` or `atif`.
         output: the folder.
         source: where the rollouts are.
         options: of the recipe: filters and shapes.
@@ -129,7 +130,12 @@ def card(report: ExportReport, names: list[str]) -> str:
     # The first format that is there: both hold the same rows.
     data = next((e for e in (".parquet", ".jsonl") if any(n.endswith(e) for n in names)), ".jsonl")
     files = {
-        file: f"{file}-*.parquet" if data == ".parquet" else f"{file}.jsonl" for file in report.rows
+        file: f"{file}-*.parquet"
+        if data == ".parquet"
+        else f"{file}.jsonl"
+        if f"{file}.jsonl" in names
+        else f"{file}/*.json"
+        for file in report.rows
     }
     front: dict[str, Any] = {
         "configs": [
@@ -183,7 +189,7 @@ def card(report: ExportReport, names: list[str]) -> str:
 
 
 def _preset(report: ExportReport) -> str:
-    return ", ".join(f"{key}={_shown(value)}" for key, value in report.preset.items())
+    return ", ".join(f"{key}={shown(value)}" for key, value in report.preset.items())
 
 
 def _packing(packing: Packing) -> str:

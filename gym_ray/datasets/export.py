@@ -44,7 +44,7 @@ from gym_ray.storage import (
     written_whole,
 )
 
-Kind = Literal["rl", "sft", "dpo", "nemo-gym"]
+Kind = Literal["rl", "sft", "dpo", "nemo-gym", "atif"]
 Format = Literal["parquet", "jsonl", "both"]
 
 #: Parts below which Ray is not started: it takes longer to start than it saves.
@@ -107,7 +107,7 @@ def export(
     began = time.monotonic()
     target = place(output)
     source = open_source(rollouts)
-    with _unfinished(target) as folder, Progress(quiet=quiet) as progress:
+    with unfinished(target) as folder, Progress(quiet=quiet) as progress:
         has_table = recipe.schema is not None
         job = Job(
             source=source,
@@ -186,6 +186,11 @@ def write_part(job: Job, number: int, seen: Callable[[int], None] = lambda rows:
                 for row in converted.lines[name]:
                     text.write(_json_line(row))
             note(identities, converted.identities)
+            if job.jsonl:
+                for name, document in converted.documents:
+                    path = job.folder / name
+                    make_folder(path.parent)
+                    path.write_bytes(_json_line(document))
             tally.add(converted.tally)
             seen(len(table))
     return tally
@@ -206,7 +211,7 @@ def _json_line(row: Mapping[str, Any]) -> bytes:
 
 
 @contextlib.contextmanager
-def _unfinished(target: Path) -> Iterator[Path]:
+def unfinished(target: Path) -> Iterator[Path]:
     """A folder beside the target, gone afterwards unless it has become the target.
 
     Raises:

@@ -24,12 +24,14 @@ class Converted:
         table: the rows for Parquet; None where the export has no such form.
         lines: the rows for JSONL, by file; taken only where JSONL is asked for.
         identities: of each row; where there are any, a row whose like is earlier is taken out.
+        documents: JSON files of their own, by path below the dataset's folder; taken likewise.
     """
 
     tally: Tally
     table: pa.Table | None
     lines: Mapping[str, Iterable[Mapping[str, Any]]]
     identities: Sequence[Identity] = ()
+    documents: Iterable[tuple[str, Mapping[str, Any]]] = ()
 
 
 class Recipe(Protocol):

@@ -269,7 +269,7 @@ def test_commands_and_code_of_the_page_run(capsys: pytest.CaptureFixture[str]) -
 
 def test_the_page_names_every_option() -> None:
     named = set(re.findall(r"(--[a-z-]+)", PAGE))
-    for kind in ("rl", "sft", "dpo", "nemo-gym"):
+    for kind in ("rl", "sft", "dpo", "nemo-gym", "atif"):
         asked = CliRunner().invoke(app, ["export", kind, "--help"], env={"COLUMNS": "200"})
         assert f"gym-ray export {kind} " in asked.output
         options = set(re.findall(r"(--[a-z-]+)", asked.output))

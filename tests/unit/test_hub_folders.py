@@ -10,7 +10,7 @@ import yaml
 from gym_ray.datasets.hub import push
 from gym_ray.datasets.hub.secret_values import secret_settings
 from gym_ray.errors import ConfigError
-from gym_ray.rows import SCHEMA
+from gym_ray.schema import SCHEMA
 from tests.exports import run_command
 from tests.hub_folders import finished_run, task_files
 from tests.stored import stored_run, sum_rollout
