@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,7 @@ def report(tmp_path: Path, *names: str) -> list[str]:
 
 
 def test_tensorboard_files_hold_progress_and_summary(tmp_path: Path) -> None:
-    from tensorboardX.event_file_writer import EventsWriter  # noqa: F401  (the library is there)
     from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.record_writer import RecordWriter  # noqa: F401
 
     assert report(tmp_path, "tensorboard") == []
 
@@ -113,22 +112,37 @@ def test_wandb_offline_files_hold_progress_and_summary(tmp_path: Path) -> None:
 
 
 def _wandb_rows(path: Path) -> list[dict[str, Any]]:
-    import json
-
     from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
 
-    store = DataStore()
-    store.open_for_scan(str(path))
-    rows = []
-    while (data := store.scan_data()) is not None:
-        record = Record.FromString(data)
-        if record.WhichOneof("record_type") == "history":
-            items = record.history.item
-            rows.append(
-                {item.key or item.nested_key[0]: json.loads(item.value_json) for item in items}
-            )
-    return rows
+    records = [Record.FromString(data) for data in _log_records(path.read_bytes())]
+    return [
+        {
+            item.key or item.nested_key[0]: json.loads(item.value_json)
+            for item in record.history.item
+        }
+        for record in records
+        if record.WhichOneof("record_type") == "history"
+    ]
+
+
+def _log_records(data: bytes) -> list[bytes]:
+    """Records of LevelDB's log format after a header of 7 bytes: blocks of 32 KiB, in them parts
+    with checksum (4), length (2) and kind (1: whole, 2: first, 3: middle, 4: last)."""
+    block, position, records, parts = 32768, 7, [], b""
+    while position + 7 <= len(data):
+        if block - position % block < 7:
+            position += block - position % block
+            continue
+        length, kind = (
+            int.from_bytes(data[position + 4 : position + 6], "little"),
+            data[position + 6],
+        )
+        parts += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):
+            records.append(parts)
+            parts = b""
+    return records
 
 
 def test_a_tracker_that_fails_is_said_and_ends_neither_the_run_nor_the_others(
