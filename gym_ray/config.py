@@ -23,6 +23,7 @@ from gym_ray.sections import (
     CollectConfig,
     EnvironmentConfig,
     JudgeConfig,
+    ObservabilityConfig,
     PolicyConfig,
     SamplingConfig,
     Section,
@@ -42,6 +43,7 @@ class RunConfig(Section):
     sampling: SamplingConfig = SamplingConfig()
     collect: CollectConfig = CollectConfig()
     serve: ServeConfig = ServeConfig()
+    observability: ObservabilityConfig = ObservabilityConfig()
     base_directory: Annotated[str, Field(exclude=True)] = "."
     """Folder of the config file, against which entry points given as paths resolve."""
 
@@ -98,7 +100,10 @@ TUNING_KEYS = (
     "collect.rollout_timeout_seconds",
     "collect.run_timeout_seconds",
     "collect.drain_timeout_seconds",
+    "collect.report",
+    "collect.report_seconds",
     "serve",
+    "observability",
 )
 
 

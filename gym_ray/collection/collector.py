@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gym_ray.collection import preconditions
 from gym_ray.collection import summary as summaries
 from gym_ray.collection.compaction import is_compact
 from gym_ray.collection.group_compaction import compact_run, has_groups, judges_of_groups
@@ -30,6 +31,7 @@ from gym_ray.collection.progress import Progress, duration
 from gym_ray.collection.stage import StageSettings
 from gym_ray.collection.stop import StopSignal
 from gym_ray.collection.summary import RunSummary
+from gym_ray.collection.trackers import Trackers
 from gym_ray.config import RunConfig, load_config
 from gym_ray.directory import RunDirectory, dataset_files
 from gym_ray.errors import ConfigError, FailureKind, GymRayError, Interrupted
@@ -74,32 +76,15 @@ def collect(
         GymRayError: the application could not start, or collection broke; what was collected
             is kept.
     """
-    from gym_ray.serving.replicas import check_renderer
-
     started = time.monotonic()
     checked = load_config(config, overrides)
-    check_renderer(checked)
-    _check_agents(checked)
+    preconditions.check(checked)
     directory = RunDirectory.open(checked)
     try:
         with Progress(quiet=quiet) as progress:
             return _Collector(checked, directory, progress, started).run()
     finally:
         directory.close()
-
-
-def _check_agents(config: RunConfig) -> None:
-    """Refuse an outside agent nobody would start.
-
-    Raises:
-        ConfigError: `agent: external` without `external`.
-    """
-    for name, section in config.environments.items():
-        if section.agent == "external" and section.external is None:
-            raise ConfigError(
-                f"environments.{name}.agent is external, and collect has nothing to start: set "
-                f"environments.{name}.external.command or .url"
-            )
 
 
 class _Collector:
@@ -122,6 +107,14 @@ class _Collector:
 
     def run(self) -> RunSummary:
         manifest = self._manifest()
+        with contextlib.closing(self._open_trackers()) as self._trackers:
+            return self._run(manifest)
+
+    def _open_trackers(self) -> Trackers:
+        path = self._directory.path
+        return Trackers(self._config, self._directory.id, path, self._progress.say)
+
+    def _run(self, manifest: Manifest) -> RunSummary:
         remaining = self._write_remaining(manifest)
         before = manifest.rollouts - remaining
         if self._directory.resumed:
@@ -324,6 +317,7 @@ class _Collector:
             self._directory.check()
             counts = running.counts()
             self._progress.show(counts, before=before, expected=expected)
+            self._trackers.progress(counts, before=before)
             if self._stop.requested() and stop_at == math.inf:
                 stop_at = time.monotonic() + collect.drain_timeout_seconds
                 running.order("drain")
@@ -366,6 +360,8 @@ class _Collector:
             start_seconds=config.policy.startup_timeout_seconds,
             pass_id=uuid.uuid4().hex[:8],
             store=self._directory.segments,
+            trace_share=config.observability.trace_share,
+            log_format=config.observability.log_format,
         )
 
     # Afterwards.
@@ -402,4 +398,5 @@ class _Collector:
             group_failures=count_failures(index.files) if has_groups(self._config) else {},
         )
         write_text_whole(self._directory.summary, summary.to_json())
+        self._trackers.finish(summary)
         return summary
