@@ -122,10 +122,11 @@ class Runner:
         ends_at = _clock() + settings.timeout_seconds
         try:
             async with asyncio.timeout(settings.timeout_seconds) as deadline:
-                rollout = await self._attempt(
+                rollout, verifying = await self._attempt(
                     spec, settings, attempt, started_at, ends_at, traceparent
                 )
-            return dataclasses.replace(rollout, seconds=time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            return dataclasses.replace(rollout, seconds=seconds, verification_seconds=verifying)
         except TimeoutError as error:
             failure = (
                 RolloutFailure(
@@ -167,7 +168,8 @@ class Runner:
         started_at: datetime.datetime,
         ends_at: float,
         traceparent: str | None,
-    ) -> Rollout:
+    ) -> tuple[Rollout, float]:
+        """The rollout, and the seconds its verification took."""
         task = open_task(self._environment, spec)
         sampling = settings.sampling.for_task(task.create_params)
         limits = Limits(
@@ -268,7 +270,7 @@ class Runner:
         except RolloutFailure as failure:
             rollout = not_judged(rollout, failure)
         seconds = 0.0 if episode.verdict else time.perf_counter() - verifying_since
-        return dataclasses.replace(rollout, verification_seconds=seconds)
+        return rollout, seconds
 
     async def _act(self, attempt: Attempt) -> Episode:
         """The agent's loop, and the end of what it leaves running."""

@@ -285,6 +285,8 @@ class EnvironmentConfig(Section):
     collection are there."""
     datasets: list[DatasetConfig] = Field(default_factory=list)
     """Task rows that `gym-ray prepare` makes training data of."""
+    max_in_flight: int | None = Field(None, ge=1)
+    """Its rollouts running at once in a collection; null for `collect.max_in_flight`."""
     resources: ResourcesConfig = ResourcesConfig(num_cpus=1)
     autoscaling: AutoscalingConfig = AutoscalingConfig()
 

@@ -64,9 +64,12 @@ class Admission:
             self.max_in_flight + self.headroom - self.running - self.unwritten,
         )
         for environment, count in waiting:
-            quota = self._quotas.get(environment, self.max_in_flight)
-            wanted = min(count, self.call_rollouts, _call_rollouts(quota))
-            if wanted and wanted <= quota - self._of[environment]:
+            wanted = min(count, self.call_rollouts)
+            if (quota := self._quotas.get(environment)) is not None:
+                wanted = min(wanted, _call_rollouts(quota))
+                if wanted > quota - self._of[environment]:
+                    continue
+            if wanted:
                 # Nothing smaller that waits less long may take the room this one waits for.
                 return (environment, wanted) if wanted <= free else None
         return None

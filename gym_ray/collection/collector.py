@@ -33,15 +33,17 @@ from gym_ray.collection.stop import StopSignal
 from gym_ray.collection.summary import RunSummary
 from gym_ray.collection.trackers import Trackers
 from gym_ray.config import RunConfig, load_config
-from gym_ray.directory import RunDirectory, dataset_files, write_text_whole
+from gym_ray.directory import RunDirectory, dataset_files
 from gym_ray.errors import ConfigError, FailureKind, GymRayError, Interrupted
 from gym_ray.objective import describe
 from gym_ray.registry import load_environments
 from gym_ray.rollout import failed_rollout
 from gym_ray.routing import Router
-from gym_ray.rows import MANIFEST_SCHEMA, specs_from_table
+from gym_ray.rows import specs_from_table
 from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
+from gym_ray.schema import MANIFEST_SCHEMA
+from gym_ray.storage import write_text_whole, written_whole
 
 _POLL_SECONDS = 0.5
 
@@ -170,7 +172,10 @@ class _Collector:
         done = Index.read(dataset_files(self._directory.path)).done()
         path = self._directory.remaining
         count = 0
-        with pq.ParquetWriter(path, MANIFEST_SCHEMA, compression="zstd") as writer:
+        with (
+            written_whole(path) as file,
+            pq.ParquetWriter(file, MANIFEST_SCHEMA, compression="zstd") as writer,
+        ):
             for table in self._open_rows(manifest, done):
                 for start in range(0, len(table), ROW_GROUP_ROWS):
                     writer.write_table(table.slice(start, ROW_GROUP_ROWS))
@@ -309,6 +314,7 @@ class _Collector:
         stop_at = give_up_at = math.inf
         while running.running() and time.monotonic() < give_up_at:
             running.wait(_POLL_SECONDS)
+            self._directory.check()
             counts = running.counts()
             self._progress.show(counts, before=before, expected=expected)
             self._trackers.progress(counts, before=before)
@@ -350,6 +356,11 @@ class _Collector:
             agents={name: section.agent for name, section in config.environments.items()},
             model=config.policy.model,
             max_in_flight=config.collect.max_in_flight,
+            quotas={
+                name: section.max_in_flight
+                for name, section in config.environments.items()
+                if section.max_in_flight is not None
+            },
             max_attempts=config.collect.max_attempts,
             start_seconds=config.policy.startup_timeout_seconds,
             pass_id=uuid.uuid4().hex[:8],
@@ -372,6 +383,7 @@ class _Collector:
         index = Index.read(dataset_files(self._directory.path))
         if len(index.table) < manifest.rollouts:
             return 0
+        self._directory.check()
         say = self._progress.say
         shards = compact_run(self._config, index, self._directory, say, application)
         self._directory.remaining.unlink(missing_ok=True)

@@ -16,16 +16,21 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import pyarrow.parquet as pq
+from types import MappingProxyType
+from typing import Any
 
 from gym_ray.collection.manifest import ROW_GROUP_ROWS
 from gym_ray.collection.monitor import Counts, Monitor, Order
 from gym_ray.collection.stage import CollectionStopped, RolloutStage, StageSettings
-from gym_ray.serving.cluster import ROLLOUTS_PER_STAGE, STAGE_CPUS, on_driver_node
+from gym_ray.serving.cluster import (
+    ROLLOUTS_PER_STAGE,
+    STAGE_CPUS,
+    on_driver_node,
+    preferring_driver_node,
+)
+from gym_ray.storage import parquet_file
 
 #: Row groups a stage may have beyond those that fill it, so that it never waits for the next.
 _SPARE_GROUPS = 2
@@ -107,15 +112,22 @@ def rollout_stages(remaining: Path, settings: StageSettings) -> Callable[[Any], 
 
     Args:
         remaining: Parquet file of manifest rows.
-        settings: what the stages need to know; `max_in_flight` is that of the whole run.
+        settings: what the stages need to know; `max_in_flight` and quotas are those of
+            the whole run.
     """
     manifest = remaining.resolve()
-    groups = pq.ParquetFile(manifest).num_row_groups
-    stages = min(math.ceil(settings.max_in_flight / ROLLOUTS_PER_STAGE), groups)
+    groups = parquet_file(manifest).num_row_groups
+    # As many as share the smallest quota out with at least one rollout each.
+    wanted = math.ceil(settings.max_in_flight / ROLLOUTS_PER_STAGE)
+    stages = min(wanted, groups, *settings.quotas.values())
     share = math.ceil(settings.max_in_flight / stages)
     open_groups = math.ceil(share / ROW_GROUP_ROWS) + _SPARE_GROUPS
     size = math.ceil(groups / (stages * _RANGES_PER_STAGE))
-    of_one_stage = dataclasses.replace(settings, max_in_flight=share)
+    of_one_stage = dataclasses.replace(
+        settings,
+        max_in_flight=share,
+        quotas={name: quota // stages for name, quota in settings.quotas.items()},
+    )
 
     def dataset(monitor: Any) -> Any:
         return over_ranges(
@@ -125,9 +137,8 @@ def rollout_stages(remaining: Path, settings: StageSettings) -> Callable[[Any], 
             stages=stages,
             open_ranges=_RANGES_PER_STAGE,
             num_cpus=STAGE_CPUS,
-            # Spread, each would keep its node to the end of the run. So they fill the driver's
-            # node first, which is there to the end anyway.
-            scheduling_strategy="DEFAULT",
+            # Spread, as Ray Data would have them, each would keep its node to the end of the run.
+            placement=preferring_driver_node(),
         )
 
     return dataset
@@ -141,7 +152,7 @@ def over_ranges(
     stages: int,
     open_ranges: int,
     num_cpus: float,
-    scheduling_strategy: Literal["DEFAULT", "SPREAD"],
+    placement: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
     """A Ray Data pipeline in which actors of one class work through ranges of row groups.
 
@@ -151,7 +162,7 @@ def over_ranges(
         stages: actors.
         open_ranges: ranges an actor works on at once.
         num_cpus: logical CPUs of one.
-        scheduling_strategy: Ray's: fill nodes one by one, or use as many as there are.
+        placement: which nodes, in Ray Data's options; spread over all when empty.
     """
     import ray
 
@@ -171,5 +182,5 @@ def over_ranges(
             max_concurrent_calls_per_actor=open_ranges,
         ),
         num_cpus=num_cpus,
-        scheduling_strategy=scheduling_strategy,
+        **placement,
     )

@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gym_ray.collection.admission import Admission
 from gym_ray.collection.monitor import Counts, Order
@@ -32,6 +31,7 @@ from gym_ray.serving import metrics
 from gym_ray.serving.logs import set_up_logs
 from gym_ray.serving.observer import RolloutObserver
 from gym_ray.serving.traces import Span, flush_traces, is_traced, root_span
+from gym_ray.storage import parquet_file, place
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +104,8 @@ class _Block:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Waiting:
+    """A rollout that is to start; `place` is its number in the order of asking."""
+
     spec: RolloutSpec
     attempt: int
     block: _Block
@@ -141,7 +143,7 @@ class RolloutStage:
         set_up_logs(settings.log_format)
         self._observer = RolloutObserver()
         self._settings = settings
-        self._manifest = manifest
+        self._manifest = place(manifest)
         self._open_groups = asyncio.Semaphore(open_groups)
         self._monitor = monitor
         self._name = uuid.uuid4().hex
@@ -198,14 +200,14 @@ class RolloutStage:
         return len(todo)
 
     def _read(self, number: int) -> list[RolloutSpec]:
-        return specs_from_table(pq.ParquetFile(self._manifest).read_row_group(number))
+        return specs_from_table(parquet_file(self._manifest).read_row_group(number))
 
     # Starting rollouts.
 
     def _enqueue(self, item: _Waiting) -> None:
         self._enqueued += 1
-        item = dataclasses.replace(item, place=self._enqueued)
-        self._waiting.setdefault(item.spec.environment, deque()).append(item)
+        queue = self._waiting.setdefault(item.spec.environment, deque())
+        queue.append(dataclasses.replace(item, place=self._enqueued))
 
     def _pump(self) -> None:
         """Start every call that may start now."""
@@ -219,9 +221,10 @@ class RolloutStage:
             call.add_done_callback(self._calls.discard)
 
     def _longest_waiting_first(self) -> list[tuple[str, int]]:
-        queues = [(name, queue) for name, queue in self._waiting.items() if queue]
-        queues.sort(key=lambda waiting: waiting[1][0].place)
-        return [(name, len(queue)) for name, queue in queues]
+        queues = [
+            (queue[0].place, name, len(queue)) for name, queue in self._waiting.items() if queue
+        ]
+        return [(name, count) for _, name, count in sorted(queues)]
 
     def _start(self, item: _Waiting) -> _Waiting:
         """Count a first attempt in, and begin its trace when it has one."""
@@ -267,9 +270,8 @@ class RolloutStage:
             reason = one_line(error)
         if pending:
             logger.warning("call to environment %s broke: %s", environment, reason)
-            self._settle(
-                [(item, self._unavailable(item, reason)) for item in list(pending.values())]
-            )
+            left = [(item, self._unavailable(item, reason)) for item in pending.values()]
+            self._settle(environment, left)
 
     def _handle(self, environment: str) -> Any:
         if environment not in self._handles:

@@ -195,7 +195,7 @@ def _provider() -> Any:
     name = os.environ.get("OTEL_SERVICE_NAME", "gym-ray")
     # What is traced was decided by whoever began the trace.
     provider = TracerProvider(
-        resource=Resource.create({"service.name": name}),
+        resource=Resource.create({"service.name": name, "process.pid": os.getpid()}),
         sampler=ALWAYS_ON,
         shutdown_on_exit=True,
     )
