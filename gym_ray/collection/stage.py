@@ -13,7 +13,6 @@ import dataclasses
 import logging
 import random
 import uuid
-from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ import pyarrow as pa
 
 from gym_ray.collection.admission import Admission
 from gym_ray.collection.monitor import Counts, Order
+from gym_ray.collection.queues import Queues
 from gym_ray.errors import RETRYABLE, FailureKind, GymRayError, one_line
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.rows import specs_from_table
@@ -104,13 +104,10 @@ class _Block:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A rollout that is to start; `place` is its number in the order of asking."""
-
     spec: RolloutSpec
     attempt: int
     block: _Block
     span: Span | None = None
-    place: int = 0
 
 
 class RolloutStage:
@@ -149,8 +146,7 @@ class RolloutStage:
         self._name = uuid.uuid4().hex
         self._admission = Admission(settings.max_in_flight, settings.quotas)
         self._counts = Counts()
-        self._waiting: dict[str, deque[_Waiting]] = {}
-        self._enqueued = 0
+        self._waiting: Queues[_Waiting] = Queues()
         self._blocks: set[_Block] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: set[asyncio.Task[None]] = set()
@@ -191,7 +187,7 @@ class RolloutStage:
         block = _Block(key=key, unstarted=len(todo), outstanding=len(todo), durable=durable)
         self._blocks.add(block)
         for spec in todo:
-            self._enqueue(_Waiting(spec, 1, block))
+            self._waiting.add(spec.environment, _Waiting(spec, 1, block))
         self._pump()
         try:
             await durable
@@ -204,27 +200,15 @@ class RolloutStage:
 
     # Starting rollouts.
 
-    def _enqueue(self, item: _Waiting) -> None:
-        self._enqueued += 1
-        queue = self._waiting.setdefault(item.spec.environment, deque())
-        queue.append(dataclasses.replace(item, place=self._enqueued))
-
     def _pump(self) -> None:
         """Start every call that may start now."""
-        while starting := self._admission.next_call(self._longest_waiting_first()):
+        while starting := self._admission.next_call(self._waiting.lengths()):
             environment, count = starting
-            queue = self._waiting[environment]
-            items = [self._start(queue.popleft()) for _ in range(count)]
+            items = [self._start(item) for item in self._waiting.take(environment, count)]
             self._admission.started(environment, count)
             call = self._spawn(self._call(environment, items))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
-
-    def _longest_waiting_first(self) -> list[tuple[str, int]]:
-        queues = [
-            (queue[0].place, name, len(queue)) for name, queue in self._waiting.items() if queue
-        ]
-        return [(name, count) for _, name, count in sorted(queues)]
 
     def _start(self, item: _Waiting) -> _Waiting:
         """Count a first attempt in, and begin its trace when it has one."""
@@ -317,7 +301,8 @@ class RolloutStage:
     async def _retry(self, item: _Waiting) -> None:
         delay = min(_BACKOFF_SECONDS * 2 ** (item.attempt - 1), _BACKOFF_MAXIMUM_SECONDS)
         await asyncio.sleep(delay * random.uniform(0.5, 1.5))
-        self._enqueue(dataclasses.replace(item, attempt=item.attempt + 1))
+        again = dataclasses.replace(item, attempt=item.attempt + 1)
+        self._waiting.add(item.spec.environment, again)
         self._pump()
 
     def _count(self, rollout: Rollout) -> None:
@@ -378,8 +363,8 @@ class RolloutStage:
         """Set the gauges, which Ray forgets otherwise."""
         metrics.put(metrics.IN_FLIGHT, self._admission.running)
         metrics.put(metrics.UNWRITTEN, self._admission.unwritten)
-        for environment, queue in self._waiting.items():
-            metrics.put(metrics.QUEUED, len(queue), environment=environment)
+        for environment, count in self._waiting.lengths():
+            metrics.put(metrics.QUEUED, count, environment=environment)
         self._observer.report_rewards()
 
     def _give_up(self) -> None:

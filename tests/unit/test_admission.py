@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gym_ray.collection.admission import CALL_ROLLOUTS, SEGMENT_ROWS, Admission
+from gym_ray.collection.queues import Queues
 
 #: What happens next: `start` a call from queue n, `finish` some, of which a share retries, `write`.
 EVENTS = st.lists(
@@ -155,3 +156,15 @@ def test_what_waits_longest_is_not_overtaken_by_what_needs_less_room() -> None:
 
     assert admission.next_call([("first", 100), ("second", 3)]) is None
     assert admission.next_call([("second", 3), ("first", 100)]) == ("second", 3)
+
+
+def test_queues_name_the_environment_first_whose_rollout_has_waited_longest() -> None:
+    queues: Queues[int] = Queues()
+    for number, environment in enumerate(["first", "second", "first", "third"]):
+        queues.add(environment, number)
+
+    assert queues.lengths() == [("first", 2), ("second", 1), ("third", 1)]
+    assert queues.take("first", 1) == [0]
+    assert queues.lengths() == [("second", 1), ("first", 1), ("third", 1)]
+    assert queues.take("second", 1) == [1]
+    assert queues.lengths() == [("first", 1), ("third", 1), ("second", 0)]
