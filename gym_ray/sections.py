@@ -287,6 +287,9 @@ class EnvironmentConfig(Section):
     """Task rows that `gym-ray prepare` makes training data of."""
     max_in_flight: int | None = Field(None, ge=1)
     """Its rollouts running at once in a collection; null for `collect.max_in_flight`."""
+    priority: int = 0
+    """Which of the policy's waiting turns go first: lower numbers do. Only where turns wait in a
+    queue of ours, that is with vLLM."""
     resources: ResourcesConfig = ResourcesConfig(num_cpus=1)
     autoscaling: AutoscalingConfig = AutoscalingConfig()
 

@@ -195,6 +195,8 @@ def application_name(config: RunConfig) -> str:
     with the old one, nor one project's replicas another's.
     """
     served = config.model_dump(mode="json", include=_SERVED)
+    for section in served["environments"].values():
+        del section["max_in_flight"]  # Each collection's own.
     served["code"] = {
         name: code_digest(name, section, config.base_directory)
         for name, section in config.environments.items()

@@ -80,6 +80,8 @@ def build_engine(config: RunConfig) -> Engine:
     if policy.resources.bundles is not None:
         gpus = sum(bundle.get("GPU", 0) for bundle in policy.resources.bundles)
         arguments.setdefault("distributed_executor_backend", "ray")
+    if config.has_priorities:
+        arguments.setdefault("scheduling_policy", "priority")
     return VllmEngine(model=policy.model, engine_args=arguments, num_gpus=math.ceil(gpus))
 
 
@@ -211,6 +213,7 @@ class EnvironmentReplica:
                 verification=self._verification,
                 agent_options=section.agent_options,
                 toolbox=toolbox,
+                priority=section.priority,
             )
 
         # Whatever the environment's own agent is, an outside one can open sessions on it.

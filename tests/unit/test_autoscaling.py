@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import cloudpickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ray.serve.config import AutoscalingPolicy
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
+from gym_ray.config import load_config
+from gym_ray.serving import options
+from gym_ray.serving.application import build
 from gym_ray.serving.autoscaling import (
     KV_CACHE_USAGE,
     TURNS,
@@ -17,6 +24,7 @@ from gym_ray.serving.autoscaling import (
     policy_load,
     replicas_wanted,
 )
+from gym_ray.serving.options import draining
 
 loads = st.floats(0, 2000, allow_subnormal=False)
 replicas = st.integers(0, 1500)
@@ -91,10 +99,57 @@ def test_replicas_are_told_apart_and_one_without_an_engine_counts_its_turns() ->
     assert engine_uses(told) == [EngineUse(5.0, kv_cache_usage=0.25), EngineUse(7.0)]
 
 
-def test_the_controller_needs_no_gym_ray_to_decide() -> None:
-    policy = AutoscalingPolicy(
-        policy_function="gym_ray.serving.autoscaling:PolicyAutoscaling",
-        policy_kwargs={"target_turns": 1, "target_kv_cache": 1},
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("EnvironmentAutoscaling", {"target": 10}),
+        ("PolicyAutoscaling", {"target_turns": 10, "target_kv_cache": 0.8}),
+    ],
+)
+def test_a_controller_that_has_no_gym_ray_decides_all_the_same(
+    name: str, arguments: dict[str, float], tmp_path: Path
+) -> None:
+    path = f"gym_ray.serving.autoscaling:{name}"
+    policy = AutoscalingPolicy(policy_function=path, policy_kwargs=arguments)
+    (tmp_path / "policy").write_bytes(policy.get_serialized_policy_def() or b"")
+    script = f"""
+import pickle, sys, types
+sys.modules["gym_ray"] = None
+policy = pickle.load(open("policy", "rb"))(**{arguments})
+told = {{"gym_ray_rollouts": {{"a": 25.0}}, "gym_ray_turns": {{"a": 25.0}}}}
+context = types.SimpleNamespace(
+    aggregated_metrics=told, target_num_replicas=1,
+    capacity_adjusted_min_replicas=0, capacity_adjusted_max_replicas=8,
+)
+print(policy(context)[0])
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert b"gym_ray.sections" not in (pickled := policy.get_serialized_policy_def() or b"")
-    assert cloudpickle.loads(pickled).__name__ == "PolicyAutoscaling"
+    assert ended.stdout == "3\n"
+
+
+def test_a_draining_replica_has_the_time_its_rollouts_have() -> None:
+    assert draining(3600)["graceful_shutdown_timeout_s"] > 3600
+    # Commands that adopt the application may have longer ones.
+    assert draining(1)["graceful_shutdown_timeout_s"] == 600
+
+
+def test_ray_takes_the_options_of_every_deployment() -> None:
+    config = load_config(
+        {
+            "policy": {"engine": "scripted", "autoscaling": {"min_replicas": 0, "max_replicas": 9}},
+            "environments": {"math": {"autoscaling": {"max_replicas": 7}}},
+            "collect": {"rollout_timeout_seconds": 7200},
+        }
+    )
+    policy = options.policy_scaling(config.policy.autoscaling)["autoscaling_config"]
+    environment = options.environment_scaling(config.environments["math"].autoscaling)
+
+    assert AutoscalingConfig(**policy).policy.policy_kwargs == {
+        "target_turns": 200.0,
+        "target_kv_cache": 0.8,
+    }
+    assert AutoscalingConfig(**environment["autoscaling_config"]).max_replicas == 7
+    assert options.scaling(config.serve.autoscaling) == {"num_replicas": 1}
+    build(config)
