@@ -145,11 +145,10 @@ def test_a_waiting_call_of_lower_number_goes_first(replica_two: VllmEngine, run)
             await replica_two.generate(asked)
             ended.append(name)
 
-        running = [asyncio.create_task(call(f"running {n}", n, -1)) for n in (100, 1000)]
-        while replica_two.load().running < 2:
-            await asyncio.sleep(0.01)
-        waiting = [asyncio.create_task(call(f"priority {n}", 24, n)) for n in (1, 0)]
-        await asyncio.wait([*running, *waiting])
+        await asyncio.gather(
+            *(call(f"running {tokens}", tokens, -1) for tokens in (100, 1000)),
+            *(call(f"priority {priority}", 24, priority) for priority in (1, 0)),
+        )
         return ended
 
     assert run(scenario()) == ["running 100", "priority 0", "priority 1", "running 1000"]

@@ -13,42 +13,14 @@ import pytest
 import gym_ray
 from gym_ray.config import load_config
 from gym_ray.serving.application import Application
-from tests.cluster import HERE, scripted_config, until, write_rows
+from tests.cluster import until, write_rows
+from tests.games import game, waiting_config
 
 #: Of a test that waits for processes to start on a busy machine.
 PATIENCE = 240
 
 #: Reactions within a second or two instead of minutes.
 QUICK = {"look_back_seconds": 1, "upscale_delay_seconds": 0.5, "downscale_delay_seconds": 1}
-
-
-def config_of(folder: Path, rows: Path, **sections: Any) -> dict[str, Any]:
-    """A config of one waiting game, of which every folder has its own application."""
-    config = scripted_config(
-        folder,
-        rows,
-        folder / "requests",
-        policy__engine_args__reply="go",
-        policy__engine_args__latency_seconds=1.0,
-        policy__engine_args__context_length=1_000_000,
-        **sections,
-    )
-    config["environments"] = {
-        "waiting": {
-            "entrypoint": f"{HERE}/waiting.py:Waiting",
-            "agent": "gymnasium",
-            "agent_options": {"max_turns": 10_000},
-            "resources": {"num_cpus": 0.2},
-            **config["environments"].get("waiting", {}),
-        }
-    }
-    return config
-
-
-def game(number: int, folder: Path, **fields: str) -> dict[str, Any]:
-    message = {"role": "user", "content": f"Game {number}."}
-    starts = str(folder / "starts")
-    return {"responses_create_params": {"input": [message]}, "starts": starts, **fields}
 
 
 class Trace:
@@ -104,21 +76,21 @@ def test_a_fleet_grows_with_the_rollouts_and_is_released_while_the_last_ones_run
     cluster: str, tmp_path: Path, files: Sequence[Path]
 ) -> None:
     first, second, tail = files
-    rows = [game(number, tmp_path, playing_while=str(first)) for number in range(40)]
+    rows = [game(number, tmp_path / "starts", playing_while=str(first)) for number in range(40)]
     rows += [
-        game(number, tmp_path, asleep_while=str(tail))
+        game(number, tmp_path / "starts", asleep_while=str(tail))
         if number % 5 == 0
-        else game(number, tmp_path, playing_while=str(second))
+        else game(number, tmp_path / "starts", playing_while=str(second))
         for number in range(40, 80)
     ]
-    config = config_of(
+    config = waiting_config(
         tmp_path,
         write_rows(tmp_path / "tasks.jsonl", rows),
         collect__max_in_flight=40,
         collect__max_attempts=1,
         policy__autoscaling={"max_replicas": 3, "target_ongoing_requests": 8, **QUICK},
-        environments__waiting={
-            "autoscaling": {"max_replicas": 3, "target_ongoing_requests": 12, **QUICK}
+        environments={
+            "waiting": {"autoscaling": {"max_replicas": 3, "target_ongoing_requests": 12, **QUICK}}
         },
     )
     application = Application.deploy(load_config(config), print)
@@ -149,12 +121,14 @@ def test_a_fleet_grows_with_the_rollouts_and_is_released_while_the_last_ones_run
 def test_nothing_is_kept_when_idle_and_the_next_rollout_starts_it_again(
     cluster: str, tmp_path: Path
 ) -> None:
-    rows = write_rows(tmp_path / "tasks.jsonl", [game(number, tmp_path) for number in range(4)])
-    config = config_of(
+    rows = write_rows(
+        tmp_path / "tasks.jsonl", [game(number, tmp_path / "starts") for number in range(4)]
+    )
+    config = waiting_config(
         tmp_path,
         rows,
         policy__autoscaling={"min_replicas": 0, **QUICK},
-        environments__waiting={"autoscaling": {"min_replicas": 0, **QUICK}},
+        environments={"waiting": {"autoscaling": {"min_replicas": 0, **QUICK}}},
     )
     application = Application.deploy(load_config(config), print)
     trace = Trace(application.name)
