@@ -72,10 +72,12 @@ def collect(
         GymRayError: the application could not start, or collection broke; what was collected
             is kept.
     """
+    from gym_ray.serving.job import require_kept_output
     from gym_ray.serving.replicas import check_renderer
 
     started = time.monotonic()
     checked = load_config(config, overrides)
+    require_kept_output(checked)
     check_renderer(checked)
     _check_agents(checked)
     directory = RunDirectory.open(checked)
