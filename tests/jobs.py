@@ -50,14 +50,14 @@ class Sums(Environment):
         return float(outcome.text == outcome.task["expected_answer"])
 '''
 
-REPLIES = '''
+REPLIES = """
 import re
 
 
 def right_sum(prompt, request):
     first, second = re.findall(r"(\\d+) \\+ (\\d+)", prompt)[-1]
     return str(int(first) + int(second))
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -125,12 +125,14 @@ def job_server() -> Iterator[JobServer]:
         "--include-dashboard=true", f"--dashboard-port={dashboard}",
         f"--ray-client-server-port={free_port()}",
     )  # fmt: skip
+    # As on a machine of its own, where the job's folder has another path too.
+    other = f"--temp-dir={folder}/other"
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.enter_context(_node(variables, log, *head))
         until(server.answers, 90, f"the job server answers; ray start said: {log.read_text()}")
         stack.enter_context(
-            _node(variables, log, f"--address=127.0.0.1:{port}", "--num-cpus=3")
+            _node(variables, log, f"--address=127.0.0.1:{port}", "--num-cpus=3", other)
         )
         yield server
 

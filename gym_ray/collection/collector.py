@@ -40,6 +40,7 @@ from gym_ray.routing import Router
 from gym_ray.rows import MANIFEST_SCHEMA, specs_from_table
 from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
+from gym_ray.serving.job import require_kept_output
 
 _POLL_SECONDS = 0.5
 
@@ -72,12 +73,11 @@ def collect(
         GymRayError: the application could not start, or collection broke; what was collected
             is kept.
     """
-    from gym_ray.serving.job import require_kept_output
     from gym_ray.serving.replicas import check_renderer
 
     started = time.monotonic()
     checked = load_config(config, overrides)
-    require_kept_output(checked)
+    require_kept_output("collect.output", checked.collect.output)
     check_renderer(checked)
     _check_agents(checked)
     directory = RunDirectory.open(checked)

@@ -67,21 +67,37 @@ def job_variables() -> frozenset[str]:
     return frozenset(_runtime_environment().get("env_vars", {}))
 
 
-def require_kept_output(config: RunConfig) -> None:
+def require_kept_output(key: str, output: str) -> None:
     """Refuse an output that would be thrown away with the job's folder.
 
+    Args:
+        key: what sets it, for the message.
+        output: the folder, or its URL.
+
     Raises:
-        ConfigError: inside a job with a folder of its own, `collect.output` is relative.
+        ConfigError: inside a job with a folder of its own, it is relative.
     """
     if "working_dir" in _runtime_environment():
-        _require_absolute(config.collect.output)
+        _require_absolute(key, output)
 
 
-def _require_absolute(output: str) -> None:
+def folder_on_every_node(folder: str) -> str:
+    """A folder as replicas and stages can find it, on whichever node they are.
+
+    Inside a job that is relative to the job's folder, in whose copy every worker runs: nodes keep
+    their copies under temporary folders of their own.
+    """
+    if "working_dir" not in _runtime_environment():
+        return folder
+    here, path = Path.cwd().resolve(), Path(folder).resolve()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else folder
+
+
+def _require_absolute(key: str, output: str) -> None:
     if "://" not in output and not Path(output).is_absolute():
         raise ConfigError(
-            f"collect.output {output!r} is relative, and a job's folder is thrown away with it; "
-            f"name a folder that every node of the cluster has, e.g. collect.output=/shared/{output}"
+            f"{key} {output!r} is relative, and a job's folder is thrown away with it; "
+            f"name a folder that every node of the cluster has, e.g. /shared/{output}"
         )
 
 
@@ -106,7 +122,7 @@ def runtime_environment(
         ConfigError: the config needs a file outside of `folder`, its output is relative, or a
             variable in `GYM_RAY_JOB_VARIABLES` is not set.
     """
-    _require_absolute(config.collect.output)
+    _require_absolute("collect.output", config.collect.output)
     _require_inside(config, folder.resolve())
     grace = int(config.collect.drain_timeout_seconds) + _AFTER_DRAIN_SECONDS
     return {

@@ -68,8 +68,10 @@ def test_a_stopped_job_drains_and_submitting_it_again_continues_it(
     started = submit(server, project, "--no-wait", "--submission-id", "slow-1", "sums.yaml")
     assert started.returncode == 0, started.stdout
     until(
-        lambda: len(list(output.glob("segments/**/*.parquet"))) >= 2
-        or server.job("slow-1")["status"] in ENDED,
+        lambda: (
+            len(list(output.glob("segments/**/*.parquet"))) >= 2
+            or server.job("slow-1")["status"] in ENDED
+        ),
         180,
         "rollouts are durable",
     )

@@ -84,7 +84,7 @@ def test_readme_names_only_files_that_exist() -> None:
         "scripts/quickstart.sh",
         "scripts/test.sh",
         "deployments/laptop-cpu.yaml",
-        "deployments/remote.yaml",
+        "deployments/external-policy.yaml",
         "deployments/single-gpu.yaml",
     )
     for name in names:
