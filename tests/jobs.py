@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.cluster import free_port, until
@@ -32,6 +33,9 @@ SUBMIT = ROOT / "scripts" / "submit.sh"
 
 #: Ends with the processes it started.
 _RAY_START = (str(Path(sys.executable).parent / "ray"), "start", "--block")
+
+#: Starts of a node. On a busy machine Ray's own limits (15 s for an agent) are short.
+_STARTS = 3
 
 ENVIRONMENT = '''
 import os
@@ -139,6 +143,21 @@ def job_server() -> Iterator[JobServer]:
 
 @contextlib.contextmanager
 def _node(variables: dict[str, str], log: Path, *options: str) -> Iterator[None]:
+    process = None
+    for _ in range(_STARTS):
+        process = _start(variables, log, *options)
+        if process is not None:
+            break
+    if process is None:
+        pytest.fail(f"a node does not start: {log.read_text()}")
+    try:
+        yield
+    finally:
+        _end(process)
+
+
+def _start(variables: dict[str, str], log: Path, *options: str) -> subprocess.Popen[bytes] | None:
+    """A node that is up; None where Ray gave up on it, as it does on a busy machine."""
     common = (
         f"--dashboard-agent-listen-port={free_port()}",
         f"--dashboard-agent-grpc-port={free_port()}",
@@ -147,20 +166,31 @@ def _node(variables: dict[str, str], log: Path, *options: str) -> Iterator[None]
         "--object-store-memory=150000000",
         "--disable-usage-stats",
     )
+    before = log.stat().st_size if log.exists() else 0
     with open(log, "ab") as file:
         process = subprocess.Popen(
             [*_RAY_START, *options, *common],
             env=variables, stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
+
+    def up() -> bool:
+        return b"Ray runtime started" in log.read_bytes()[before:]
+
     try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(30)
+        until(lambda: up() or process.poll() is not None, 120, f"a node is up, see {log}")
+    except BaseException:
+        _end(process)
+        raise
+    return process if process.poll() is None else None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
 
 
 def write_project(folder: Path, output: Path, *, tasks: int, latency_seconds: float) -> Path:
