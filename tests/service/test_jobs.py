@@ -47,7 +47,7 @@ def test_a_submitted_job_collects_with_what_the_folder_holds_and_says_how_far_it
     assert len({rollout.spec.rollout_id for rollout in rollouts}) == len(rollouts) == 80
     assert {(rollout.status, rollout.reward) for rollout in rollouts} == {("completed", 1.0)}
 
-    logs = server.ray("job", "logs", "sums")
+    logs = server.ray("job", "logs", "--log-color", "false", "sums")
     assert "80 rollouts to collect" in logs
     assert "taking down application" in logs
     assert "\x1b" not in logs
