@@ -45,9 +45,10 @@ if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
 fi
 
 # In the background, so that bash passes SIGTERM on at once instead of after it has ended.
+collection=
+trap 'if [ -n "$collection" ]; then kill -TERM "$collection"; else exit 130; fi' TERM
 python -m gym_ray collect "$@" &
 collection=$!
-trap 'kill -TERM "$collection"' TERM
 code=0
 wait "$collection" || code=$?
 # The first `wait` returns when the signal comes; the drain still has to end.

@@ -36,9 +36,7 @@ def strict(schema: Any) -> Any:
 
 def validator(plural: str) -> Draft202012Validator:
     definition = yaml.safe_load((DEFINITIONS / f"ray.io_{plural}.yaml").read_text())
-    (version,) = [
-        version for version in definition["spec"]["versions"] if version["name"] == "v1"
-    ]
+    (version,) = [version for version in definition["spec"]["versions"] if version["name"] == "v1"]
     schema = strict(version["schema"]["openAPIV3Schema"])
     # Kubernetes' own; a definition leaves it open.
     schema["properties"]["metadata"] = {"type": "object"}
