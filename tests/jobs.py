@@ -78,8 +78,22 @@ class JobServer:
 
     def ray(self, *arguments: str, check: bool = True) -> str:
         """What a `ray` command says, on both streams."""
+        return self._run([_RAY_START[0], *arguments], check)
+
+    def serve(self, command: str, *arguments: str) -> str:
+        """What a `serve` command says."""
+        program = str(Path(_RAY_START[0]).with_name("serve"))
+        return self._run([program, command, *arguments, "--address", self.address], True)
+
+    def application(self, name: str) -> dict[str, Any]:
+        """What Serve knows of an application; its status is `NOT_STARTED` while that is nothing."""
+        applications = json.loads(self._get("/api/serve/applications/"))["applications"]
+        found: dict[str, Any] = applications.get(name, {"status": "NOT_STARTED"})
+        return found
+
+    def _run(self, command: list[str], check: bool) -> str:
         done = subprocess.run(
-            [_RAY_START[0], *arguments],
+            command,
             env=self.variables, text=True, timeout=120,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,11 @@ def strict(schema: Any) -> Any:
     return translated
 
 
+@functools.cache
 def validator(plural: str) -> Draft202012Validator:
-    definition = yaml.safe_load((DEFINITIONS / f"ray.io_{plural}.yaml").read_text())
+    text = (DEFINITIONS / f"ray.io_{plural}.yaml").read_text()
+    # Megabytes of YAML, for which the loader written in Python takes half a minute.
+    definition = yaml.load(text, Loader=yaml.CSafeLoader)
     (version,) = [version for version in definition["spec"]["versions"] if version["name"] == "v1"]
     schema = strict(version["schema"]["openAPIV3Schema"])
     # Kubernetes' own; a definition leaves it open.

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
+import yaml
 
 import gym_ray
-from tests.cluster import until
-from tests.jobs import SUBMIT, JobServer, job_server, write_project
+from tests.cluster import free_port, until
+from tests.jobs import ROOT, SUBMIT, JobServer, job_server, write_project
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
@@ -63,9 +65,12 @@ def test_a_stopped_job_drains_and_submitting_it_again_continues_it(
     server: JobServer, tmp_path: Path
 ) -> None:
     output = tmp_path / "shared" / "slow"
-    project = write_project(tmp_path / "project", output, tasks=160, latency_seconds=1.0)
+    project = write_project(tmp_path / "project", output, tasks=400, latency_seconds=1.0)
 
-    started = submit(server, project, "--no-wait", "--submission-id", "slow-1", "sums.yaml")
+    started = submit(
+        server, project, "--no-wait", "--submission-id", "slow-1", "sums.yaml",
+        "collect.max_in_flight=2",
+    )  # fmt: skip
     assert started.returncode == 0, started.stdout
     until(
         lambda: (
@@ -83,16 +88,48 @@ def test_a_stopped_job_drains_and_submitting_it_again_continues_it(
     assert "taking down application" in logs
     summary = json.loads((output / "summary.json").read_text())
     assert summary["interrupted"] == "signal"
-    assert 0 < summary["completed"] < 160
-    assert summary["completed"] + summary["pending"] == 160
+    assert 0 < summary["completed"] < 400
+    assert summary["completed"] + summary["pending"] == 400
 
-    again = submit(server, project, "--submission-id", "slow-2", "sums.yaml")
+    again = submit(
+        server, project, "--submission-id", "slow-2", "sums.yaml", "collect.max_in_flight=64"
+    )
 
     assert again.returncode == 0, again.stdout
-    assert f"{summary['completed']} of 160 rollouts done" in again.stdout
+    assert f"{summary['completed']} of 400 rollouts done" in again.stdout
     rollouts = list(gym_ray.read_rollouts(output))
-    assert len({rollout.spec.rollout_id for rollout in rollouts}) == len(rollouts) == 160
+    assert len({rollout.spec.rollout_id for rollout in rollouts}) == len(rollouts) == 400
     assert {rollout.reward for rollout in rollouts} == {1.0}
+
+
+def test_a_serve_file_of_ours_is_deployed_and_answers_whole_rollouts(
+    server: JobServer, tmp_path: Path
+) -> None:
+    port = free_port()
+    file = yaml.safe_load((ROOT / "deployments" / "serve.yaml").read_text())
+    file["http_options"] |= {"host": "127.0.0.1", "port": port}
+    file["applications"][0]["args"] = {
+        "config": {
+            "policy": {"engine": "scripted", "resources": {"num_cpus": 0.2}},
+            "environments": {"math": {"resources": {"num_cpus": 0.2}}},
+        },
+        "overrides": ["serve.api_key_env=null", "verification.processes=1"],
+    }
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(file))
+    row = {"responses_create_params": {"input": "What is 2 + 2?"}, "expected_answer": "4"}
+    # Whoever started Serve decided whether it listens.
+    server.serve("shutdown", "-y")
+
+    server.serve("deploy", str(tmp_path / "serve.yaml"))
+    until(lambda: server.application("gym-ray")["status"] == "RUNNING", 180, "it runs")
+
+    try:
+        answer = requests.post(f"http://127.0.0.1:{port}/run", json=row, timeout=120)
+        models = requests.get(f"http://127.0.0.1:{port}/v1/models", timeout=60)
+    finally:
+        server.serve("shutdown", "-y")
+    assert (answer.status_code, answer.json()["reward"]) == (200, 1.0), answer.text
+    assert len(models.json()["data"]) == 1
 
 
 def test_a_job_whose_output_would_go_with_its_folder_is_refused(
