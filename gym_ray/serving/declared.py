@@ -35,15 +35,18 @@ class Arguments(pydantic.BaseModel):
     """Dotted assignments over it, as on the command line."""
 
 
-def application(arguments: Arguments) -> Any:
+def application(args: dict[str, Any]) -> Any:
     """The bound Serve graph of a config with its gateway as ingress.
 
     Args:
-        arguments: `args` of the Serve config file.
+        args: those of the Serve config file, see `Arguments`. Serve would make the model itself,
+            but not of an annotation that is a string, as all are in this module.
 
     Raises:
+        pydantic.ValidationError: `args` are not those of `Arguments`.
         ConfigError: the config is wrong, or `serve.output` is set: only `gym-ray serve` records.
     """
+    arguments = Arguments.model_validate(args)
     config = load_config(arguments.config, arguments.overrides)
     check_renderer(config)
     if config.serve.output is not None:

@@ -14,7 +14,7 @@ from gym_ray.config import load_config
 from gym_ray.errors import ConfigError
 from gym_ray.serving import SERVE_ENVIRONMENT
 from gym_ray.serving.application import build
-from gym_ray.serving.declared import Arguments, application
+from gym_ray.serving.declared import application
 
 FOLDER = Path(__file__).parents[2] / "deployments"
 CONFIGS = sorted(path.name for path in FOLDER.glob("*.yaml") if path.name != "serve.yaml")
@@ -145,7 +145,7 @@ def test_serve_file_is_what_serve_deploy_takes() -> None:
 def test_serve_file_builds_one_application_with_the_gateway_in_it() -> None:
     (declared,) = serve_file()["applications"]
 
-    deployments = asked(application(Arguments.model_validate(declared["args"])))
+    deployments = asked(application(declared["args"]))
 
     assert set(deployments) == {"gateway", "front", "policy", "environment-math"}
     assert deployments["policy"].gpus == 1
@@ -156,4 +156,4 @@ def test_declared_application_that_should_record_is_refused() -> None:
     config = {"policy": {"engine": "scripted"}, "environments": {"math": {}}}
 
     with pytest.raises(ConfigError, match=r"serve\.output: a declared application records nothing"):
-        application(Arguments(config=config, overrides=["serve.output=/tmp/rollouts"]))
+        application({"config": config, "overrides": ["serve.output=/tmp/rollouts"]})
