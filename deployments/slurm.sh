@@ -29,7 +29,8 @@ export RAY_SERVE_THROUGHPUT_OPTIMIZED=1 RAY_SERVE_ENABLE_DIRECT_INGRESS=0
 
 # Two jobs on one node must not meet.
 port=$((20000 + SLURM_JOB_ID % 10000))
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# sed reads to the end: `head` would leave scontrol with a closed pipe, which pipefail minds.
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 head_address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')
 export RAY_ADDRESS=$head_address:$port
 
