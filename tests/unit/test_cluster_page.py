@@ -78,10 +78,10 @@ def test_slurm_job_starts_ray_on_its_nodes_and_collects(tmp_path: Path) -> None:
 
 
 def test_slurm_job_passes_its_warning_on_and_waits_for_the_drain(tmp_path: Path) -> None:
-    drains = 'trap "echo drained >> $CALLS; exit 130" TERM; kill -TERM $PPID; sleep 30 & wait $!'
+    drains = 'trap "echo drained >> $CALLS; exit 7" TERM; kill -TERM $PPID; sleep 30 & wait $!'
 
     code, calls = run_slurm_script(tmp_path, nodes=1, collect=drains)
 
-    assert code == 130
-    assert calls[-1] == "drained"
+    assert code == 7
+    assert "drained" in calls
     assert not any("--exclude" in call for call in calls)
