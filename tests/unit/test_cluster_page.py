@@ -9,6 +9,8 @@ import re
 import subprocess
 from pathlib import Path
 
+from tests.cluster import until
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
 
@@ -46,42 +48,54 @@ def stub(folder: Path, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
-def run_slurm_script(tmp_path: Path, *, nodes: int, collect: str) -> tuple[int, list[str]]:
-    """The Slurm script on made-up nodes: its exit code, and the commands it called."""
-    bin_folder = tmp_path / "venv" / "bin"
+def start_slurm_script(folder: Path, *, nodes: int, collect: str) -> subprocess.Popen[bytes]:
+    """The Slurm script on made-up nodes; the commands it calls are noted in `calls`."""
+    bin_folder = folder / "venv" / "bin"
     bin_folder.mkdir(parents=True)
     stub(bin_folder, "scontrol", "echo node-1; echo node-2")
     stub(bin_folder, "srun", 'if [[ "$*" == *hostname* ]]; then echo "10.0.0.1"; fi')
     stub(bin_folder, "ray", "")
     stub(bin_folder, "python", collect)
-    calls = tmp_path / "calls"
-    done = subprocess.run(
+    return subprocess.Popen(
         [ROOT / "deployments" / "slurm.sh", "config.yaml", "collect.output=/shared/runs/x"],
-        cwd=tmp_path, timeout=60, check=False,
+        cwd=folder,
         env={
-            **os.environ, "VENV": str(bin_folder.parent), "CALLS": str(calls),
+            **os.environ, "VENV": str(bin_folder.parent), "CALLS": str(folder / "calls"),
             "SLURM_JOB_ID": "1234567", "SLURM_JOB_NODELIST": "node-[1-2]",
             "SLURM_JOB_NUM_NODES": str(nodes),
         },
     )  # fmt: skip
-    return done.returncode, calls.read_text().splitlines()
+
+
+def called(folder: Path, part: str) -> bool:
+    calls = folder / "calls"
+    return calls.exists() and part in calls.read_text()
 
 
 def test_slurm_job_starts_ray_on_its_nodes_and_collects(tmp_path: Path) -> None:
-    code, calls = run_slurm_script(tmp_path, nodes=2, collect="exit 3")
-    starts = [call for call in calls if "ray start" in call]
+    job = start_slurm_script(tmp_path, nodes=2, collect="exit 3")
 
-    assert code == 3
-    assert any("--nodelist=node-1 ray start --head --block" in call for call in starts)
-    assert any("--exclude=node-1 ray start --block --address=10.0.0.1:24567" in s for s in starts)
-    assert "python -m gym_ray collect config.yaml collect.output=/shared/runs/x" in calls
+    assert job.wait(60) == 3
+    # Commands in the background may be noted a little later.
+    for part in (
+        "--nodelist=node-1 ray start --head --block",
+        "--exclude=node-1 ray start --block --address=10.0.0.1:24567",
+        "python -m gym_ray collect config.yaml collect.output=/shared/runs/x",
+    ):
+        until(lambda part=part: called(tmp_path, part), 30, part)  # type: ignore[misc]
 
 
 def test_slurm_job_passes_its_warning_on_and_waits_for_the_drain(tmp_path: Path) -> None:
-    drains = 'trap "echo drained >> $CALLS; exit 7" TERM; kill -TERM $PPID; sleep 30 & wait $!'
+    drains = """
+trap 'echo drained >> "$CALLS"; exit 7' TERM
+echo collecting >> "$CALLS"
+while true; do read -r -t 0.1 < <(:) || true; done
+"""
+    job = start_slurm_script(tmp_path, nodes=1, collect=drains)
+    until(lambda: called(tmp_path, "collecting"), 30, "it collects")
 
-    code, calls = run_slurm_script(tmp_path, nodes=1, collect=drains)
+    job.terminate()
 
-    assert code == 7
-    assert "drained" in calls
-    assert not any("--exclude" in call for call in calls)
+    assert job.wait(60) == 7
+    assert called(tmp_path, "drained")
+    assert not called(tmp_path, "--exclude")
