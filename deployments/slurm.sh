@@ -46,12 +46,12 @@ if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
 fi
 
 # In the background, so that bash passes SIGTERM on at once instead of after it has ended.
-collection=
-trap 'if [ -n "$collection" ]; then kill -TERM "$collection"; else exit 130; fi' TERM
+collection= stopping=
+trap 'stopping=1; if [ -n "$collection" ]; then kill -TERM "$collection"; else exit 130; fi' TERM
 python -m gym_ray collect "$@" &
 collection=$!
 code=0
 wait "$collection" || code=$?
-# The first `wait` returns when the signal comes; the drain still has to end.
-if kill -0 "$collection" 2>/dev/null; then code=0; wait "$collection" || code=$?; fi
+# A signal ends that `wait`; this one is for the end of the drain, or for the code it ended with.
+if [ -n "$stopping" ]; then code=0; wait "$collection" || code=$?; fi
 exit "$code"
