@@ -64,9 +64,22 @@ class ResourcesConfig(Section):
     num_cpus: float = Field(1, ge=0)
     """Logical CPUs of one replica."""
     bundles: list[dict[str, float]] | None = None
-    """Placement-group bundles of one replica that spans nodes, e.g. two times `{GPU: 8}`."""
+    """Placement-group bundles of one replica that spans nodes, one for each GPU: `{GPU: 1}`."""
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     """How the bundles are placed."""
+
+    @pydantic.field_validator("bundles")
+    @classmethod
+    def _one_gpu_each(cls, value: list[dict[str, float]] | None) -> list[dict[str, float]] | None:
+        if value is not None and not value:
+            raise ValueError("name at least one bundle, or leave bundles out")
+        for bundle in value or ():
+            if bundle.get("GPU", 0) > 1:
+                raise ValueError(
+                    f"a bundle has {bundle['GPU']:g} GPUs, and vLLM places one worker in each "
+                    f"bundle; write {bundle['GPU']:g} bundles of {{GPU: 1}} instead"
+                )
+        return value
 
 
 class PolicyConfig(Section):

@@ -24,6 +24,7 @@ from gym_ray.registry import code_digest
 from gym_ray.sections import PolicyConfig
 from gym_ray.serving import options
 from gym_ray.serving.cluster import policies_of, unmet_demand
+from gym_ray.serving.job import folder_on_every_node
 from gym_ray.serving.judges import config_of_judge
 from gym_ray.serving.lease import APPLICATION_PREFIX, Lease, holders
 from gym_ray.serving.replicas import EnvironmentReplica, Front, PolicyReplica
@@ -129,6 +130,9 @@ def build(config: RunConfig) -> Any:
     """The bound Serve graph of a config. Needs Serve imported, but no running cluster."""
     from ray import serve
     from ray.serve.config import RequestRouterConfig
+
+    base_directory = folder_on_every_node(config.base_directory)
+    config = config.model_copy(update={"base_directory": base_directory})
 
     def policy_deployment(name: str, section: PolicyConfig, own: RunConfig) -> Any:
         return (

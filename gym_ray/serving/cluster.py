@@ -13,6 +13,7 @@ from gym_ray.config import RunConfig
 from gym_ray.errors import ConfigError, GymRayError, one_line
 from gym_ray.sections import EnvironmentConfig, PolicyConfig, ResourcesConfig
 from gym_ray.serving import SERVE_ENVIRONMENT
+from gym_ray.serving.job import job_variables
 from gym_ray.serving.traces import VARIABLES
 
 NAMESPACE = "gym-ray"
@@ -48,7 +49,13 @@ def connect(config: RunConfig) -> Cluster:
     _quieten()
     if ray.is_initialized():
         return Cluster(started=False)
-    environment = {**SERVE_ENVIRONMENT, **_passed_on()}
+    # Ray refuses a variable that the job this driver runs in sets as well; the job's stands.
+    given = job_variables()
+    environment = {
+        name: value
+        for name, value in {**SERVE_ENVIRONMENT, **_passed_on()}.items()
+        if name not in given
+    }
     common: dict[str, Any] = {
         "namespace": NAMESPACE,
         "log_to_driver": bool(os.environ.get("GYM_RAY_WORKER_LOGS")),
