@@ -11,8 +11,8 @@ def check(config: RunConfig) -> None:
     """Refuse a config whose collection could only fail.
 
     Raises:
-        ConfigError: the output would be thrown away, the agent cannot be carried by the renderer, nobody would start it, or a
-            library is missing that reports or traces need.
+        ConfigError: the output would be thrown away, the agent cannot be carried by the renderer,
+            nobody would start it, or a library is missing that reports or traces need.
     """
     from gym_ray.serving.job import require_kept_output
     from gym_ray.serving.replicas import check_renderer
