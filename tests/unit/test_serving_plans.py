@@ -79,10 +79,11 @@ def test_a_busy_machine_gets_ray_started_all_the_same(
     init = mock.Mock(side_effect=[*[Exception(said)] * failures, None])
     monkeypatch.setattr("ray.init", init)
     monkeypatch.setattr("ray.shutdown", mock.Mock())
+    monkeypatch.setattr("ray.cluster_resources", dict)
     config = load_config(SERVED)
 
     if failures == 3:
-        with pytest.raises(GymRayError, match="Ray does not start on this machine: The current"):
+        with pytest.raises(GymRayError, match="Ray does not start on this machine: .*The current"):
             connect(config)
     else:
         assert connect(config).started
