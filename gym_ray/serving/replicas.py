@@ -1,4 +1,4 @@
-"""What runs inside a Serve replica: the policy's engine, an environment, and the front.
+"""What runs inside a Serve replica: the policy's engine, or an environment.
 
 Failures of a rollout or of a turn come back as values, not as exceptions: an exception crossing
 Serve is wrapped, logged and counted as the replica's fault, and means here that the transport
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import math
 import os
@@ -39,13 +40,16 @@ from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling
 from gym_ray.serving.judges import connect_judges
+from gym_ray.serving.live_weights import LiveWeights
 from gym_ray.serving.logs import set_up_logs
 from gym_ray.serving.policy_client import PolicyClient, Reply, Request
 from gym_ray.serving.recorder import RecordTarget
 from gym_ray.serving.session_host import SessionHost
 from gym_ray.serving.traces import Span, attempt_span, flush_traces
 from gym_ray.serving.turn_observer import TurnObserver
+from gym_ray.serving.weights_record import WeightsStore
 from gym_ray.turn import Generation
+from gym_ray.weights import Place, ReplicaWeights, UpdateRefused, WeightsUpdate
 
 if TYPE_CHECKING:
     from gym_ray.renderers.renderer import RolloutRenderer
@@ -53,6 +57,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ray.serve")
 
 T = TypeVar("T")
+
+#: Serve's name of the policy in every application.
+POLICY_DEPLOYMENT = "policy"
 
 #: What a session does not do, as a value.
 Refused: TypeAlias = RolloutFailure | SessionError
@@ -90,6 +97,8 @@ class PolicyReplica:
         set_up_logs(config.observability.log_format)
         self._engine = build_engine(config)
         self._info = await self._engine.start()
+        self._weights = LiveWeights(self._engine, _replica_tag(), _weights_store())
+        await self._weights.start()
         self._observer = TurnObserver(self._engine, config.policy.model)
         logger.info(
             "policy %s serves %s, engine seed %d",
@@ -126,7 +135,7 @@ class PolicyReplica:
 
     async def _answer(self, request: Request) -> Reply:
         if not isinstance(request, ChatRequest):
-            return await self._engine.generate(request)
+            return await self._weights.generate(request)
         if not isinstance(self._engine, ChatEngine):
             raise RolloutFailure(
                 FailureKind.POLICY_REJECTED, "this policy takes tokens, not messages"
@@ -146,13 +155,37 @@ class PolicyReplica:
             os._exit(1)
 
     async def info(self) -> PolicyInfo:
-        return self._info
+        weights = self._weights.current
+        return dataclasses.replace(
+            self._info,
+            fingerprint=weights.fingerprint or weights.loaded or self._info.fingerprint,
+            weights_version=weights.version,
+        )
+
+    # Called on all replicas at once; see `weights.py`.
+
+    async def weights(self) -> ReplicaWeights:
+        return self._weights.current
+
+    async def check_weights(
+        self, update: WeightsUpdate, place: Place
+    ) -> UpdateRefused | str | None:
+        return await self._weights.check(update, place)
+
+    async def update_weights(
+        self, update: WeightsUpdate, expected: str | None, among: Mapping[str, Place]
+    ) -> ReplicaWeights:
+        own = self._weights.current.replica
+        if own not in among:
+            return self._weights.current  # It has come up since, from the record.
+        return await self._weights.update(update, expected, among[own])
 
     async def check_health(self) -> None:
         await self._engine.check_health()
 
     async def __del__(self) -> None:  # Serve awaits it when it stops a replica.
         self._observer.close()
+        self._weights.stop()
         await self._engine.stop()
         await asyncio.to_thread(flush_traces)
 
@@ -304,6 +337,14 @@ def _replica_tag() -> str:
     return tag
 
 
+def _weights_store() -> WeightsStore | None:
+    """Where this replica finds its weights; None for a judge's."""
+    from ray import serve
+
+    context = serve.get_replica_context()
+    return WeightsStore(context.app_name) if context.deployment == POLICY_DEPLOYMENT else None
+
+
 async def _as_they_finish(
     coroutines: Sequence[Coroutine[Any, Any, T]],
 ) -> AsyncGenerator[list[T], None]:
@@ -316,18 +357,6 @@ async def _as_they_finish(
     finally:
         for task in running:
             task.cancel()
-
-
-class Front:
-    """Root of the application graph: keeps it one application, and says what is served."""
-
-    def __init__(self, policy: Any, environments: dict[str, Any]) -> None:
-        self._policy = policy
-        self._environments = environments
-
-    async def describe(self) -> PolicyInfo:
-        info: PolicyInfo = await self._policy.info.remote()
-        return info
 
 
 def check_renderer(config: RunConfig) -> None:
