@@ -119,7 +119,10 @@ class WeightsReport:
 
     def to_json(self) -> dict[str, Any]:
         """For HTTP and `--json`."""
-        return dataclasses.asdict(self)
+        return {
+            **dataclasses.asdict(self),
+            "replicas": [dataclasses.asdict(replica) for replica in self.replicas],
+        }
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

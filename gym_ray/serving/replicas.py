@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-import math
 import os
 from collections.abc import (
     AsyncGenerator,
@@ -34,11 +33,11 @@ from gym_ray.environment import judges_asked
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line
 from gym_ray.gateway.sessions import Closing, OpenedSession, SessionState
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
-from gym_ray.policies.engine import ChatEngine, Engine, GenerationRequest, PolicyInfo
+from gym_ray.policies.engine import ChatEngine, GenerationRequest, PolicyInfo
 from gym_ray.registry import environment_factory, load_environment, require_judges
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
-from gym_ray.sampling import Sampling
+from gym_ray.serving.engines import build_engine
 from gym_ray.serving.judges import connect_judges
 from gym_ray.serving.live_weights import LiveWeights
 from gym_ray.serving.logs import set_up_logs
@@ -63,31 +62,6 @@ POLICY_DEPLOYMENT = "policy"
 
 #: What a session does not do, as a value.
 Refused: TypeAlias = RolloutFailure | SessionError
-
-
-def build_engine(config: RunConfig) -> Engine:
-    """The engine `policy.engine` names, not started yet."""
-    policy = config.policy
-    if policy.engine == "scripted":
-        from gym_ray.policies.scripted import ScriptedEngine
-
-        return ScriptedEngine(model=policy.model, engine_args=dict(policy.engine_args))
-    if policy.engine == "openai":
-        from gym_ray.policies.openai import OpenAIEngine
-
-        return OpenAIEngine(
-            model=policy.model,
-            engine_args=policy.engine_args,
-            sampling=Sampling(**config.sampling.model_dump()),
-        )
-    from gym_ray.policies.vllm import VllmEngine
-
-    arguments = dict(policy.engine_args)
-    gpus = policy.resources.num_gpus
-    if policy.resources.bundles is not None:
-        gpus = sum(bundle.get("GPU", 0) for bundle in policy.resources.bundles)
-        arguments.setdefault("distributed_executor_backend", "ray")
-    return VllmEngine(model=policy.model, engine_args=arguments, num_gpus=math.ceil(gpus))
 
 
 class PolicyReplica:

@@ -124,7 +124,7 @@ class PolicyWeights:
                 return UpdateRefused("wrong_source", "no replica runs that could receive weights")
             return await asyncio.to_thread(fingerprint, update.checkpoint)
         place = Place(replicas=len(running))
-        answers = await self._broadcast("check_weights", _ASK_SECONDS, update, place)
+        answers = await self._broadcast("check_weights", update.timeout_seconds, update, place)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise GymRayError(f"a policy replica does not answer: {answer}") from answer
