@@ -60,6 +60,15 @@ class RunConfig(Section):
             raise ValueError("name at least one environment, e.g. `environments: {math: {}}`")
         return value
 
+    @pydantic.model_validator(mode="after")
+    def _staleness_is_known(self) -> RunConfig:
+        if self.collect.max_staleness is not None and self.policy.engine == "openai":
+            raise ValueError(
+                "collect.max_staleness needs a policy whose weights' versions are known, and "
+                "policy.engine openai tells none; leave it out"
+            )
+        return self
+
     def to_tree(self) -> dict[str, Any]:
         """The resolved config as plain values; what came from an environment variable stays an
         interpolation, so that no secret is written to disk or compared.

@@ -48,6 +48,7 @@ def player(make_spec: Callable[..., RolloutSpec]) -> Play:
         renderer: RolloutRenderer = RENDERER,
         timeout_seconds: float = 60.0,
         max_output_tokens: int = 2000,
+        max_staleness: int | None = None,
         **fields: Any,
     ) -> Rollout:
         environment = environment or Workshop()
@@ -71,7 +72,10 @@ def player(make_spec: Callable[..., RolloutSpec]) -> Play:
             toolbox=Toolbox(environment, agent_options),
         )
         settings = RunSettings(
-            "run", Sampling(max_output_tokens=max_output_tokens), timeout_seconds
+            "run",
+            Sampling(max_output_tokens=max_output_tokens),
+            timeout_seconds,
+            max_staleness=max_staleness,
         )
         rollout = asyncio.run(runner.run(spec, settings, attempt=1))
         assert broken_invariants([rollout]) == []

@@ -79,4 +79,4 @@ def test_the_transfer_of_the_page_is_an_update() -> None:
     update = WeightsUpdate.model_validate_json(transfer)
     assert update.checkpoint == "/shared/checkpoints/step-400"
     (policy,) = blocks("yaml")
-    load_config(yaml.safe_load(policy))
+    load_config({**yaml.safe_load(policy), "environments": {"math": {}}})
