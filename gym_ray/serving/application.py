@@ -103,6 +103,8 @@ class Application:
             wait_until_running(name, start_seconds, report, check, lambda: unmet_demand(config))
             timeout_seconds = config.policy.startup_timeout_seconds
             policy = ask(FRONT_DEPLOYMENT, name, "describe", timeout_seconds, check)
+            if policy.weights_version:
+                report(f"its policy has weights {policy.weights_version}, see `gym-ray weights`")
         except BaseException:
             lease.release()
             if not lease.others():
