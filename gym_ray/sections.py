@@ -30,6 +30,13 @@ class AutoscalingConfig(Section):
     """Replicas at most."""
     target_ongoing_requests: float = Field(200.0, gt=0)
     """Turns (policy) or rollouts (environment) in work per replica; more on average adds some."""
+    look_back_seconds: float = Field(10, gt=0)
+    """The load that counts is the mean over so long."""
+    upscale_delay_seconds: float = Field(10, ge=0)
+    """How long more replicas must be wanted before they are added."""
+    downscale_delay_seconds: float = Field(120, ge=0)
+    """How long fewer replicas must be wanted before the others are let go. One that is let go
+    takes no new rollouts and finishes those it has."""
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> AutoscalingConfig:
@@ -39,6 +46,14 @@ class AutoscalingConfig(Section):
                 f"({self.max_replicas})"
             )
         return self
+
+
+class PolicyAutoscalingConfig(AutoscalingConfig):
+    """How many replicas a policy has: as many as its turns or its KV cache ask for."""
+
+    target_kv_cache_usage: float = Field(0.8, gt=0, le=1)
+    """Share of a replica's KV cache in use, were its waiting turns in it too; more on average adds
+    some. Only vLLM tells it."""
 
 
 class ResourcesConfig(Section):
@@ -68,7 +83,7 @@ class PolicyConfig(Section):
     engine_args: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the engine: vLLM's own, or those that docs/policies.md lists."""
     resources: ResourcesConfig = ResourcesConfig()
-    autoscaling: AutoscalingConfig = AutoscalingConfig()
+    autoscaling: PolicyAutoscalingConfig = PolicyAutoscalingConfig()
     startup_timeout_seconds: float = Field(900, gt=0)
     """How long replicas may take to be up before the command gives up."""
     request_timeout_seconds: float = Field(300, gt=0)
@@ -270,6 +285,11 @@ class EnvironmentConfig(Section):
     collection are there."""
     datasets: list[DatasetConfig] = Field(default_factory=list)
     """Task rows that `gym-ray prepare` makes training data of."""
+    max_in_flight: int | None = Field(None, ge=1)
+    """Its rollouts running at once in a collection; null for `collect.max_in_flight`."""
+    priority: int = 0
+    """Which of the policy's waiting turns go first: lower numbers do. Only where turns wait in a
+    queue of ours, that is with vLLM."""
     resources: ResourcesConfig = ResourcesConfig(num_cpus=1)
     autoscaling: AutoscalingConfig = AutoscalingConfig()
 

@@ -49,6 +49,7 @@ def player(make_spec: Callable[..., RolloutSpec]) -> Play:
         timeout_seconds: float = 60.0,
         max_output_tokens: int = 2000,
         max_staleness: int | None = None,
+        priority: int = 0,
         **fields: Any,
     ) -> Rollout:
         environment = environment or Workshop()
@@ -70,6 +71,7 @@ def player(make_spec: Callable[..., RolloutSpec]) -> Play:
             verification=on_loop(environment),
             agent_options=agent_options,
             toolbox=Toolbox(environment, agent_options),
+            priority=priority,
         )
         settings = RunSettings(
             "run",

@@ -27,6 +27,7 @@ class GenerationRequest:
         traceparent: W3C context of the rollout's trace; None when it is not traced.
         staleness: how old the rollout's tokens may be; None for any age. The deployment keeps it,
             engines need not look.
+        priority: of two waiting calls, the one with the lower number goes first.
     """
 
     request_id: str
@@ -37,6 +38,7 @@ class GenerationRequest:
     timeout_seconds: float = 300.0
     traceparent: str | None = None
     staleness: StalenessLimit | None = None
+    priority: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

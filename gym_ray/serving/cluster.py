@@ -88,6 +88,29 @@ def disconnect(cluster: Cluster) -> None:
         ray.shutdown()
 
 
+def on_driver_node() -> dict[str, Any]:
+    """Options of an actor that asks for nothing and lives as long as this driver.
+
+    Ray would put it on any node, which could then not be released.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    node = ray.get_runtime_context().get_node_id()
+    affinity = NodeAffinitySchedulingStrategy(node_id=node, soft=True)
+    return {"num_cpus": 0, "scheduling_strategy": affinity}
+
+
+def preferring_driver_node() -> dict[str, Any]:
+    """Options of a Ray Data operator whose actors live as long as this driver: on its node as far
+    as that has room, which is there to the end anyway.
+    """
+    import ray
+
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    return {"label_selector": here, "fallback_strategy": [{"label_selector": {}}]}
+
+
 def unmet_demand(config: RunConfig) -> str | None:
     """What the cluster lacks for the smallest form of the application, for a person to read."""
     import ray

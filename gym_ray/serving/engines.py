@@ -31,4 +31,6 @@ def build_engine(config: RunConfig) -> Engine:
     if policy.resources.bundles is not None:
         gpus = sum(bundle.get("GPU", 0) for bundle in policy.resources.bundles)
         arguments.setdefault("distributed_executor_backend", "ray")
+    if config.has_priorities:
+        arguments.setdefault("scheduling_policy", "priority")
     return VllmEngine(model=policy.model, engine_args=arguments, num_gpus=math.ceil(gpus))

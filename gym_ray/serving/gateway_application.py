@@ -14,8 +14,8 @@ from typing import Any
 
 from gym_ray.config import RunConfig
 from gym_ray.errors import ConfigError
+from gym_ray.serving import options
 from gym_ray.serving.application import (
-    DEPLOYMENT_OPTIONS,
     Application,
     Report,
     ask,
@@ -128,12 +128,6 @@ class GatewayApplication:
 def _build(plan: GatewayPlan) -> Any:
     from ray import serve
 
-    autoscaling = plan.config.serve.autoscaling
-    scaling: dict[str, Any] = (
-        {"num_replicas": autoscaling.max_replicas}
-        if autoscaling.min_replicas == autoscaling.max_replicas
-        else {"autoscaling_config": autoscaling.model_dump()}
-    )
     return (
         serve.deployment(serve.ingress(None)(Gateway))
         .options(
@@ -142,8 +136,8 @@ def _build(plan: GatewayPlan) -> Any:
             graceful_shutdown_timeout_s=_GRACEFUL_SHUTDOWN_SECONDS,
             health_check_timeout_s=_HEALTH_CHECK_SECONDS,
             ray_actor_options={"num_cpus": 0},
-            **scaling,
-            **DEPLOYMENT_OPTIONS,
+            **options.scaling(plan.config.serve.autoscaling),
+            **options.DEPLOYMENT_OPTIONS,
         )
         .bind(plan)
     )

@@ -13,10 +13,8 @@ import dataclasses
 import logging
 import os
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterator,
     Awaitable,
-    Coroutine,
     Mapping,
     Sequence,
 )
@@ -37,6 +35,8 @@ from gym_ray.policies.engine import ChatEngine, GenerationRequest, PolicyInfo
 from gym_ray.registry import environment_factory, load_environment, require_judges
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
+from gym_ray.serving import autoscaling
+from gym_ray.serving.coalescing import as_they_finish
 from gym_ray.serving.engines import build_engine
 from gym_ray.serving.judges import connect_judges
 from gym_ray.serving.live_weights import LiveWeights
@@ -87,7 +87,7 @@ class PolicyReplica:
             self._observer.watch(request, self._generate(index, request))
             for index, request in enumerate(requests)
         ]
-        async with contextlib.aclosing(_as_they_finish(turns)) as batches:
+        async with contextlib.aclosing(as_they_finish(turns)) as batches:
             async for answers in batches:
                 yield answers
 
@@ -154,6 +154,9 @@ class PolicyReplica:
             return self._weights.current  # It has come up since, from the record.
         return await self._weights.update(update, expected, among[own])
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:  # Serve asks for it by this name.
+        return self._observer.load()
+
     async def check_health(self) -> None:
         await self._engine.check_health()
 
@@ -215,6 +218,7 @@ class EnvironmentReplica:
                 verification=self._verification,
                 agent_options=section.agent_options,
                 toolbox=toolbox,
+                priority=section.priority,
             )
 
         # Whatever the environment's own agent is, an outside one can open sessions on it.
@@ -223,6 +227,7 @@ class EnvironmentReplica:
         if agent is None:
             agent = ExternalAgent(section.external, self._sessions, config.base_directory)
         self._runner = runner(section.agent, agent)
+        self._running = 0
 
     async def run(
         self,
@@ -239,12 +244,19 @@ class EnvironmentReplica:
             traceparents: W3C contexts of those that are traced, by rollout id.
         """
         rollouts = [
-            self._run(spec, settings, attempt, traceparents.get(spec.rollout_id))
+            self._counted(self._run(spec, settings, attempt, traceparents.get(spec.rollout_id)))
             for spec, attempt in zip(specs, attempts, strict=True)
         ]
-        async with contextlib.aclosing(_as_they_finish(rollouts)) as batches:
+        async with contextlib.aclosing(as_they_finish(rollouts)) as batches:
             async for finished in batches:
                 yield finished
+
+    async def _counted(self, rollout: Awaitable[Rollout]) -> Rollout:
+        self._running += 1
+        try:
+            return await rollout
+        finally:
+            self._running -= 1
 
     async def _run(
         self, spec: RolloutSpec, settings: RunSettings, attempt: int, traceparent: str | None
@@ -286,6 +298,9 @@ class EnvironmentReplica:
     ) -> SessionState | Refused:
         return await _as_value(self._sessions.close(session_id, key, closing))
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:  # Serve asks for it by this name.
+        return {autoscaling.ROLLOUTS: self._running + self._sessions.count()}
+
     async def check_health(self) -> None:
         self._verification.check_health()
 
@@ -317,20 +332,6 @@ def _weights_store() -> WeightsStore | None:
 
     context = serve.get_replica_context()
     return WeightsStore(context.app_name) if context.deployment == POLICY_DEPLOYMENT else None
-
-
-async def _as_they_finish(
-    coroutines: Sequence[Coroutine[Any, Any, T]],
-) -> AsyncGenerator[list[T], None]:
-    """Run coroutines at once; yields what has finished, together what finished together."""
-    running = {asyncio.ensure_future(coroutine) for coroutine in coroutines}
-    try:
-        while running:
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            yield [task.result() for task in done]
-    finally:
-        for task in running:
-            task.cancel()
 
 
 def check_renderer(config: RunConfig) -> None:

@@ -101,3 +101,15 @@ def test_policies_page_names_every_argument_of_a_remote_policy() -> None:
 
     page = (ROOT / "docs" / "policies.md").read_text()
     assert [name for name in OpenAIArgs.model_fields if f"`{name}`" not in page] == []
+
+
+def test_configs_of_the_autoscaling_page_are_configs() -> None:
+    import yaml
+
+    from gym_ray.config import load_config
+
+    page = (ROOT / "docs" / "autoscaling.md").read_text()
+    scaled, shared = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.S))
+
+    assert load_config(scaled).policy.autoscaling.target_kv_cache_usage == 0.8
+    assert load_config(shared).quotas == {"code": 64}
