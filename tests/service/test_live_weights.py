@@ -324,7 +324,7 @@ def test_no_rollout_is_older_than_max_staleness_allows(
         assert update(url, version, write_weights(seed=version))[0] == 200
 
     def updates() -> None:
-        while not done.wait(0.3):
+        while not done.wait(1.0):
             step()
 
     step()
