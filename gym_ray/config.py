@@ -61,6 +61,15 @@ class RunConfig(Section):
         return value
 
     @pydantic.model_validator(mode="after")
+    def _staleness_is_known(self) -> RunConfig:
+        if self.collect.max_staleness is not None and self.policy.engine == "openai":
+            raise ValueError(
+                "collect.max_staleness needs a policy whose weights' versions are known, and "
+                "policy.engine openai tells none; leave it out"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _priorities_take_effect(self) -> RunConfig:
         if not self.has_priorities:
             return self

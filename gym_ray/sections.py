@@ -357,6 +357,12 @@ class CollectConfig(Section):
     """Deadline of one attempt."""
     run_timeout_seconds: float | None = Field(None, gt=0)
     """Deadline of the command; what is unfinished then is left for the next one."""
+    max_staleness: int | None = Field(None, ge=0)
+    """Most versions of the policy's weights that a rollout's oldest tokens may be behind while it
+    goes on; null for any age. See docs/weights.md."""
+    when_stale: Literal["drop", "wait"] = "drop"
+    """What happens to a turn that an update would make too stale: `drop` ends it (`policy_stale`),
+    `wait` holds the update until it has ended."""
     drain_timeout_seconds: float = Field(30, gt=0)
     """How long rollouts in flight may finish after Ctrl-C, SIGTERM or the run deadline."""
     report: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(default_factory=list)
@@ -374,6 +380,8 @@ class ServeConfig(Section):
     """Port to listen on."""
     api_key_env: str | None = "GYM_RAY_API_KEY"
     """Environment variable of the bearer key that clients must send; not set, none is asked for."""
+    admin_key_env: str | None = "GYM_RAY_ADMIN_KEY"
+    """Environment variable of the bearer key of `/weights`; not set, that route is closed."""
     output: str | None = None
     """Directory for the rollouts of sessions and of `/run`; null to keep none."""
     session_timeout_seconds: float = Field(3600, gt=0)

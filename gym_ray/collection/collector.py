@@ -295,6 +295,8 @@ class _Collector:
                 sampling=Sampling(**config.sampling.model_dump()),
                 timeout_seconds=config.collect.rollout_timeout_seconds,
                 gateway_url=gateway_url,
+                max_staleness=config.collect.max_staleness,
+                when_stale=config.collect.when_stale,
             ),
             agents={name: section.agent for name, section in config.environments.items()},
             model=config.policy.model,

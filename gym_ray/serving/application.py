@@ -24,12 +24,13 @@ from gym_ray.registry import code_digest
 from gym_ray.sections import PolicyConfig
 from gym_ray.serving import options
 from gym_ray.serving.cluster import policies_of, unmet_demand
+from gym_ray.serving.front import Front
 from gym_ray.serving.job import folder_on_every_node
 from gym_ray.serving.judges import config_of_judge
 from gym_ray.serving.lease import APPLICATION_PREFIX, Lease, holders
-from gym_ray.serving.replicas import EnvironmentReplica, Front, PolicyReplica
+from gym_ray.serving.replicas import POLICY_DEPLOYMENT, EnvironmentReplica, PolicyReplica
+from gym_ray.serving.weights_record import WeightsStore
 
-POLICY_DEPLOYMENT = "policy"
 JUDGE_DEPLOYMENT = "judge-{name}"
 FRONT_DEPLOYMENT = "front"
 ENVIRONMENT_DEPLOYMENT = "environment-{name}"
@@ -88,11 +89,14 @@ class Application:
                 report(f"using application {name}, which is running already")
             else:
                 report(f"starting application {name}")
+                WeightsStore(name).forget()  # Those of an earlier one that was killed.
                 target = serve.RunTarget(build(config), name=name, route_prefix=None)
                 serve.run_many([target], wait_for_applications_running=False)
             wait_until_running(name, start_seconds, report, check, lambda: unmet_demand(config))
             timeout_seconds = config.policy.startup_timeout_seconds
             policy = ask(FRONT_DEPLOYMENT, name, "describe", timeout_seconds, check)
+            if policy.weights_version:
+                report(f"its policy has weights {policy.weights_version}, see `gym-ray weights`")
         except BaseException:
             lease.release()
             if not lease.others():
@@ -108,6 +112,7 @@ class Application:
             "engine_seed": self.policy.seed,
             "model": self.policy.model,
             "model_fingerprint": self.policy.fingerprint,
+            "weights_version": self.policy.weights_version,
             "gym_ray": importlib.metadata.version("gym-ray"),
             "ray": importlib.metadata.version("ray"),
             "python": sys.version.split()[0],
@@ -318,11 +323,12 @@ def ask(
     method: str,
     timeout_seconds: float,
     check: Callable[[], None],
+    *arguments: Any,
 ) -> Any:
     """What a method of a deployment returns.
 
     Args:
-        deployment, application, method: which one; it takes no arguments.
+        deployment, application, method, arguments: which one, and what it is called with.
         timeout_seconds: how long it may take; scaled to zero, a replica has to start first.
         check: called while waiting; raises to give up.
 
@@ -334,7 +340,7 @@ def ask(
     handle: Any = DeploymentHandle(deployment, application)
     # This process has no event loop that outlives the call, so the router gets one of its own.
     handle._init(_run_router_in_separate_loop=True)
-    answer = getattr(handle, method).remote()
+    answer = getattr(handle, method).remote(*arguments)
     deadline = time.monotonic() + timeout_seconds
     while True:
         try:
@@ -356,3 +362,4 @@ def delete(name: str) -> None:
     # Serve then stops it when they end, or after the time it has to drain.
     with contextlib.suppress(TimeoutError):
         serve.delete(name)
+    WeightsStore(name).forget()

@@ -13,25 +13,34 @@ import hashlib
 from typing import Any
 
 from gym_ray.config import RunConfig
+from gym_ray.errors import GymRayError
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.backend import PolicyBackend
 from gym_ray.gateway.bulk import bulk_router
 from gym_ray.gateway.run import run_router
 from gym_ray.gateway.sessions import session_routes
 from gym_ray.gateway.token_chat import MessagePolicy, TokenPolicy
+from gym_ray.gateway.weights import weights_router
 from gym_ray.policies.engine import PolicyInfo
 from gym_ray.routing import Router
 from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
-from gym_ray.serving.application import ENVIRONMENT_DEPLOYMENT, POLICY_DEPLOYMENT
+from gym_ray.serving.application import ENVIRONMENT_DEPLOYMENT, FRONT_DEPLOYMENT
 from gym_ray.serving.environment_client import EnvironmentClient
 from gym_ray.serving.policy_client import PolicyClient
 from gym_ray.serving.recorder import Recorder, RecordTarget
-from gym_ray.serving.replicas import load_policy_renderer
+from gym_ray.serving.replicas import POLICY_DEPLOYMENT, load_policy_renderer
 from gym_ray.serving.session_client import SessionClient
+from gym_ray.weights import UpdateRefused, WeightsReport, WeightsUpdate
 
 #: Keys of `collect` that decide how `/run` runs a rollout.
-_COLLECT_KEYS = ("max_attempts", "max_in_flight", "rollout_timeout_seconds")
+_COLLECT_KEYS = (
+    "max_attempts",
+    "max_in_flight",
+    "max_staleness",
+    "rollout_timeout_seconds",
+    "when_stale",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +54,7 @@ class GatewayPlan:
         run_id: names the rollouts of `/run` and of sessions.
         target: where those rollouts are recorded; None to keep none.
         api_key: bearer key to ask for; None asks for none. Not part of the printed form.
+        admin_key: bearer key of `/weights`; None closes it. Not part of the printed form.
     """
 
     config: RunConfig
@@ -53,11 +63,12 @@ class GatewayPlan:
     run_id: str
     target: RecordTarget | None = None
     api_key: str | None = dataclasses.field(default=None, repr=False)
+    admin_key: str | None = dataclasses.field(default=None, repr=False)
 
     def in_force(self) -> dict[str, Any]:
         """What clients notice of it; of the key, a digest."""
         config = self.config.model_dump(mode="json")
-        key = self.api_key or ""
+        key, admin_key = self.api_key or "", self.admin_key or ""
         return {
             **{f"sampling.{name}": value for name, value in config["sampling"].items()},
             **{f"collect.{name}": config["collect"][name] for name in _COLLECT_KEYS},
@@ -65,6 +76,7 @@ class GatewayPlan:
             # A `collect` that has the key in its config records nothing all the same.
             "serve.output": None if self.target is None else self.target.directory,
             "the bearer key": hashlib.sha256(key.encode()).hexdigest(),
+            "the admin key": hashlib.sha256(admin_key.encode()).hexdigest(),
         }
 
 
@@ -77,6 +89,16 @@ class Gateway:
         renderer = await asyncio.to_thread(load_policy_renderer, config)
         sampling = Sampling(**config.sampling.model_dump())
         start_seconds = config.policy.startup_timeout_seconds
+
+        def settings(timeout_seconds: float) -> RunSettings:
+            return RunSettings(
+                plan.run_id,
+                sampling,
+                timeout_seconds,
+                max_staleness=config.collect.max_staleness,
+                when_stale=config.collect.when_stale,
+            )
+
         # A call of its own per turn, so that a client that goes away aborts exactly its own.
         client = PolicyClient(
             _handle(POLICY_DEPLOYMENT, plan.core), start_seconds=start_seconds, call_turns=1
@@ -86,7 +108,7 @@ class Gateway:
                 name: _handle(ENVIRONMENT_DEPLOYMENT.format(name=name), plan.core)
                 for name in config.environments
             },
-            RunSettings(plan.run_id, sampling, config.collect.rollout_timeout_seconds),
+            settings(config.collect.rollout_timeout_seconds),
             max_attempts=config.collect.max_attempts,
             start_seconds=start_seconds,
             model=plan.policy.model,
@@ -103,7 +125,7 @@ class Gateway:
                 name: _handle(ENVIRONMENT_DEPLOYMENT.format(name=name), plan.core)
                 for name in config.environments
             },
-            RunSettings(plan.run_id, sampling, config.serve.session_timeout_seconds),
+            settings(config.serve.session_timeout_seconds),
             plan.target,
             start_seconds=start_seconds,
             call_seconds=config.policy.request_timeout_seconds,
@@ -113,10 +135,12 @@ class Gateway:
             policy=policy,
             settings=GatewaySettings(
                 api_key=plan.api_key,
+                admin_key=plan.admin_key,
                 max_body_bytes=config.serve.max_body_bytes,
                 policy_timeout_seconds=config.policy.request_timeout_seconds,
             ),
             routers=[
+                weights_router(_PolicyWeights(_handle(FRONT_DEPLOYMENT, plan.core))),
                 session_routes(
                     sessions,
                     tasks,
@@ -139,6 +163,24 @@ class Gateway:
     async def in_force(self) -> dict[str, Any]:
         """For a command that finds this gateway running."""
         return self._plan.in_force()
+
+
+class _PolicyWeights:
+    """The policy's weights, by way of the core application's front."""
+
+    def __init__(self, front: Any) -> None:
+        self._front = front
+
+    async def weights(self) -> WeightsReport:
+        report: WeightsReport = await self._front.weights.remote()
+        return report
+
+    async def update_weights(self, update: WeightsUpdate) -> WeightsReport | UpdateRefused:
+        outcome: WeightsReport | UpdateRefused | GymRayError
+        outcome = await self._front.update_weights.remote(update)
+        if isinstance(outcome, GymRayError):
+            raise outcome
+        return outcome
 
 
 def _handle(deployment: str, application: str) -> Any:

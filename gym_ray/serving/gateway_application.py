@@ -95,7 +95,8 @@ class GatewayApplication:
             policy=core.policy,
             run_id=target.run_id if target is not None else uuid.uuid4().hex[:12],
             target=target,
-            api_key=_api_key(config),
+            api_key=_key(config.serve.api_key_env),
+            admin_key=_key(config.serve.admin_key_env),
         )
         lease = Lease(name)
         try:
@@ -141,8 +142,7 @@ def gateway_deployment(gateway_class: type[Gateway], config: RunConfig) -> Any:
     )
 
 
-def _api_key(config: RunConfig) -> str | None:
-    variable = config.serve.api_key_env
+def _key(variable: str | None) -> str | None:
     return (os.environ.get(variable) or None) if variable else None
 
 

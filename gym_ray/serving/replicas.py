@@ -1,4 +1,4 @@
-"""What runs inside a Serve replica: the policy's engine, an environment, and the front.
+"""What runs inside a Serve replica: the policy's engine, or an environment.
 
 Failures of a rollout or of a turn come back as values, not as exceptions: an exception crossing
 Serve is wrapped, logged and counted as the replica's fault, and means here that the transport
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
-import math
 import os
 from collections.abc import (
     AsyncIterator,
@@ -31,21 +31,24 @@ from gym_ray.environment import judges_asked
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line
 from gym_ray.gateway.sessions import Closing, OpenedSession, SessionState
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
-from gym_ray.policies.engine import ChatEngine, Engine, GenerationRequest, PolicyInfo
+from gym_ray.policies.engine import ChatEngine, GenerationRequest, PolicyInfo
 from gym_ray.registry import environment_factory, load_environment, require_judges
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
-from gym_ray.sampling import Sampling
 from gym_ray.serving import autoscaling
 from gym_ray.serving.coalescing import as_they_finish
+from gym_ray.serving.engines import build_engine
 from gym_ray.serving.judges import connect_judges
+from gym_ray.serving.live_weights import LiveWeights
 from gym_ray.serving.logs import set_up_logs
 from gym_ray.serving.policy_client import PolicyClient, Reply, Request
 from gym_ray.serving.recorder import RecordTarget
 from gym_ray.serving.session_host import SessionHost
 from gym_ray.serving.traces import Span, attempt_span, flush_traces
 from gym_ray.serving.turn_observer import TurnObserver
+from gym_ray.serving.weights_record import WeightsStore
 from gym_ray.turn import Generation
+from gym_ray.weights import Place, ReplicaWeights, UpdateRefused, WeightsUpdate
 
 if TYPE_CHECKING:
     from gym_ray.renderers.renderer import RolloutRenderer
@@ -54,35 +57,11 @@ logger = logging.getLogger("ray.serve")
 
 T = TypeVar("T")
 
+#: Serve's name of the policy in every application.
+POLICY_DEPLOYMENT = "policy"
+
 #: What a session does not do, as a value.
 Refused: TypeAlias = RolloutFailure | SessionError
-
-
-def build_engine(config: RunConfig) -> Engine:
-    """The engine `policy.engine` names, not started yet."""
-    policy = config.policy
-    if policy.engine == "scripted":
-        from gym_ray.policies.scripted import ScriptedEngine
-
-        return ScriptedEngine(model=policy.model, engine_args=dict(policy.engine_args))
-    if policy.engine == "openai":
-        from gym_ray.policies.openai import OpenAIEngine
-
-        return OpenAIEngine(
-            model=policy.model,
-            engine_args=policy.engine_args,
-            sampling=Sampling(**config.sampling.model_dump()),
-        )
-    from gym_ray.policies.vllm import VllmEngine
-
-    arguments = dict(policy.engine_args)
-    gpus = policy.resources.num_gpus
-    if policy.resources.bundles is not None:
-        gpus = sum(bundle.get("GPU", 0) for bundle in policy.resources.bundles)
-        arguments.setdefault("distributed_executor_backend", "ray")
-    if config.has_priorities:
-        arguments.setdefault("scheduling_policy", "priority")
-    return VllmEngine(model=policy.model, engine_args=arguments, num_gpus=math.ceil(gpus))
 
 
 class PolicyReplica:
@@ -92,6 +71,8 @@ class PolicyReplica:
         set_up_logs(config.observability.log_format)
         self._engine = build_engine(config)
         self._info = await self._engine.start()
+        self._weights = LiveWeights(self._engine, _replica_tag(), _weights_store())
+        await self._weights.start()
         self._observer = TurnObserver(self._engine, config.policy.model)
         logger.info(
             "policy %s serves %s, engine seed %d",
@@ -128,7 +109,7 @@ class PolicyReplica:
 
     async def _answer(self, request: Request) -> Reply:
         if not isinstance(request, ChatRequest):
-            return await self._engine.generate(request)
+            return await self._weights.generate(request)
         if not isinstance(self._engine, ChatEngine):
             raise RolloutFailure(
                 FailureKind.POLICY_REJECTED, "this policy takes tokens, not messages"
@@ -148,7 +129,30 @@ class PolicyReplica:
             os._exit(1)
 
     async def info(self) -> PolicyInfo:
-        return self._info
+        weights = self._weights.current
+        return dataclasses.replace(
+            self._info,
+            fingerprint=weights.fingerprint or weights.loaded or self._info.fingerprint,
+            weights_version=weights.version,
+        )
+
+    # Called on all replicas at once; see `weights.py`.
+
+    async def weights(self) -> ReplicaWeights:
+        return self._weights.current
+
+    async def check_weights(
+        self, update: WeightsUpdate, place: Place
+    ) -> UpdateRefused | str | None:
+        return await self._weights.check(update, place)
+
+    async def update_weights(
+        self, update: WeightsUpdate, expected: str | None, among: Mapping[str, Place]
+    ) -> ReplicaWeights:
+        own = self._weights.current.replica
+        if own not in among:
+            return self._weights.current  # It has come up since, from the record.
+        return await self._weights.update(update, expected, among[own])
 
     async def record_autoscaling_stats(self) -> dict[str, float]:  # Serve asks for it by this name.
         return self._observer.load()
@@ -158,6 +162,7 @@ class PolicyReplica:
 
     async def __del__(self) -> None:  # Serve awaits it when it stops a replica.
         self._observer.close()
+        self._weights.stop()
         await self._engine.stop()
         await asyncio.to_thread(flush_traces)
 
@@ -321,16 +326,12 @@ def _replica_tag() -> str:
     return tag
 
 
-class Front:
-    """Root of the application graph: keeps it one application, and says what is served."""
+def _weights_store() -> WeightsStore | None:
+    """Where this replica finds its weights; None for a judge's."""
+    from ray import serve
 
-    def __init__(self, policy: Any, environments: dict[str, Any]) -> None:
-        self._policy = policy
-        self._environments = environments
-
-    async def describe(self) -> PolicyInfo:
-        info: PolicyInfo = await self._policy.info.remote()
-        return info
+    context = serve.get_replica_context()
+    return WeightsStore(context.app_name) if context.deployment == POLICY_DEPLOYMENT else None
 
 
 def check_renderer(config: RunConfig) -> None:

@@ -306,3 +306,9 @@ def test_values_from_the_environment_are_used_and_never_written(
     assert "secret" not in config.to_yaml()
     monkeypatch.setenv("JUDGE_KEY", "rotated")
     assert differing_keys(config.to_tree(), load_config(source).to_tree()) == []
+
+
+def test_staleness_cannot_be_bounded_for_a_policy_that_tells_no_versions() -> None:
+    limit = "collect.max_staleness=1"
+    assert "tells none" in refusal(SMALLEST, "policy.engine=openai", limit)
+    assert load_config(SMALLEST, [limit]).collect.max_staleness == 1
