@@ -83,7 +83,7 @@ def test_a_busy_machine_gets_ray_started_all_the_same(
     config = load_config(SERVED)
 
     if failures == 3:
-        with pytest.raises(GymRayError, match="Ray does not start on this machine: .*The current"):
+        with pytest.raises(GymRayError, match=r"Ray does not start on this machine: .*The current"):
             connect(config)
     else:
         assert connect(config).started
