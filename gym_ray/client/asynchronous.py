@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection
 from types import TracebackType
-from typing import Any, Literal
+from typing import Unpack
 
-from gym_ray.client.batch import Batch
-from gym_ray.client.groups import Groups
+from gym_ray.client.batch import Batch, Tasks
+from gym_ray.client.groups import Groups, OnFailure
 from gym_ray.client.results import RolloutGroup, RolloutResult
 from gym_ray.client.transport import Transport
-from gym_ray.client.wishes import Wishes
-
-#: Task rows; taken from only as there is room for their rollouts.
-Tasks = Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
-
-OnFailure = Literal["yield", "raise"]
+from gym_ray.client.wishes import CallOptions, Wishes
 
 
 class AsyncRolloutClient:
@@ -60,18 +55,7 @@ class AsyncRolloutClient:
         self._open: set[Batch] = set()
 
     async def run(
-        self,
-        tasks: Tasks,
-        *,
-        name: str | None = None,
-        received: Collection[int] = (),
-        temperature: float | None = None,
-        top_p: float | None = None,
-        max_output_tokens: int | None = None,
-        seed: int | None = None,
-        rollout_timeout_seconds: float | None = None,
-        timeout_seconds: float | None = None,
-        max_in_flight: int | None = None,
+        self, tasks: Tasks, *, received: Collection[int] = (), **options: Unpack[CallOptions]
     ) -> AsyncGenerator[RolloutResult, None]:
         """One rollout per task; yields results as they complete, each with its task's index.
 
@@ -80,33 +64,20 @@ class AsyncRolloutClient:
         raises. Leaving the loop, closing the client or cancelling gives up what still runs.
 
         Args:
-            tasks: task rows. Consumed lazily, from another thread when it is no sequence.
-            name: a stable name makes the call continuable: called again under it with the same
-                tasks (by this process or the next), results that were acknowledged are not
-                yielded again, those that were not are, with their index, and nothing runs
-                twice. 1 to 200 letters, digits and `._:-`. None for a call that ends with this
-                one.
-            received: indices whose results the caller has already, by its own records: they
-                are neither run nor yielded. Closes the one gap a name leaves, a caller killed
-                between keeping a result and acknowledging it.
-            temperature, top_p, max_output_tokens: instead of the rows'.
-            seed: makes turns repeatable under the same `name`.
-            rollout_timeout_seconds: deadline of one attempt at a rollout.
-            timeout_seconds: deadline of the whole call.
-            max_in_flight: rollouts running, or finished and not yet acknowledged, at most.
+            tasks: task rows. Consumed lazily, in another thread when it is no sequence.
+            received: indices the caller has already, by its own records: they are neither run
+                nor yielded. Closes the one gap a name leaves: a caller killed between keeping a
+                result and acknowledging it.
+            options: see `CallOptions`.
 
         Raises:
             CallTimeout: `timeout_seconds` are over.
-            BatchConflict: another client uses the name, or an index has another content than it
-                had.
+            BatchConflict: another client took the name over, or an index has another content
+                than it had.
             ServiceUnavailable, Unauthorized, RequestRefused, ResultsMissing: as they say.
             ValueError: a task is not a JSON object.
         """
-        wishes = self._wishes(
-            name, temperature, top_p, max_output_tokens, seed, rollout_timeout_seconds,
-            timeout_seconds, max_in_flight,
-        )  # fmt: skip
-        async with self._batch(tasks, 1, wishes, received) as batch:
+        async with self.batch(tasks, 1, received, options) as batch:
             while (result := await batch.next()) is not None:
                 yield result
                 batch.handled([result])
@@ -117,40 +88,40 @@ class AsyncRolloutClient:
         n: int,
         *,
         on_failure: OnFailure = "yield",
-        name: str | None = None,
         received: Collection[int] = (),
-        temperature: float | None = None,
-        top_p: float | None = None,
-        max_output_tokens: int | None = None,
-        seed: int | None = None,
-        rollout_timeout_seconds: float | None = None,
-        timeout_seconds: float | None = None,
-        max_in_flight: int | None = None,
+        **options: Unpack[CallOptions],
     ) -> AsyncGenerator[RolloutGroup, None]:
         """`n` rollouts per task; yields groups as they are complete, each with its task's index.
 
         A group is acknowledged as a whole. Otherwise as `run`.
 
         Args:
+            tasks, received, options: as `run`; `received` are groups.
             n: rollouts per task.
             on_failure: what becomes of a group with failed rollouts: it is yielded, with them,
                 or `GroupFailed` is raised.
-            received: indices of groups the caller has already.
 
         Raises:
             GroupFailed: see `on_failure`.
         """
-        if n < 1:
-            raise ValueError(f"a group has at least one rollout, not {n}")
-        wishes = self._wishes(
-            name, temperature, top_p, max_output_tokens, seed, rollout_timeout_seconds,
-            timeout_seconds, max_in_flight,
-        )  # fmt: skip
-        async with self._batch(tasks, n, wishes, received) as batch:
+        async with self.batch(tasks, n, received, options) as batch:
             groups = Groups(batch, n, on_failure)
             while (group := await groups.next()) is not None:
                 yield group
                 batch.handled(group.results)
+
+    def batch(
+        self, tasks: Tasks, repeats: int, received: Collection[int], options: CallOptions
+    ) -> Batch:
+        """What `run` and `groups` are made of: a context manager that yields result by result."""
+        if repeats < 1:
+            raise ValueError(f"a group has at least one rollout, not {repeats}")
+        given = {name: value for name, value in options.items() if value is not None}
+        defaults = {"max_in_flight": self._max_in_flight, "lease_seconds": self._lease_seconds}
+        wishes = Wishes(**{**defaults, **given})  # type: ignore[arg-type]
+        batch = Batch(self._transport, tasks, repeats, wishes, received, self._open.discard)
+        self._open.add(batch)
+        return batch
 
     async def close(self) -> None:
         """Give up what runs and close the connections. Idempotent."""

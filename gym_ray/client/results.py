@@ -17,14 +17,13 @@ class RolloutResult:
     """One finished rollout.
 
     Attributes:
-        index: of `run`: position of the task in what was given; of `groups`: position of the
-            rollout in its group.
-        task_index: position of the task in what was given.
+        index: position of the task in what was given.
+        rollout_index: which of the task's rollouts it is; 0 in `run`.
         rollout: the whole row.
     """
 
     index: int
-    task_index: int
+    rollout_index: int
     rollout: Rollout
 
     @property
@@ -94,7 +93,7 @@ class RolloutGroup:
 
     Attributes:
         index: position of the task in what was given.
-        results: as many as were asked for, in the order of their `index`.
+        results: as many as were asked for, in the order of their `rollout_index`.
     """
 
     index: int

@@ -8,27 +8,47 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Wishes:
-    """Options of one call.
+class CallOptions(TypedDict, total=False):
+    """Options of one call of a client; all may be left out.
 
     Attributes:
-        name: of the batch, for a client that may be killed and call again; None for a call that
-            nobody continues.
+        name: a stable name makes the call continuable: called again under it with the same tasks
+            (by this process or the next), results that were acknowledged are not yielded again,
+            those that were not are, with their index, and nothing runs twice. 1 to 200 letters,
+            digits and `._:-`. None for a call that nobody continues.
         temperature, top_p, max_output_tokens: written into every row's `responses_create_params`,
             over what it says; None leaves the row as it is. `max_output_tokens` can only lower
             what the service allows.
         seed: turns of the same name and row are then sampled the same; None for the service's.
         rollout_timeout_seconds: deadline of one attempt, at most the service's; None for that.
         timeout_seconds: deadline of the whole call; None for none.
-        max_in_flight: rollouts given away and not acknowledged at once, whether they run or
-            wait to be taken.
+        max_in_flight: rollouts that run, or are finished and not acknowledged, at most; None
+            for the client's.
+    """
+
+    name: str | None
+    temperature: float | None
+    top_p: float | None
+    max_output_tokens: int | None
+    seed: int | None
+    rollout_timeout_seconds: float | None
+    timeout_seconds: float | None
+    max_in_flight: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """Options of one call, complete: see `CallOptions`.
+
+    Attributes:
         lease_seconds: after so long without a sign of life the service gives up what runs.
     """
 
+    max_in_flight: int
+    lease_seconds: float
     name: str | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -36,8 +56,6 @@ class Wishes:
     seed: int | None = None
     rollout_timeout_seconds: float | None = None
     timeout_seconds: float | None = None
-    max_in_flight: int = 256
-    lease_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         if self.max_in_flight < 1:
