@@ -23,12 +23,13 @@ from gym_ray.serving.application import (
     wait_until_not_deleting,
     wait_until_running,
 )
-from gym_ray.serving.gateway import Gateway, GatewayPlan
+from gym_ray.serving.gateway import Batches, Gateway, GatewayPlan
 from gym_ray.serving.http import start_http
 from gym_ray.serving.lease import APPLICATION_PREFIX, Lease, holders
 from gym_ray.serving.recorder import RecordTarget
 
 GATEWAY_DEPLOYMENT = "gateway"
+BATCHES_DEPLOYMENT = "batches"
 GATEWAY_SUFFIX = "-gateway"
 
 #: Requests one replica takes. Each waits for a whole rollout, so this is no measure of load; it
@@ -133,19 +134,18 @@ def _build(plan: GatewayPlan) -> Any:
         if autoscaling.min_replicas == autoscaling.max_replicas
         else {"autoscaling_config": autoscaling.model_dump()}
     )
-    return (
-        serve.deployment(serve.ingress(None)(Gateway))
-        .options(
-            name=GATEWAY_DEPLOYMENT,
-            max_ongoing_requests=_MAX_ONGOING_REQUESTS,
-            graceful_shutdown_timeout_s=_GRACEFUL_SHUTDOWN_SECONDS,
-            health_check_timeout_s=_HEALTH_CHECK_SECONDS,
-            ray_actor_options={"num_cpus": 0},
-            **scaling,
-            **DEPLOYMENT_OPTIONS,
-        )
-        .bind(plan)
+    options: dict[str, Any] = {
+        "max_ongoing_requests": _MAX_ONGOING_REQUESTS,
+        "graceful_shutdown_timeout_s": _GRACEFUL_SHUTDOWN_SECONDS,
+        "health_check_timeout_s": _HEALTH_CHECK_SECONDS,
+        "ray_actor_options": {"num_cpus": 0},
+        **DEPLOYMENT_OPTIONS,
+    }
+    batches = serve.deployment(Batches).options(name=BATCHES_DEPLOYMENT, num_replicas=1, **options)
+    gateway = serve.deployment(serve.ingress(None)(Gateway)).options(
+        name=GATEWAY_DEPLOYMENT, **scaling, **options
     )
+    return gateway.bind(plan, batches.bind(plan))
 
 
 def _api_key(config: RunConfig) -> str | None:
