@@ -56,6 +56,7 @@ class RolloutClient:
             max_retries=max_retries,
             request_timeout_seconds=request_timeout_seconds,
         )
+        self._abandoned: asyncio.Task[None] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._work, name="gym-ray-client", daemon=True)
         self._thread.start()
@@ -117,7 +118,10 @@ class RolloutClient:
         try:
             yield batch
         finally:
-            if not self._loop.is_closed():  # Else the client was closed, and with it the batch.
+            if threading.current_thread() is self._thread:
+                # An abandoned call, collected here: this thread cannot wait for itself.
+                self._abandoned = self._loop.create_task(batch.close())
+            elif not self._loop.is_closed():  # Else the client was closed, and with it the batch.
                 self._call(batch.close())
 
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:

@@ -34,7 +34,7 @@ def tasks(count: int, **fields: Any) -> list[dict[str, Any]]:
 
 
 class Rollouts:
-    """A `RunBackend`: a rollout's reward is its row's `n`.
+    """A `RunBackend`: a rollout's reward is its row's `n`, 1 where it has none.
 
     Attributes:
         hold: rollouts do not end while it is set; with `hold_from`, only those from that `n` on.
@@ -57,7 +57,7 @@ class Rollouts:
         return self
 
     async def run(self, spec: RolloutSpec) -> Rollout:
-        row = json.loads(spec.task)
+        row = {"n": 1, **json.loads(spec.task)}
         self.started.append(row["n"])
         self.specs.append(spec)
         self.running += 1
