@@ -96,10 +96,12 @@ class Rollouts:
 
 
 @contextlib.contextmanager
-def batch_service(rollouts: Rollouts, **host: Any) -> Iterator[str]:
-    """Base URL of a gateway; keyword arguments are the `BatchHost`'s."""
+def batch_service(
+    rollouts: Rollouts, kind: type[BatchHost] = BatchHost, **host: Any
+) -> Iterator[str]:
+    """Base URL of a gateway; further keyword arguments are the `BatchHost`'s."""
     settings = {"max_running": 64, "retention_seconds": 3600.0, **host}
-    held = BatchHost(rollouts.for_opening, run_id="run", **settings)
+    held = kind(rollouts.for_opening, run_id="run", **settings)
     app = create_app(
         policy=token_policy()[0],
         settings=GatewaySettings(api_key=KEY),

@@ -24,10 +24,12 @@ from gym_ray.client import (
     ClientError,
     GroupFailed,
     RequestRefused,
+    ResultsMissing,
     ServiceUnavailable,
     Unauthorized,
 )
 from gym_ray.errors import FailureKind
+from gym_ray.serving.batch_host import BatchHost
 from tests.gateway.batches import KEY, DroppingProxy, Rollouts, batch_service, tasks, until
 
 
@@ -530,3 +532,51 @@ def test_json_says_the_same_to_other_clients(base_url: str) -> None:
     assert ask("GET", "")["acknowledged"] == 2
     ask("DELETE", f"?holder={holder}")
     assert state(base_url, "plain") is None
+
+
+def test_rows_the_service_never_heard_of_are_missed(rollouts: Rollouts) -> None:
+    class Forgetful(BatchHost):
+        async def submit(self, *given: Any) -> list[int]:
+            return []
+
+    with (
+        batch_service(rollouts, kind=Forgetful) as url,
+        RolloutClient(url, api_key=KEY, lease_seconds=1) as client,
+        pytest.raises(ResultsMissing, match="knows nothing of 3 rollouts, the first of index 0"),
+    ):
+        list(client.run(tasks(3)))
+
+
+def test_the_oldest_batch_nobody_holds_makes_way(rollouts: Rollouts) -> None:
+    rollouts.hold, rollouts.hold_from = True, 1
+    with (
+        batch_service(rollouts, max_batches=2) as url,
+        RolloutClient(url, api_key=KEY, max_retries=1) as client,
+    ):
+        calls = [client.run(tasks(2), name=name) for name in ("first", "second")]
+        for call in calls:
+            next(call)
+        with pytest.raises(ServiceUnavailable, match="2 batches in use"):
+            next(client.run(tasks(2), name="third"))
+        for call in calls:
+            call.close()
+        next(client.run(tasks(2), name="third"))
+        assert state(url, "first") is None
+        assert state(url, "second") is not None
+
+
+def test_results_of_a_client_that_left_give_way_to_those_of_one_that_is_there(
+    rollouts: Rollouts,
+) -> None:
+    rollouts.text_length = 10_000
+    with (
+        batch_service(rollouts, kept_bytes=50_000) as url,
+        RolloutClient(url, api_key=KEY) as client,
+    ):
+        left = client.run(tasks(8), name="left")
+        next(left)
+        until(lambda: (state(url, "left") or {})["finished"] >= 5, "memory is full")
+        left.close()
+
+        assert len(list(client.run(tasks(20), name="there"))) == 20
+        assert len(list(client.run(tasks(8), name="left"))) == 8
