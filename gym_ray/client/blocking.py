@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 from gym_ray.client.asynchronous import AsyncRolloutClient
-from gym_ray.client.batch import Batch, Tasks
+from gym_ray.client.batch import Batch
 from gym_ray.client.errors import ClientError
 from gym_ray.client.groups import Groups, OnFailure
 from gym_ray.client.results import RolloutGroup, RolloutResult
+from gym_ray.client.tasks import Tasks
 from gym_ray.client.wishes import CallOptions
 
 T = TypeVar("T")

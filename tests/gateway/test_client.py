@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import pickle
+import signal
 import threading
 import urllib.error
 import urllib.request
@@ -395,6 +396,30 @@ def test_cancelling_the_asynchronous_call_gives_up_what_runs(
             assert consumer.cancelled()
 
     asyncio.run(run())
+    until(lambda: rollouts.running == 0, "nothing runs")
+
+
+def test_a_closed_asynchronous_client_says_so(base_url: str) -> None:
+    async def run() -> None:
+        client = AsyncRolloutClient(base_url, api_key=KEY)
+        await client.close()
+        with pytest.raises(ClientError, match="make another one"):
+            await anext(client.run(tasks(1)))
+
+    asyncio.run(run())
+
+
+def test_ctrl_c_gives_up_what_runs(base_url: str, rollouts: Rollouts) -> None:
+    rollouts.hold = True
+
+    def interrupt() -> None:
+        until(lambda: rollouts.running == 5, "they run")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with RolloutClient(base_url, api_key=KEY) as client:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            list(client.run(tasks(5)))
     until(lambda: rollouts.running == 0, "nothing runs")
 
 

@@ -66,10 +66,10 @@ def url(cluster: str, folder: Path, requests: Path) -> Iterator[str]:
     core.close()
 
 
-def program(url: str, tasks: Path, kept: Path) -> subprocess.Popen[bytes]:
+def program(url: str, tasks: Path, kept: Path, lease_seconds: int) -> subprocess.Popen[bytes]:
+    arguments = [url, str(tasks), str(kept), str(lease_seconds)]
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.client_program", url, str(tasks), str(kept)],
-        cwd=HERE.parent,
+        [sys.executable, "-m", "tests.client_program", *arguments], cwd=HERE.parent
     )
 
 
@@ -89,14 +89,14 @@ def test_a_killed_client_that_starts_again_has_every_result_exactly_once(
 ) -> None:
     tasks = write_rows(folder / "killed.jsonl", sums(500, folder))
     kept, before = folder / "kept", len(logged_requests(requests))
-    first = program(url, tasks, kept)
+    first = program(url, tasks, kept, 30)
     until(lambda: len(lines(kept)) >= 150, 120, "the first client has 150 results")
     first.kill()
     first.wait(30)
     had = len(lines(kept))
     assert had < 500
 
-    second = program(url, tasks, kept)
+    second = program(url, tasks, kept, 30)
 
     assert second.wait(180) == 0
     assert sorted(lines(kept)) == list(range(500))
@@ -131,7 +131,7 @@ def test_generations_of_a_killed_client_are_given_up(
 ) -> None:
     before, gone = set(logged_requests(requests)), set(aborted(requests))
     tasks = write_rows(folder / "silent.jsonl", sums(40, folder))
-    client = program(url, tasks, folder / "silent")
+    client = program(url, tasks, folder / "silent", 1)
 
     def started() -> set[str]:
         return set(logged_requests(requests)) - before
