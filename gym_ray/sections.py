@@ -386,6 +386,8 @@ class ServeConfig(Section):
     """Directory for the rollouts of sessions and of `/run`; null to keep none."""
     session_timeout_seconds: float = Field(3600, gt=0)
     """After this a session is closed and what there is gets verified."""
+    batch_retention_seconds: float = Field(3600, gt=0)
+    """How long a batch that no client holds is remembered, results and acknowledgements."""
     max_body_bytes: int = Field(64 * 1024 * 1024, ge=1024)
     """Larger requests are refused; of `/run/bulk`, longer lines."""
     autoscaling: AutoscalingConfig = AutoscalingConfig()

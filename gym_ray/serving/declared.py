@@ -19,8 +19,8 @@ from pydantic import Field
 from gym_ray.config import RunConfig, load_config
 from gym_ray.errors import ConfigError
 from gym_ray.serving.application import build
-from gym_ray.serving.gateway import Gateway, GatewayPlan
-from gym_ray.serving.gateway_application import gateway_deployment
+from gym_ray.serving.gateway import Batches, Gateway, GatewayPlan
+from gym_ray.serving.gateway_application import batches_deployment, gateway_deployment
 from gym_ray.serving.replicas import check_renderer
 
 
@@ -59,7 +59,9 @@ def application(args: dict[str, Any]) -> Any:
         # Replicas run in copies of the working folder, whose place differs from node to node.
         base_directory = str(folder.relative_to(Path.cwd()))
         config = config.model_copy(update={"base_directory": base_directory})
-    return gateway_deployment(DeclaredGateway, config).bind(config, build(config))
+    core = build(config)
+    batches = batches_deployment(DeclaredBatches).bind(config, core)
+    return gateway_deployment(DeclaredGateway, config).bind(config, core, batches)
 
 
 class DeclaredGateway(Gateway):
@@ -68,22 +70,36 @@ class DeclaredGateway(Gateway):
     Args:
         config: the whole config.
         front: Serve handle of the application's `Front`.
+        batches: Serve handle of `DeclaredBatches`.
 
     Raises:
-        ConfigError: the variable `serve.api_key_env` names is not set where this replica runs.
+        ConfigError: a variable that names a key is not set where this replica runs.
     """
 
-    async def __init__(self, config: RunConfig, front: Any) -> None:  # type: ignore[misc]
-        from ray import serve
+    async def __init__(  # type: ignore[misc]
+        self, config: RunConfig, front: Any, batches: Any
+    ) -> None:
+        await super().__init__(await _plan(config, front), batches)
 
-        plan = GatewayPlan(
-            config=config,
-            core=serve.get_replica_context().app_name,
-            policy=await front.describe.remote(),
-            run_id=uuid.uuid4().hex[:12],
-            api_key=_api_key(config),
-        )
-        await super().__init__(plan)
+
+class DeclaredBatches(Batches):
+    """The batches of such a gateway."""
+
+    async def __init__(self, config: RunConfig, front: Any) -> None:  # type: ignore[misc]
+        super().__init__(await _plan(config, front))
+
+
+async def _plan(config: RunConfig, front: Any) -> GatewayPlan:
+    from ray import serve
+
+    return GatewayPlan(
+        config=config,
+        core=serve.get_replica_context().app_name,
+        policy=await front.describe.remote(),
+        run_id=uuid.uuid4().hex[:12],
+        api_key=_api_key(config),
+        admin_key=os.environ.get(config.serve.admin_key_env or "") or None,
+    )
 
 
 def _api_key(config: RunConfig) -> str | None:

@@ -23,12 +23,13 @@ from gym_ray.serving.application import (
     wait_until_not_deleting,
     wait_until_running,
 )
-from gym_ray.serving.gateway import Gateway, GatewayPlan
+from gym_ray.serving.gateway import Batches, Gateway, GatewayPlan
 from gym_ray.serving.http import start_http
 from gym_ray.serving.lease import APPLICATION_PREFIX, Lease, holders
 from gym_ray.serving.recorder import RecordTarget
 
 GATEWAY_DEPLOYMENT = "gateway"
+BATCHES_DEPLOYMENT = "batches"
 GATEWAY_SUFFIX = "-gateway"
 
 #: Requests one replica takes. Each waits for a whole rollout, so this is no measure of load; it
@@ -40,6 +41,14 @@ _GRACEFUL_SHUTDOWN_SECONDS = 5
 
 #: Thousands of requests that come at once keep the event loop busy for a while.
 _HEALTH_CHECK_SECONDS = 300
+
+_OPTIONS: dict[str, Any] = {
+    "max_ongoing_requests": _MAX_ONGOING_REQUESTS,
+    "graceful_shutdown_timeout_s": _GRACEFUL_SHUTDOWN_SECONDS,
+    "health_check_timeout_s": _HEALTH_CHECK_SECONDS,
+    "ray_actor_options": {"num_cpus": 0},
+    **options.DEPLOYMENT_OPTIONS,
+}
 
 _START_SECONDS = 300.0
 
@@ -107,7 +116,11 @@ class GatewayApplication:
                 report(f"using gateway {name}, which is running already")
             else:
                 target = serve.RunTarget(
-                    gateway_deployment(Gateway, config).bind(plan), name=name, route_prefix="/"
+                    gateway_deployment(Gateway, config).bind(
+                        plan, batches_deployment(Batches).bind(plan)
+                    ),
+                    name=name,
+                    route_prefix="/",
                 )
                 serve.run_many([target], wait_for_applications_running=False)
             wait_until_running(name, _START_SECONDS, report, check)
@@ -132,13 +145,16 @@ def gateway_deployment(gateway_class: type[Gateway], config: RunConfig) -> Any:
     from ray import serve
 
     return serve.deployment(serve.ingress(None)(gateway_class)).options(
-        name=GATEWAY_DEPLOYMENT,
-        max_ongoing_requests=_MAX_ONGOING_REQUESTS,
-        graceful_shutdown_timeout_s=_GRACEFUL_SHUTDOWN_SECONDS,
-        health_check_timeout_s=_HEALTH_CHECK_SECONDS,
-        ray_actor_options={"num_cpus": 0},
-        **options.scaling(config.serve.autoscaling),
-        **options.DEPLOYMENT_OPTIONS,
+        name=GATEWAY_DEPLOYMENT, **_OPTIONS, **options.scaling(config.serve.autoscaling)
+    )
+
+
+def batches_deployment(batches_class: type[Batches]) -> Any:
+    """The Serve deployment that holds the batches, to be bound likewise; always one replica."""
+    from ray import serve
+
+    return serve.deployment(batches_class).options(
+        name=BATCHES_DEPLOYMENT, num_replicas=1, **_OPTIONS
     )
 
 
