@@ -110,7 +110,7 @@ class _Actor:
                     break
                 position, rollout = finished
                 with timing.measured("postprocess_results"):
-                    result = await self._postprocessed(indices[position], rollout, tokenizer)
+                    result = await self._postprocessed(examples[position], rollout, tokenizer)
                 if isinstance(result, FailedRow):
                     failed.append(result)
                     continue
@@ -121,13 +121,14 @@ class _Actor:
             raise failure_of(sorted(failed, key=lambda row: row.row_index), len(examples))
 
     async def _postprocessed(
-        self, row_index: int, rollout: Rollout, tokenizer: Any
+        self, example: Mapping[str, Any], rollout: Rollout, tokenizer: Any
     ) -> dict[str, Any] | FailedRow:
+        row_index = example["_rowidx"]
         if rollout.error_kind is not None:
             return FailedRow(row_index, rollout.error_kind, rollout.error or "no reason given")
 
         def result() -> dict[str, Any]:
-            return result_of(rollout, tokenizer, self._marks, tensors=self._tensors)
+            return result_of(example, rollout, tokenizer, self._marks, tensors=self._tensors)
 
         loop = asyncio.get_running_loop()
         try:

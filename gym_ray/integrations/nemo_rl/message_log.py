@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,17 @@ from gym_ray.rollout import NO_LOGPROBS, NO_MASK, NO_TOKENS, Rollout
 #: How far components may be from the reward: NeMo RL's own tolerance.
 _RELATIVE, _ABSOLUTE = 1e-5, 1e-6
 
+#: Keys of an output row that NeMo RL gives, or does without.
+_INDICES = ("_ng_task_index", "_ng_rollout_index")
+
 
 class Untrainable(ValueError):
     """A finished rollout that NeMo RL could not train on; the message says why."""
 
 
-def result_of(rollout: Rollout, tokenizer: Any, marks: Marks, *, tensors: bool) -> dict[str, Any]:
+def result_of(
+    task: Mapping[str, Any], rollout: Rollout, tokenizer: Any, marks: Marks, *, tensors: bool
+) -> dict[str, Any]:
     """The result of one row.
 
     `full_result` is NeMo Gym's output row without token fields; the last item of each turn has
@@ -35,6 +40,7 @@ def result_of(rollout: Rollout, tokenizer: Any, marks: Marks, *, tensors: bool) 
     (`instance_config`) and where NeMo Gym writes it (top level).
 
     Args:
+        task: the row NeMo RL gave.
         rollout: not a failed one.
         tokenizer: decodes; has `batch_decode`.
         marks: what marks turns and rollouts.
@@ -48,6 +54,10 @@ def result_of(rollout: Rollout, tokenizer: Any, marks: Marks, *, tensors: bool) 
         rollout, token_ids=NO_TOKENS, loss_mask=NO_MASK, logprobs=NO_LOGPROBS, side_branches=()
     )
     row = output_row(bare)
+    for index in _INDICES:
+        if index not in task:
+            # The service's own count, which NeMo RL would take for a metric.
+            del row[index]
     last = list(last_items(row["response"]["output"]))
     if len(last) != len(rollout.turns):
         raise Untrainable(
