@@ -8,6 +8,7 @@ owned here: which rollouts are on a page (serving) and the JSON form for other c
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pyarrow as pa
 
@@ -15,6 +16,9 @@ from gym_ray.rollout import Rollout
 from gym_ray.rows import from_table, to_table
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
+
+#: What a batch may be called.
+BATCH_NAME = re.compile(r"[A-Za-z0-9._:-]{1,200}")
 
 _INDEX = "index"
 _CURSOR = b"gym_ray.cursor"

@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, Collection
 from types import TracebackType
 from typing import Unpack
 
-from gym_ray.client.batch import Batch, Tasks
+from gym_ray.client.batch import Batch
 from gym_ray.client.groups import Groups, OnFailure
 from gym_ray.client.results import RolloutGroup, RolloutResult
+from gym_ray.client.tasks import Tasks
 from gym_ray.client.transport import Transport
 from gym_ray.client.wishes import CallOptions, Wishes
 

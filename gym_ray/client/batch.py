@@ -18,31 +18,26 @@ import asyncio
 import functools
 import secrets
 from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
     Awaitable,
     Callable,
     Collection,
     Coroutine,
     Iterable,
-    Mapping,
     Sequence,
 )
 from types import TracebackType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from gym_ray.client.errors import CallTimeout, ClientError, ResultsMissing
 from gym_ray.client.results import RolloutResult
+from gym_ray.client.tasks import Tasks, each
 from gym_ray.client.transport import MustReopen, Transport
 from gym_ray.client.wishes import Wishes
 from gym_ray.pages import MEDIA_TYPE, decode
 from gym_ray.rollout import Rollout
 
 T = TypeVar("T")
-
-#: Task rows; taken from only as there is room for their rollouts.
-Tasks: TypeAlias = Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
 
 #: Rows, and bytes of rows, of one request at most.
 _SENT_ROWS = 64
@@ -198,7 +193,7 @@ class Batch:
         """Take tasks as there is room for their rollouts."""
         index = 0
         position = 0
-        async for task in _each(self._tasks):
+        async for task in each(self._tasks):
             if position in self._received:
                 self._to_acknowledge(range(index, index + self._repeats))
             else:
@@ -389,18 +384,3 @@ class Batch:
         path = f"{self._path}/{route}" if route else self._path
         values = {"holder": self._holder, **query}
         return path + "?" + "&".join(f"{name}={value}" for name, value in values.items())
-
-
-async def _each(tasks: Tasks) -> AsyncIterator[Mapping[str, Any]]:
-    """Tasks, one at a time. An iterator may take its time, and is asked from another thread."""
-    if isinstance(tasks, AsyncIterable):
-        async for task in tasks:
-            yield task
-    elif isinstance(tasks, Sequence):
-        for task in tasks:
-            yield task
-    else:
-        iterator = iter(tasks)
-        end: Any = object()
-        while (task := await asyncio.to_thread(next, iterator, end)) is not end:
-            yield task

@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 from gym_ray.client.asynchronous import AsyncRolloutClient
-from gym_ray.client.batch import Batch, Tasks
+from gym_ray.client.batch import Batch
 from gym_ray.client.errors import ClientError
 from gym_ray.client.groups import Groups, OnFailure
 from gym_ray.client.results import RolloutGroup, RolloutResult
+from gym_ray.client.tasks import Tasks
 from gym_ray.client.wishes import CallOptions
 
 T = TypeVar("T")
@@ -56,6 +57,7 @@ class RolloutClient:
             max_retries=max_retries,
             request_timeout_seconds=request_timeout_seconds,
         )
+        self._abandoned: asyncio.Task[None] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._work, name="gym-ray-client", daemon=True)
         self._thread.start()
@@ -117,7 +119,10 @@ class RolloutClient:
         try:
             yield batch
         finally:
-            if not self._loop.is_closed():  # Else the client was closed, and with it the batch.
+            if threading.current_thread() is self._thread:
+                # An abandoned call, collected here: this thread cannot wait for itself.
+                self._abandoned = self._loop.create_task(batch.close())
+            elif not self._loop.is_closed():  # Else the client was closed, and with it the batch.
                 self._call(batch.close())
 
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:

@@ -17,6 +17,7 @@ import aiohttp
 
 from gym_ray.client.errors import (
     BatchConflict,
+    ClientError,
     RequestRefused,
     ServiceUnavailable,
     Unauthorized,
@@ -57,6 +58,7 @@ class Transport:
         self._max_retries = max_retries
         self._timeout_seconds = timeout_seconds
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     async def ask(
         self, method: str, path: str, body: Any = None, *, retries: int | None = None
@@ -106,6 +108,7 @@ class Transport:
             pause = min(2 * pause, _PAUSE_MAXIMUM_SECONDS)
 
     async def close(self) -> None:
+        self._closed = True
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -113,6 +116,8 @@ class Transport:
     async def _once(
         self, method: str, path: str, data: bytes | None, accept: str, waits_seconds: float
     ) -> bytes:
+        if self._closed:
+            raise ClientError("the client is closed; make another one")
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 # Every batch has a poll open all the time; requests must not wait for polls.

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from gym_ray.pages import BATCH_NAME
+
 
 class CallOptions(TypedDict, total=False):
     """Options of one call of a client; all may be left out.
@@ -60,6 +62,10 @@ class Wishes:
     def __post_init__(self) -> None:
         if self.max_in_flight < 1:
             raise ValueError(f"max_in_flight must be at least 1, not {self.max_in_flight}")
+        if self.name is not None and not BATCH_NAME.fullmatch(self.name):
+            raise ValueError(
+                f"name must be 1 to 200 letters, digits and . _ : -, not {self.name!r}"
+            )
 
     def row_of(self, task: Mapping[str, Any], index: int) -> bytes:
         """JSON of a task row with these wishes in it.

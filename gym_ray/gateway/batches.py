@@ -14,7 +14,6 @@ import asyncio
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
@@ -28,7 +27,7 @@ from gym_ray.gateway.disconnects import unless_disconnected
 from gym_ray.gateway.errors import ApiError, bad_request
 from gym_ray.gateway.strict_json import StrictRoute
 from gym_ray.nemo_gym import output_row
-from gym_ray.pages import MEDIA_TYPE, Page, encode
+from gym_ray.pages import BATCH_NAME, MEDIA_TYPE, Page, encode
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.routing import Router
 from gym_ray.task import parse_task
@@ -42,8 +41,6 @@ _REQUEST_INDICES = 100_000
 
 #: How long a request for results may wait at most.
 _MAX_WAIT_SECONDS = 60.0
-
-_NAME = re.compile(r"[A-Za-z0-9._:-]{1,200}")
 
 Refusal: TypeAlias = Literal["unknown", "released", "taken", "content", "full", "long"]
 
@@ -266,7 +263,7 @@ def _api_error(error: BatchError) -> ApiError:
 
 
 def _check(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not BATCH_NAME.fullmatch(name):
         raise bad_request("a batch is named by 1 to 200 letters, digits and . _ : -", param="name")
 
 
