@@ -109,7 +109,7 @@ def test_groups_of_every_kind_of_rollout_stream_as_they_complete(actor: Any) -> 
         *sum_rows("4", "5", "4", _ng_task_index=7),
         *[agent_row("workshop_agent", [CALLS, CALLS, "It is 3."]) for _ in range(3)],
         *[weather_row(call, _ng_task_index=9) for call in (right, other, "No.")],
-        *sum_rows("<think>4", "<tool_call>", "4", instance_config={"mask_sample": True}),
+        *sum_rows("4 </think>", "<tool_call>", "4", instance_config={"mask_sample": True}),
     ]
 
     consumed = asyncio.run(consume(actor, rows, num_generations=3))

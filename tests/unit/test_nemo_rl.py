@@ -173,6 +173,7 @@ def reasoning(text: str) -> dict[str, Any]:
         (reasoning("<think>hm<think>"), False, True),
         (reasoning("</function_call>"), True, False),
         ({"type": "function_call", "name": "<think>", "arguments": "{}"}, False, False),
+        ({"type": "function_call", "name": "", "status": "incomplete"}, True, False),
         ({"type": "message", "content": []}, False, False),
     ],
 )

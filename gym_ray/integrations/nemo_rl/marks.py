@@ -34,14 +34,17 @@ class Marks:
     def of_item(self, item: Mapping[str, Any]) -> dict[str, bool]:
         """Marks of a turn by its last item.
 
-        An answer holds no thinking tag at all; in reasoning, one pair may be told, so a tag that
-        stands there twice is one too many.
+        A tool call that could not be read is invalid, whether it was left in the text (NeMo RL's
+        servers) or is an incomplete item (gym-ray's renderers). An answer holds no thinking tag at
+        all; in reasoning, one pair may be told, so a tag that stands there twice is one too many.
         """
         reasoning = item.get("type") == "reasoning"
         text = _text(item.get("summary" if reasoning else "content"))
         allowed = 1 if reasoning else 0
+        unread = item.get("type") == "function_call" and item.get("status") == "incomplete"
         return {
-            "is_invalid_tool_call": any(pattern in text for pattern in self.tool_call_patterns),
+            "is_invalid_tool_call": unread
+            or any(pattern in text for pattern in self.tool_call_patterns),
             "has_malformed_thinking": any(text.count(tag) > allowed for tag in self.thinking_tags),
         }
 
