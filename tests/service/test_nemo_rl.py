@@ -222,7 +222,9 @@ def test_an_actor_that_is_not_ready_says_what_is_missing(url: str) -> None:
     with pytest.raises(RuntimeError, match="set_tokenizer"):
         first(row, PREFIX)
     ray.get(actor.set_tokenizer.remote(Tokenizer()))
-    assert first(row, PREFIX)[0] == 0
+    index, result, timing = first(row, PREFIX, True)
+    assert (index, result["_initial_multimodal_data_omitted"]) == (0, False)
+    assert f"{PREFIX}/await_results" in timing
     with pytest.raises(ValueError, match="no rows"):
         first([], PREFIX)
     with pytest.raises(NotImplementedError):
