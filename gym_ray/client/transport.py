@@ -148,7 +148,9 @@ class Transport:
         if status in _TRANSIENT:
             return ServiceUnavailable(f"{where}; see the service's log")
         if status == 404:
-            return RequestRefused(f"{where}; is this a gym-ray service of this version?")
+            hint = f"{where}; is this a gym-ray service of this version?"
+            # Without a code Serve has answered: a service that restarts has no routes meanwhile.
+            return ServiceUnavailable(hint) if code is None else RequestRefused(hint)
         if status == 413:
             return RequestRefused(f"{where} (one task row is too large)")
         return RequestRefused(where)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 
 from gym_ray import AsyncRolloutClient, RolloutClient
 from gym_ray.client import (
@@ -32,6 +33,7 @@ from gym_ray.client import (
 from gym_ray.errors import FailureKind
 from gym_ray.serving.batch_host import BatchHost
 from tests.gateway.batches import KEY, DroppingProxy, Rollouts, batch_service, tasks, until
+from tests.gateway.conftest import serving
 
 
 @pytest.fixture
@@ -458,6 +460,15 @@ def test_a_service_that_is_not_there_is_named() -> None:
         list(client.run(tasks(1)))
     with pytest.raises(ValueError, match="base_url must be like"):
         RolloutClient("localhost:8000")
+
+
+def test_another_service_is_told_from_ours() -> None:
+    with (
+        serving(FastAPI()) as url,
+        RolloutClient(url, max_retries=1) as client,
+        pytest.raises(ServiceUnavailable, match=r"answered 404.*is this a gym-ray service"),
+    ):
+        list(client.run(tasks(1)))
 
 
 @pytest.mark.parametrize(
