@@ -1,13 +1,10 @@
-"""A program for `agent: external` that asks twice, in two histories: one becomes a side branch."""
+"""A program for `agent: external` that asks in two histories: the first is a side branch."""
 
 from __future__ import annotations
 
 import json
 import os
 import urllib.request
-
-#: The second history drops the first question, as a compacted one would.
-QUESTIONS = ("Draft one.", "Forget the draft. Draft two.")
 
 
 def ask(question: str) -> None:
@@ -25,5 +22,7 @@ def ask(question: str) -> None:
 
 
 if __name__ == "__main__":
-    for question in QUESTIONS:
-        ask(question)
+    with open(os.environ["GYM_RAY_TASK"]) as file:
+        question = json.load(file)["responses_create_params"]["input"]
+    ask(f"A draft, please. {question}")
+    ask(question)

@@ -18,7 +18,7 @@ PAGE = (HERE.parent / "docs" / "export.md").read_text()
 #: The page's model, for which tests have another.
 MODEL = "bundled:smollm2-135m"
 
-REPEATS = 6
+REPEATS = 8
 
 
 def section(title: str) -> str:
@@ -28,10 +28,25 @@ def section(title: str) -> str:
     return rest.partition("\n## ")[0]
 
 
-def code(title: str, model: Path) -> list[str]:
-    """The Python blocks of a section, for another model."""
-    blocks = re.findall(r"```python\n(.*?)```", section(title), re.S)
-    return [block.replace(MODEL, str(model)) for block in blocks]
+def run_code(title: str, model: Path, *, parquet: bool = False) -> dict[str, Any]:
+    """Run the Python blocks of a section one after the other; returns the names they define.
+
+    Args:
+        title: of the section.
+        model: trained instead of the page's.
+        parquet: read the Parquet files where the page reads JSONL.
+    """
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", section(title), re.S):
+        block = block.replace(MODEL, str(model))
+        if parquet:
+            block, found = _JSONL.subn(r'"\1"', block)
+            assert found == 1
+        exec(block, names)
+    return names
+
+
+_JSONL = re.compile(r'"json", data_files="(exports/[a-z-]+)/train.jsonl"')
 
 
 def export_all() -> None:
@@ -58,13 +73,12 @@ def config(checkpoint: Path, folder: Path) -> dict[str, Any]:
             "engine_args": {
                 "dtype": "float32",
                 "max_model_len": 2048,
-                "max_num_seqs": 64,
+                "max_num_seqs": 36,
                 "kv_cache_memory_bytes": 256 * 1024**2,
             },
             "resources": {"num_cpus": 1},
         },
         "environments": {
-            "letters": {"entrypoint": f"{HERE}/letters.py:Letters", **environment},
             "talk": {
                 "entrypoint": f"{HERE}/letters.py:Talk", "agent": "gymnasium", **environment,
             },
@@ -82,7 +96,7 @@ def config(checkpoint: Path, folder: Path) -> dict[str, Any]:
             },
         },
         "verification": {"processes": 1},
-        "sampling": {"temperature": 1.0, "max_output_tokens": 64, "seed": 1},
+        "sampling": {"temperature": 1.0, "max_output_tokens": 80, "seed": 1},
         "collect": {
             "input": str(write_rows(folder / "tasks.jsonl", _tasks())),
             "output": str(folder / "runs" / "demo"),
@@ -93,11 +107,10 @@ def config(checkpoint: Path, folder: Path) -> dict[str, Any]:
 
 def _tasks() -> list[dict[str, Any]]:
     return [
-        _task("letters", "Say something."),
-        _task("letters", "Say something warm.", temperature=0.7),
         _task("talk", "Let us talk."),
         _task("talk", "Let us talk coolly.", temperature=0.7),
-        _task("drafts", "Draft."),
+        _task("drafts", "Write something."),
+        _task("drafts", "Write something cool.", temperature=0.7),
         _task("desk", DESK_INPUT, **DESK_PARAMS),
     ]
 

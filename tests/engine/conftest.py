@@ -100,14 +100,14 @@ def brief_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFac
     with torch.no_grad():
         embeddings = model.get_input_embeddings().weight
         embeddings += shared * embeddings.norm(dim=-1).mean()
-        model.lm_head.weight[model.config.eos_token_id] = shared * 1.1
+        model.lm_head.weight[model.config.eos_token_id] = shared * 1.35
     model.save_pretrained(directory)
     return directory
 
 
 @pytest.fixture(scope="session")
 def demo(brief_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `runs/demo`, collected by the real engine, and the exports of docs/export.md."""
+    """A folder with `runs/demo`, collected by the real engine, and its `exports`."""
     folder = tmp_path_factory.mktemp("demo")
     path = folder / "demo.yaml"
     path.write_text(yaml.safe_dump(training.config(brief_checkpoint, folder)))
