@@ -35,31 +35,20 @@ class Talk(GymnasiumEnvironment):
         )
 
 
-class Desk(Environment):
-    """Reward 1 when the numbers and letters of all calls come to an odd sum."""
-
-    async def reset(self, task: Task) -> list[int]:
-        return []
+class Desk(Letters):
+    """The same, after calling these."""
 
     @tool
     async def add(
-        self,
-        state: list[int],
-        first: Annotated[int, Field(ge=0, le=9)],
-        second: Annotated[int, Field(ge=0, le=9)],
+        self, first: Annotated[int, Field(ge=0, le=9)], second: Annotated[int, Field(ge=0, le=9)]
     ) -> int:
         """Add two digits."""
-        state.append(first + second)
         return first + second
 
     @tool
-    async def note(self, state: list[int], text: Annotated[str, Field(max_length=8)]) -> str:
+    async def note(self, text: Annotated[str, Field(max_length=8)]) -> str:
         """Write a note."""
-        state.append(len(text))
         return f"Noted: {text}"
-
-    async def verify(self, outcome: Outcome) -> float:
-        return float(sum(outcome.state) % 2)
 
 
 def _is_odd(text: str) -> float:

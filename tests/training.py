@@ -96,7 +96,7 @@ def config(checkpoint: Path, folder: Path) -> dict[str, Any]:
             },
         },
         "verification": {"processes": 1},
-        "sampling": {"temperature": 1.0, "max_output_tokens": 80, "seed": 1},
+        "sampling": {"temperature": 1.0, "max_output_tokens": 96, "seed": 1},
         "collect": {
             "input": str(write_rows(folder / "tasks.jsonl", _tasks())),
             "output": str(folder / "runs" / "demo"),
@@ -108,9 +108,9 @@ def config(checkpoint: Path, folder: Path) -> dict[str, Any]:
 def _tasks() -> list[dict[str, Any]]:
     return [
         _task("talk", "Let us talk."),
-        _task("talk", "Let us talk coolly.", temperature=0.7),
+        _task("talk", "Let us talk coolly.", temperature=0.8),
         _task("drafts", "Write something."),
-        _task("drafts", "Write something cool.", temperature=0.7),
+        _task("drafts", "Write something cool.", temperature=0.8),
         _task("desk", DESK_INPUT, **DESK_PARAMS),
     ]
 

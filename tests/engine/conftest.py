@@ -100,7 +100,7 @@ def brief_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFac
     with torch.no_grad():
         embeddings = model.get_input_embeddings().weight
         embeddings += shared * embeddings.norm(dim=-1).mean()
-        model.lm_head.weight[model.config.eos_token_id] = shared * 1.35
+        model.lm_head.weight[model.config.eos_token_id] = shared * 1.6
     model.save_pretrained(directory)
     return directory
 
