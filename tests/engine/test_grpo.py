@@ -66,7 +66,9 @@ def test_ratios_are_one_before_the_step(
 def test_ratios_are_not_one_where_a_column_is_shifted_by_one(
     stepped: dict[str, Any], policy: Any, rows: list[Row], column: str, by: int
 ) -> None:
-    for row in rows[::EVERY]:
+    # A mask moved past the row's end only loses a token there: something must follow generations.
+    several = [row for row in rows if len(row["turns"] or ()) > 1]
+    for row in several[::2] if (column, by) == ("loss_mask", 1) else rows[::EVERY]:
         shifted = {**row, column: [*row[column][-by:], *row[column][:-by]]}
         assert _error(stepped, policy, shifted) > TOLERANCE
 
