@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from gym_ray import environment_cli, export_cli
+from gym_ray import compat_cli, environment_cli, export_cli, hub_cli, import_cli
 from gym_ray.errors import ConfigError, FailedShareExceeded, GymRayError, Interrupted
 
 app = typer.Typer(
@@ -24,6 +24,9 @@ app = typer.Typer(
 
 app.add_typer(environment_cli.app)
 app.add_typer(export_cli.app)
+app.add_typer(hub_cli.app)
+app.add_typer(compat_cli.app)
+app.add_typer(import_cli.app)
 
 
 @app.callback()
@@ -63,33 +66,15 @@ def collect(
       gym-ray collect deployments/laptop-cpu.yaml --objective sft collect.output=runs/sft
     """
     from gym_ray.collection import collect as run
+    from gym_ray.collection.report import demand_complete, render
     from gym_ray.config import load_config
 
     # Read once: the file may be another one by the time the run ends.
     wishes = [] if objective is None else [f"collect.objective={objective}"]
     checked = load_config(config, [*wishes, *(overrides or [])])
     summary = run(checked, quiet=quiet)
-    if json:
-        typer.echo(summary.to_json())
-    else:
-        from gym_ray.collection.report import render
-
-        typer.echo(render(summary))
-    if summary.interrupted is not None and summary.pending:
-        raise Interrupted(
-            f"stopped early ({summary.interrupted}); {summary.pending} rollouts are left: "
-            "re-issue the same command to continue"
-        )
-    limit = checked.collect.max_failed_share
-    if summary.failed_share > limit:
-        raise FailedShareExceeded(
-            f"{summary.failed} of {summary.expected} rollouts failed, more than "
-            f"collect.max_failed_share={limit:g} allows"
-        )
-    if summary.pending:
-        raise GymRayError(
-            f"{summary.pending} rollouts are left; re-issue the same command to continue"
-        )
+    typer.echo(summary.to_json() if json else render(summary))
+    demand_complete(summary, max_failed_share=checked.collect.max_failed_share)
 
 
 @app.command()
@@ -301,6 +286,12 @@ def prepare(
             help="fail: write nothing if a row is rejected; drop: leave it out.",
         ),
     ] = "fail",
+    on_metrics_conflict: Annotated[
+        Literal["overwrite", "fail"],
+        typer.Option(
+            help="fail: where metrics in DIR are not what the rows give now, write only those.",
+        ),
+    ] = "overwrite",
     deduplicate: Annotated[
         bool, typer.Option("--deduplicate", help="Only the first of rows with the same content.")
     ] = False,
@@ -330,7 +321,7 @@ def prepare(
     """
     from gym_ray.config import load_config
     from gym_ray.datasets import prepare as run
-    from gym_ray.datasets.prepare_report import render
+    from gym_ray.datasets.prepare_report import demand_prepared, render
     from gym_ray.datasets.task_files import named
 
     checked = load_config(config, overrides or [])
@@ -345,6 +336,7 @@ def prepare(
         task_files=files,
         splits=("example",) if examples else ("train", "validation"),
         on_invalid=on_invalid,
+        on_metrics_conflict=on_metrics_conflict,
         deduplicate=deduplicate,
         validation_share=validation_share,
         prompt=prompt,
@@ -352,14 +344,7 @@ def prepare(
         quiet=quiet,
     )
     typer.echo(report.to_json() if json else render(report))
-    if report.rejected and on_invalid == "fail":
-        raise GymRayError(
-            f"{report.rejected} of {report.read} rows are no legal tasks, and nothing was written; "
-            f"{output}/rejected.jsonl lists them. Correct them, or leave them out with "
-            "--on-invalid drop"
-        )
-    if not report.written:
-        raise GymRayError(f"no row is left of {report.read}; see {output}/report.json")
+    demand_prepared(report)
 
 
 def main() -> None:

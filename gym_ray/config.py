@@ -23,6 +23,7 @@ from gym_ray.sections import (
     CollectConfig,
     EnvironmentConfig,
     JudgeConfig,
+    ObservabilityConfig,
     PolicyConfig,
     SamplingConfig,
     Section,
@@ -42,6 +43,7 @@ class RunConfig(Section):
     sampling: SamplingConfig = SamplingConfig()
     collect: CollectConfig = CollectConfig()
     serve: ServeConfig = ServeConfig()
+    observability: ObservabilityConfig = ObservabilityConfig()
     base_directory: Annotated[str, Field(exclude=True)] = "."
     """Folder of the config file, against which entry points given as paths resolve."""
 
@@ -79,7 +81,7 @@ class RunConfig(Section):
 
 
 #: Fields of `RunConfig` that are not keys of a config file.
-_INTERNAL_FIELDS = ("base_directory", "from_environment", "from_objective")
+INTERNAL_FIELDS = ("base_directory", "from_environment", "from_objective")
 
 #: Keys that say how fast or how long, not what is collected: a resumed run may change them.
 TUNING_KEYS = (
@@ -98,7 +100,10 @@ TUNING_KEYS = (
     "collect.rollout_timeout_seconds",
     "collect.run_timeout_seconds",
     "collect.drain_timeout_seconds",
+    "collect.report",
+    "collect.report_seconds",
     "serve",
+    "observability",
 )
 
 
@@ -110,13 +115,18 @@ _JUDGE_LIMITS = ("max_concurrency", "requests_per_minute", "max_retries")
 
 
 def load_config(
-    source: RunConfig | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()
+    source: RunConfig | Mapping[str, Any] | str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    origin: Path | None = None,
 ) -> RunConfig:
     """Read and check a configuration.
 
     Args:
         source: a YAML file, a mapping of the same shape, or a config made already.
         overrides: dotted assignments, e.g. `collect.num_repeats=16`; values are YAML.
+        origin: file that a mapping was read from: messages name it, and entry points given as
+            paths resolve against its folder.
 
     Raises:
         ConfigError: unreadable, not YAML, an unknown key, or a value out of range. The message
@@ -134,9 +144,11 @@ def load_config(
         from_objective = source.from_objective
     elif isinstance(source, Mapping):
         tree = dict(source)
+        if origin is not None:
+            where, base_directory = str(origin), str(origin.resolve().parent)
     else:
         where, base_directory = str(source), str(Path(source).resolve().parent)
-        tree = _read_yaml(Path(source))
+        tree = read_yaml(Path(source))
         if not OmegaConf.is_dict(tree):
             raise ConfigError(
                 f"{where}: must hold sections such as policy:, environments:, collect:"
@@ -156,7 +168,7 @@ def load_config(
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from None
     assert isinstance(resolved, dict)
-    for internal in _INTERNAL_FIELDS:
+    for internal in INTERNAL_FIELDS:
         if internal in resolved:
             raise ConfigError(
                 f"{where}: unknown key {internal!r}; valid keys: {', '.join(_keys_at([]))}"
@@ -215,7 +227,12 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, tree
 
 
-def _read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """A YAML file as OmegaConf reads it, interpolations not resolved.
+
+    Raises:
+        ConfigError: there is none, or it is not readable.
+    """
     import yaml
     from omegaconf import OmegaConf
 
@@ -252,5 +269,5 @@ def _keys_at(location: Sequence[str]) -> list[str]:
         if isinstance(model, types.UnionType):
             model = typing.get_args(model)[0]
     if isinstance(model, type) and issubclass(model, Section):
-        return [name for name in model.model_fields if name not in _INTERNAL_FIELDS]
+        return [name for name in model.model_fields if name not in INTERNAL_FIELDS]
     return []

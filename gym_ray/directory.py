@@ -11,10 +11,10 @@ summary.json        counts that reconcile, means with coverage
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-import fcntl
-import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,18 @@ import yaml
 from gym_ray.config import RunConfig, differing_keys
 from gym_ray.errors import ConfigError
 from gym_ray.objective import OBJECTIVES
-from gym_ray.segments import SegmentStore, remove_unfinished
+from gym_ray.segments import SegmentStore
+from gym_ray.storage import (
+    UNFINISHED,
+    Hold,
+    InUse,
+    make_folder,
+    place,
+    reachable,
+    remove_unfinished,
+    unwritten,
+    write_text_whole,
+)
 
 #: Which command a run directory belongs to.
 Kind = Literal["collect", "serve", "reverify"]
@@ -45,11 +56,11 @@ class RunDirectory:
         resumed: True when an earlier command began the run.
     """
 
-    def __init__(self, path: Path, lock: int, run: dict[str, Any], *, resumed: bool) -> None:
+    def __init__(self, path: Path, hold: Hold, run: dict[str, Any], *, resumed: bool) -> None:
         self.path = path
         self.run = run
         self.resumed = resumed
-        self._lock: int | None = lock
+        self._hold = hold
 
     @classmethod
     def open(cls, config: RunConfig, *, kind: Kind = "collect") -> RunDirectory:
@@ -68,33 +79,34 @@ class RunDirectory:
         name = config.serve.output if kind == "serve" else config.collect.output
         if name is None:
             raise ConfigError(f"{key} is null; name a folder")
-        if "://" in name:
-            raise ConfigError(f"{key} {name!r}: only a local or mounted folder can be written")
-        path = Path(name)
+        path = place(name)
+        if name.startswith("hf://"):
+            raise ConfigError(
+                f"{key} {name!r}: the Hub keeps finished datasets; collect into a folder or "
+                "bucket and `gym-ray hub push` it"
+            )
+        reachable(path, key)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            make_folder(path)
+            hold = Hold.take(path)
         except OSError as error:
             raise ConfigError(
-                f"{key} {name!r}: cannot be written: {error.strerror}; "
+                f"{key} {name!r}: cannot be written: {error.strerror or error}; "
                 "name a folder you may write to"
             ) from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
+        except InUse:
             raise ConfigError(
                 f"{key} {name!r}: another gym-ray process is writing there; wait for "
                 "it or name another output"
             ) from None
         try:
-            return cls._claim(path, lock, config, kind)
+            return cls._claim(path, hold, config, kind)
         except BaseException:
-            os.close(lock)
+            hold.release()
             raise
 
     @classmethod
-    def _claim(cls, path: Path, lock: int, config: RunConfig, kind: Kind) -> RunDirectory:
+    def _claim(cls, path: Path, hold: Hold, config: RunConfig, kind: Kind) -> RunDirectory:
         key = _OUTPUT_KEYS[kind]
         run_file = path / "run.yaml"
         if run_file.exists():
@@ -117,7 +129,7 @@ class RunDirectory:
                     f"{path} holds a run that was begun with another config:\n  {listing}\n"
                     f"Restore these values to continue it, or name a new {key}"
                 )
-            directory = cls(path, lock, run, resumed=True)
+            directory = cls(path, hold, run, resumed=True)
         else:
             strangers = sorted(entry.name for entry in path.iterdir() if _is_strange(entry))
             if strangers:
@@ -141,11 +153,11 @@ class RunDirectory:
                     "set": dict(config.from_objective),
                     "filters": dict(OBJECTIVES[config.collect.objective].filters),
                 }
-            directory = cls(path, lock, run, resumed=False)
+            directory = cls(path, hold, run, resumed=False)
         if kind != "serve":
             # Replicas of a `serve` that was killed may still be writing what they have.
             remove_unfinished(path)
-            directory.rollouts.mkdir(exist_ok=True)
+            make_folder(directory.rollouts)
         return directory
 
     def save_config(self, config: RunConfig) -> None:
@@ -170,9 +182,15 @@ class RunDirectory:
 
     def close(self) -> None:
         """Let others write to the directory. A second call does nothing."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            os.close(lock)
+        self._hold.release()
+
+    def check(self) -> None:
+        """See that the directory is still this process's.
+
+        Raises:
+            GymRayError: another has taken it over; nothing may be changed there any more.
+        """
+        self._hold.check()
 
     @property
     def id(self) -> str:
@@ -199,12 +217,27 @@ class RunDirectory:
         return self.path / "summary.json"
 
 
+@contextlib.contextmanager
+def kept_from_writers(path: Path) -> Iterator[None]:
+    """Hold a run directory that is only read, so that no command writes to it meanwhile.
+
+    Raises:
+        ConfigError: one is writing.
+    """
+    try:
+        with unwritten(path):
+            yield
+    except InUse:
+        raise ConfigError(
+            f"{path}: another gym-ray process is writing there; wait until it has ended"
+        ) from None
+
+
 def _is_strange(entry: Path) -> bool:
     """Whether an entry of a folder without `run.yaml` is anything but a failed start's."""
     if entry.name == "rollouts":
         return not entry.is_dir() or any(entry.iterdir())
-    own = {".lock", "manifest.parquet", "manifest.parquet.unfinished", "run.yaml.unfinished"}
-    return entry.name not in own
+    return entry.name not in {".lock", "manifest.parquet"} and entry.suffix != UNFINISHED
 
 
 def dataset_files(path: Path) -> list[Path]:
@@ -215,13 +248,3 @@ def dataset_files(path: Path) -> list[Path]:
     """
     segments = list(SegmentStore(path / "segments").files())
     return segments + sorted((path / "rollouts").glob("*.parquet"))
-
-
-def write_text_whole(path: Path, text: str) -> None:
-    """Replace a text file in one step."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    with open(unfinished, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,13 +47,20 @@ class _Shape(StrEnum):
     TEXT = "text"
 
 
+_PRESET = "By default as the run's objective says."
+
 _Rollouts = Annotated[
     str, typer.Argument(metavar="ROLLOUTS", help="Run directory, or folder of shards.")
 ]
 _Output = Annotated[str, typer.Option("--output", metavar="DIR", help="New folder.")]
 _Files = Annotated[_Format, typer.Option("--format", help="Files to write.")]
 _License = Annotated[
-    str | None, typer.Option("--license", metavar="ID", help="Of the dataset, for its card.")
+    str | None,
+    typer.Option(
+        "--license",
+        metavar="ID",
+        help="Of the dataset, for its card; by default what the environments' datasets declare.",
+    ),
 ]
 _Workers = Annotated[
     int | None,
@@ -95,9 +103,12 @@ def rl(
         ),
     ] = _FailedGroups.DROP,
     drop_zero_variance: Annotated[
-        bool,
-        typer.Option("--drop-zero-variance", help="Leave out groups whose rewards are all equal."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--drop-zero-variance/--keep-zero-variance",
+            help=f"Leave out groups whose rewards are all equal. {_PRESET}",
+        ),
+    ] = None,
     pack_length: _PackLength = None,
     format: _Files = _Format.PARQUET,
     license: _License = None,
@@ -116,9 +127,9 @@ def rl(
     """
     from gym_ray.datasets.rl import RlRecipe
 
-    recipe = RlRecipe(failed_groups=failed_groups.value, drop_zero_variance=drop_zero_variance)
+    given = {"failed_groups": failed_groups.value, "drop_zero_variance": drop_zero_variance}
     _export(
-        rollouts, output, "rl", recipe, json=json, quiet=quiet, format=format.value,
+        rollouts, output, "rl", RlRecipe, given, json=json, quiet=quiet, format=format.value,
         license=license, workers=workers, pack_length=pack_length,
     )  # fmt: skip
 
@@ -128,18 +139,20 @@ def sft(
     rollouts: _Rollouts,
     output: _Output,
     min_reward: Annotated[
-        float | None, typer.Option("--min-reward", help="Leave out rollouts with less.")
+        float | None,
+        typer.Option("--min-reward", help=f"Leave out rollouts with less. {_PRESET}"),
     ] = None,
     include_truncated: Annotated[
-        bool, typer.Option("--include-truncated", help="Keep rollouts that were cut short.")
-    ] = False,
+        bool | None,
+        typer.Option("--include-truncated", help="Keep rollouts that were cut short."),
+    ] = None,
     max_tokens: _MaxTokens = None,
     best_of: Annotated[
         int | None,
         typer.Option("--best-of", min=1, metavar="N", help="The best N of each task at most."),
     ] = None,
     dedup: Annotated[
-        bool, typer.Option("--dedup/--no-dedup", help="Keep equal answers to a task once.")
+        bool, typer.Option("--dedup/--no-dedup", help="Keep equal conversations once.")
     ] = True,
     reasoning: _ReasoningOption = _Reasoning.KEEP,
     pack_length: _PackLength = None,
@@ -157,16 +170,16 @@ def sft(
     """
     from gym_ray.datasets.sft import SftRecipe
 
-    recipe = SftRecipe(
-        include_truncated=include_truncated,
-        min_reward=min_reward,
-        max_tokens=max_tokens,
-        reasoning=reasoning.value,
-        dedup=dedup,
-        best_of=best_of,
-    )
+    given = {
+        "include_truncated": include_truncated,
+        "min_reward": min_reward,
+        "max_tokens": max_tokens,
+        "reasoning": reasoning.value,
+        "dedup": dedup,
+        "best_of": best_of,
+    }
     _export(
-        rollouts, output, "sft", recipe, json=json, quiet=quiet, format=format.value,
+        rollouts, output, "sft", SftRecipe, given, json=json, quiet=quiet, format=format.value,
         license=license, workers=workers, pack_length=pack_length,
     )  # fmt: skip
 
@@ -176,12 +189,17 @@ def dpo(
     rollouts: _Rollouts,
     output: _Output,
     pairing: Annotated[
-        _Pairing, typer.Option("--pairing", help="Which rollouts of a task make pairs.")
-    ] = _Pairing.BEST_WORST,
+        _Pairing | None,
+        typer.Option(
+            "--pairing", help=f"Which rollouts of a task make pairs; best-worst. {_PRESET}"
+        ),
+    ] = None,
     margin: Annotated[
-        float,
-        typer.Option("--margin", min=0.0, help="By how much the chosen reward is higher."),
-    ] = 0.1,
+        float | None,
+        typer.Option(
+            "--margin", min=0.0, help=f"By how much the chosen reward is higher; 0.1. {_PRESET}"
+        ),
+    ] = None,
     shape: Annotated[
         _Shape,
         typer.Option(
@@ -207,15 +225,15 @@ def dpo(
     """
     from gym_ray.datasets.dpo import DpoRecipe
 
-    recipe = DpoRecipe(
-        pairing=pairing.value,
-        margin=margin,
-        shape=shape.value,
-        max_tokens=max_tokens,
-        reasoning=reasoning.value,
-    )
+    given = {
+        "pairing": None if pairing is None else pairing.value,
+        "margin": margin,
+        "shape": shape.value,
+        "max_tokens": max_tokens,
+        "reasoning": reasoning.value,
+    }
     _export(
-        rollouts, output, "dpo", recipe, json=json, quiet=quiet, format=format.value,
+        rollouts, output, "dpo", DpoRecipe, given, json=json, quiet=quiet, format=format.value,
         license=license, workers=workers, pack_length=pack_length,
     )  # fmt: skip
 
@@ -238,8 +256,40 @@ def nemo_gym(
     from gym_ray.datasets.nemo_gym_rows import NemoGymRecipe
 
     _export(
-        rollouts, output, "nemo-gym", NemoGymRecipe(), json=json, quiet=quiet, format="jsonl",
+        rollouts, output, "nemo-gym", NemoGymRecipe, {}, json=json, quiet=quiet, format="jsonl",
         license=license, workers=workers, pack_length=None,
+    )  # fmt: skip
+
+
+@app.command()
+def atif(
+    rollouts: _Rollouts,
+    output: _Output,
+    one_file_each: Annotated[
+        bool,
+        typer.Option(
+            "--one-file-each",
+            help="A JSON file a trajectory, as Harbor's tools open them, instead of a line each.",
+        ),
+    ] = False,
+    license: _License = None,
+    workers: _Workers = None,
+    json: _Json = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Trajectories in the Agent Trajectory Interchange Format (ATIF v1.7) of Harbor.
+
+    `gym-ray import atif` makes the same rollouts of them again.
+
+    Example:
+
+      gym-ray export atif runs/demo --output exports/demo-atif
+    """
+    from gym_ray.datasets.atif.trajectories import AtifRecipe
+
+    _export(
+        rollouts, output, "atif", AtifRecipe, {"one_file_each": one_file_each}, json=json,
+        quiet=quiet, format="jsonl", license=license, workers=workers, pack_length=None,
     )  # fmt: skip
 
 
@@ -247,14 +297,21 @@ def _export(
     rollouts: str,
     output: str,
     kind: Kind,
-    recipe: Recipe,
+    recipe: Callable[..., Recipe],
+    given: Mapping[str, Any],
     *,
     json: bool,
     format: Format,
     **options: Any,
 ) -> None:
-    from gym_ray.datasets.card import render
+    """Export; of the recipe's fields those given come first, then those of the run's objective."""
+    from gym_ray.datasets.card import preset_of, render
     from gym_ray.datasets.export import export
+    from gym_ray.storage import place
 
-    report = export(rollouts, output, kind, recipe, format=format, **options)
+    fields = {name: value for name, value in given.items() if value is not None}
+    preset = preset_of(place(rollouts), kind)
+    preset = {name: value for name, value in preset.items() if name not in fields}
+    made = recipe(**preset, **fields)
+    report = export(rollouts, output, kind, made, format=format, preset=preset, **options)
     typer.echo(report.to_json() if json else render(report))

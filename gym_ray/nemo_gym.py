@@ -11,12 +11,63 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gym_ray.errors import RETRYABLE
+from gym_ray.fields import Field
 from gym_ray.rollout import Rollout
 
 #: What the policy itself produces; other items are what it was told.
 _SAID = {"reasoning": "rs_", "message": "msg_", "function_call": "fc_"}
 
 _STATUS = {"completed": "completed", "truncated": "incomplete", "failed": "failed"}
+
+#: What `output_row` adds to the task's own keys.
+FIELDS = (
+    Field("responses_create_params", "object | null", "the task row's, or null", True),
+    Field("response", "object", "a response of OpenAI's Responses API", True),
+    Field("response.id", "string", "`resp_` and the rollout's id", True),
+    Field("response.object", "string", "`response`", True),
+    Field("response.created_at", "int", "start of the last attempt, seconds since 1970", True),
+    Field("response.status", "string", "`completed`, `incomplete` (truncated), `failed`", True),
+    Field("response.error", "object | null", "`code` and `message` of a failure", True),
+    Field(
+        "response.incomplete_details",
+        "object | null",
+        "of a truncated rollout: `reason` `max_output_tokens`, whatever the reason",
+        True,
+    ),
+    Field("response.instructions", "string | null", "the task's", True),
+    Field("response.metadata", "object | null", "`truncation_reason` where there is one", True),
+    Field("response.model", "string", "model that was sampled", True),
+    Field(
+        "response.output",
+        "list<object>",
+        "what the policy said and was told, the prompt left out",
+        True,
+    ),
+    Field(
+        "response.output[].prompt_token_ids",
+        "list<int>",
+        "on the last item of each turn: all tokens before its generation; absent where the policy "
+        "tells none",
+    ),
+    Field("response.output[].generation_token_ids", "list<int>", "beside it: tokens sampled"),
+    Field("response.output[].generation_log_probs", "list<number>", "their log-probabilities"),
+    Field("response.parallel_tool_calls", "bool", "the task's", True),
+    Field("response.temperature", "number | null", "sampled with", True),
+    Field("response.tool_choice", "string | object", "the task's", True),
+    Field("response.tools", "list<object>", "definitions offered", True),
+    Field("response.top_p", "number | null", "sampled with", True),
+    Field("response.max_output_tokens", "int | null", "of a turn at most", True),
+    Field("response.usage", "object", "tokens; each turn's prompt counts whole", True),
+    Field("reward", "number | null", "null of a failed rollout", True),
+    Field("reward_components", "object", "weighted parts of the reward, where there are any"),
+    Field("_ng_task_index", "int", "the task row's, else its position in the input", True),
+    Field("_ng_rollout_index", "int", "number of the repeat, from 0", True),
+    Field("_ng_attempt_index", "int", "retries it took; absent when none"),
+    Field("_ng_failure_class", "string", "failure kind; only in `rollouts_failures.jsonl`"),
+    Field("_ng_failure_terminal", "bool", "beside it: whether a retry would be in vain"),
+    Field("agent_ref", "object", "the task row's, else the environment's", True),
+    Field("…", "any", "the task row's other keys, and the rollout's metrics by name"),
+)
 
 
 def output_row(rollout: Rollout) -> dict[str, Any]:
@@ -58,6 +109,15 @@ def output_row(rollout: Rollout) -> dict[str, Any]:
 def numbers_in(rollout: Rollout) -> int:
     """How many token IDs and logprobs the row of a rollout has: what it costs to write it."""
     return sum(turn.prompt_length + 2 * turn.generation_length for turn in rollout.turns)
+
+
+def turn_of_item(item: Mapping[str, Any]) -> str | None:
+    """What the IDs of a turn's items have in common; None for what the policy was told."""
+    kind = item.get("type", "message")
+    if kind not in _SAID or (kind == "message" and item.get("role") != "assistant"):
+        return None
+    name = str(item.get("id") or "").removeprefix(_SAID[kind])
+    return (name.rpartition("_")[0] if kind == "function_call" else name) or None
 
 
 def _row_of(text: str) -> dict[str, Any]:
@@ -149,19 +209,10 @@ def _last_items(items: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """
     last: dict[str, Any] | None = None
     for item in items:
-        if last is not None and _turn_of(item) != _turn_of(last):
+        if last is not None and turn_of_item(item) != turn_of_item(last):
             yield last
             last = None
-        if _turn_of(item) is not None:
+        if turn_of_item(item) is not None:
             last = item
     if last is not None:
         yield last
-
-
-def _turn_of(item: Mapping[str, Any]) -> str | None:
-    """What the IDs of a turn's items have in common; None for what the policy was told."""
-    kind = item.get("type", "message")
-    if kind not in _SAID or (kind == "message" and item.get("role") != "assistant"):
-        return None
-    name = str(item.get("id") or "").removeprefix(_SAID[kind])
-    return (name.rpartition("_")[0] if kind == "function_call" else name) or None

@@ -2,7 +2,8 @@
 
 A preset is a layer of defaults below the config file and below what is given on the command line.
 Reasons are in docs/sampling.md. Not owned here: filtering, which is the export's; collection keeps
-every rollout, and the filters of an objective are advice that is told and kept in `run.yaml`.
+every rollout, and the filters of an objective are told, kept in `run.yaml`, and the defaults of the
+export of that name.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Objective:
 
     Attributes:
         defaults: dotted config keys and their values.
-        filters: what to keep when exporting, by name.
+        filters: what to keep when exporting, by field of the export's recipe.
     """
 
     defaults: Mapping[str, Any]
@@ -32,15 +33,15 @@ OBJECTIVES: Mapping[ObjectiveName, Objective] = MappingProxyType(
     {
         "rl": Objective(
             defaults={"sampling.temperature": 1.0, "collect.num_repeats": 8},
-            filters={"drop_uniform_groups": True},
+            filters={"drop_zero_variance": True},
         ),
         "sft": Objective(
             defaults={"sampling.temperature": 0.2, "collect.num_repeats": 2},
-            filters={"min_reward": 0.8, "drop_truncated": True},
+            filters={"min_reward": 0.8, "include_truncated": False},
         ),
         "dpo": Objective(
             defaults={"sampling.temperature": 0.7, "collect.num_repeats": 4},
-            filters={"pairs": "best_worst", "min_margin": 0.1},
+            filters={"pairing": "best-worst", "margin": 0.1},
         ),
     }
 )

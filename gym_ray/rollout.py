@@ -90,6 +90,8 @@ class Rollout:
         error_kind, error: failure vocabulary and one line for a person.
         started_at: UTC.
         seconds: wall time of the last attempt.
+        verification_seconds: of them, until the verdict was there. For metrics and traces; rows
+            do not keep it.
     """
 
     spec: RolloutSpec
@@ -118,6 +120,7 @@ class Rollout:
         default_factory=lambda: datetime.datetime.now(datetime.UTC)
     )
     seconds: float = 0.0
+    verification_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         length = len(self.token_ids)

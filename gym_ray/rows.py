@@ -1,6 +1,6 @@
-"""Rollouts as Arrow: the schema of the dataset, and lossless conversion both ways.
+"""Rollouts as Arrow: lossless conversion both ways, and the invariants of finished rows.
 
-The schema is a contract: column names are stable, columns may be added, never repurposed.
+Not owned here: the columns (schema.py).
 """
 
 from __future__ import annotations
@@ -15,83 +15,8 @@ import pyarrow as pa
 
 from gym_ray.errors import FailureKind
 from gym_ray.rollout import Branch, Rollout, RolloutSpec
+from gym_ray.schema import MANIFEST_SCHEMA, SCHEMA
 from gym_ray.turn import Turn, VersionSpan
-
-SCHEMA_VERSION = "1"
-
-_VERSION_SPAN = pa.struct([("version", pa.int32()), ("start", pa.int32()), ("end", pa.int32())])
-_TURN = pa.struct(
-    [
-        ("prompt_length", pa.int32()),
-        ("generation_length", pa.int32()),
-        ("stop_reason", pa.string()),
-        ("version_spans", pa.list_(_VERSION_SPAN)),
-        ("queued_seconds", pa.float32()),
-        ("generation_seconds", pa.float32()),
-        ("tool_seconds", pa.float32()),
-    ]
-)
-_BRANCH = pa.struct(
-    [
-        ("token_ids", pa.list_(pa.int32())),
-        ("loss_mask", pa.list_(pa.int8())),
-        ("logprobs", pa.list_(pa.float32())),
-    ]
-)
-_SCORES = pa.map_(pa.string(), pa.float64())
-
-SCHEMA = pa.schema(
-    [
-        ("rollout_id", pa.string()),
-        ("task_id", pa.string()),
-        ("run_id", pa.string()),
-        ("task_index", pa.int32()),
-        ("rollout_index", pa.int32()),
-        ("source_file", pa.string()),
-        ("source_line", pa.int64()),
-        ("environment", pa.string()),
-        ("agent", pa.string()),
-        ("model", pa.string()),
-        ("status", pa.string()),
-        ("truncation_reason", pa.string()),
-        ("reward", pa.float64()),
-        ("reward_components", _SCORES),
-        ("metrics", _SCORES),
-        ("turn_rewards", pa.list_(pa.float64())),
-        ("token_ids", pa.list_(pa.int32())),
-        ("loss_mask", pa.list_(pa.int8())),
-        ("logprobs", pa.list_(pa.float32())),
-        ("turns", pa.list_(_TURN)),
-        ("side_branches", pa.list_(_BRANCH)),
-        ("prompt", pa.large_string()),
-        ("response", pa.large_string()),
-        ("tools", pa.large_string()),
-        ("task", pa.large_string()),
-        ("sampling", pa.string()),
-        ("attempts", pa.int32()),
-        ("error_kind", pa.string()),
-        ("error", pa.string()),
-        ("started_at", pa.timestamp("us", tz="UTC")),
-        ("seconds", pa.float32()),
-    ],
-    metadata={"gym_ray.schema_version": SCHEMA_VERSION},
-)
-
-#: One row per rollout that is to run; see `RolloutSpec`.
-MANIFEST_SCHEMA = pa.schema(
-    [
-        ("rollout_id", pa.string()),
-        ("task_id", pa.string()),
-        ("task_index", pa.int32()),
-        ("rollout_index", pa.int32()),
-        ("environment", pa.string()),
-        ("source_file", pa.string()),
-        ("source_line", pa.int64()),
-        ("task", pa.large_string()),
-        ("error", pa.string()),
-    ],
-    metadata={"gym_ray.schema_version": SCHEMA_VERSION},
-)
 
 
 def to_table(rollouts: Sequence[Rollout]) -> pa.Table:

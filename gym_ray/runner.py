@@ -102,20 +102,31 @@ class Runner:
         self._options = agent_options or AgentOptions()
         self._toolbox = toolbox or Toolbox(environment, self._options)
 
-    async def run(self, spec: RolloutSpec, settings: RunSettings, *, attempt: int) -> Rollout:
+    async def run(
+        self,
+        spec: RolloutSpec,
+        settings: RunSettings,
+        *,
+        attempt: int,
+        traceparent: str | None = None,
+    ) -> Rollout:
         """Run one attempt, under its deadline.
 
         Args:
             spec: which rollout.
             settings: what the run's rollouts share.
             attempt: 1 for the first.
+            traceparent: W3C context that the policy's spans of a traced rollout belong under.
         """
         started_at, started = datetime.datetime.now(datetime.UTC), time.perf_counter()
         ends_at = _clock() + settings.timeout_seconds
         try:
             async with asyncio.timeout(settings.timeout_seconds) as deadline:
-                rollout = await self._attempt(spec, settings, attempt, started_at, ends_at)
-            return dataclasses.replace(rollout, seconds=time.perf_counter() - started)
+                rollout, verifying = await self._attempt(
+                    spec, settings, attempt, started_at, ends_at, traceparent
+                )
+            seconds = time.perf_counter() - started
+            return dataclasses.replace(rollout, seconds=seconds, verification_seconds=verifying)
         except TimeoutError as error:
             failure = (
                 RolloutFailure(
@@ -156,7 +167,9 @@ class Runner:
         attempt: int,
         started_at: datetime.datetime,
         ends_at: float,
-    ) -> Rollout:
+        traceparent: str | None,
+    ) -> tuple[Rollout, float]:
+        """The rollout, and the seconds its verification took."""
         task = open_task(self._environment, spec)
         sampling = settings.sampling.for_task(task.create_params)
         limits = Limits(
@@ -177,6 +190,7 @@ class Runner:
                 "request_id": f"{spec.rollout_id}/{attempt}/{number}",
                 "seed": None if seed is None else turn_seed(seed, spec.rollout_id, number, attempt),
                 "timeout_seconds": max(0.0, min(self._turn_timeout_seconds, ends_at - _clock())),
+                "traceparent": traceparent,
             }
 
         async def sample(prompt: Tokens, own: Sampling | None = None) -> Generation:
@@ -249,11 +263,14 @@ class Runner:
             attempts=attempt,
             started_at=started_at,
         )
+        verifying_since = time.perf_counter()
         try:
             verdict = episode.verdict or await self._verify(task, episode, state)
-            return judged(rollout, verdict)
+            rollout = judged(rollout, verdict)
         except RolloutFailure as failure:
-            return not_judged(rollout, failure)
+            rollout = not_judged(rollout, failure)
+        seconds = 0.0 if episode.verdict else time.perf_counter() - verifying_since
+        return rollout, seconds
 
     async def _act(self, attempt: Attempt) -> Episode:
         """The agent's loop, and the end of what it leaves running."""

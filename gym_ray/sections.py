@@ -202,6 +202,9 @@ class GroupVerifierConfig(Section):
     """Of its scores in the rewards."""
 
 
+#: How worker processes log.
+LogFormat = Literal["text", "json"]
+
 #: Licences that task files for training and validation may have.
 Licence = Literal[
     "Apache 2.0",
@@ -323,6 +326,10 @@ class CollectConfig(Section):
     """Deadline of the command; what is unfinished then is left for the next one."""
     drain_timeout_seconds: float = Field(30, gt=0)
     """How long rollouts in flight may finish after Ctrl-C, SIGTERM or the run deadline."""
+    report: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(default_factory=list)
+    """Experiment trackers that are told the progress and the summary; see docs/observability.md."""
+    report_seconds: float = Field(10, ge=1)
+    """Seconds between two reports of the progress."""
 
 
 class ServeConfig(Section):
@@ -342,3 +349,13 @@ class ServeConfig(Section):
     """Larger requests are refused; of `/run/bulk`, longer lines."""
     autoscaling: AutoscalingConfig = AutoscalingConfig()
     """Replicas of the gateway; `target_ongoing_requests` counts its requests."""
+
+
+class ObservabilityConfig(Section):
+    """What a running service says of itself, beside its metrics; see docs/observability.md."""
+
+    trace_share: float = Field(0, ge=0, le=1)
+    """Share of the rollouts of a collection that are traced by OpenTelemetry; 0 for none."""
+    log_format: LogFormat = "text"
+    """Of the log lines of worker processes; `json` for one object a line. A running application
+    keeps the format it was started with."""

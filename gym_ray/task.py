@@ -16,23 +16,13 @@ from typing import Any
 
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.sampling import Sampling
+from gym_ray.task_fields import CREATE_PARAMS
 
 ROLES = ("user", "assistant", "system", "developer")
 ITEM_TYPES = ("message", "function_call", "function_call_output", "reasoning")
 
 #: What `tool_choice` may say beside naming a tool.
 TOOL_CHOICES = ("auto", "none", "required")
-
-#: Keys of OpenAI's Responses API create call that a task row may carry.
-CREATE_PARAMS = frozenset(
-    {
-        "background", "include", "input", "instructions", "max_output_tokens", "max_tool_calls",
-        "metadata", "model", "parallel_tool_calls", "previous_response_id", "prompt",
-        "prompt_cache_key", "reasoning", "safety_identifier", "service_tier", "store", "stream",
-        "stream_options", "temperature", "text", "tool_choice", "tools", "top_logprobs", "top_p",
-        "truncation", "user",
-    }
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

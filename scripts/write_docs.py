@@ -2,16 +2,26 @@
 column. A unit test compares the pages with what this prints.
 
     python scripts/write_docs.py
+
+Owned here: the pages' order and the sentences around their tables; names, types and meanings are
+those of the code.
 """
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 import types
 import typing
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gym_ray import nemo_gym, schema, task_fields
+from gym_ray.columns import Column, described
 from gym_ray.config import RunConfig
+from gym_ray.datasets import conversations, dpo, nemo_gym_rows, prepared_rows, rl, sft
+from gym_ray.fields import Field
 from gym_ray.sections import (
     DatasetConfig,
     EnvironmentConfig,
@@ -32,12 +42,115 @@ in their `responses_create_params`.
 A resumed run may change `policy.resources`, `policy.autoscaling`, `policy.startup_timeout_seconds`,
 `policy.request_timeout_seconds`, the same keys of judges and their limits,
 `verification.processes`, an environment's `resources`, `autoscaling` and `datasets`, and of
-`collect`: `objective`, `extend`, `max_in_flight`, `max_attempts`, `max_failed_share` and the
-timeouts. Any other change is refused, with the differing keys shown.
+`collect`: `objective`, `extend`, `max_in_flight`, `max_attempts`, `max_failed_share`, `report`,
+`report_seconds` and the timeouts; and `observability`. Any other change is refused, with the
+differing keys shown.
 
 Values may come from environment variables (`${oc.env:NAME}`); `run.yaml` keeps the reference, not
 the value.
 """
+
+FORMATS_HEAD = """# Formats
+
+Made from the schemas in the code by `scripts/write_docs.py`. Names are stable: columns may be
+added, none changes its meaning. `a.b` is part `b` of `a`, `a[].b` part `b` of each element of `a`.
+How the files are read: [dataset.md](dataset.md#reading); how they are made: the pages named at
+each.
+"""
+
+JSONL = """`train.jsonl` has the same keys, with `tools` a list of objects and absent where there
+are none, and messages as [below](#message)."""
+
+
+def formats() -> str:
+    """The page `docs/formats.md`."""
+    parts = [
+        FORMATS_HEAD,
+        _section(
+            "Task row",
+            "A line of JSONL, read by `collect` and `prepare` and written by `prepare` and `export "
+            "nemo-gym` (`tasks.jsonl`, where `agent_ref` is always an object). Required fields are "
+            "marked.",
+            _fields(task_fields.FIELDS),
+        ),
+        _section(
+            "Prepared task row, Parquet",
+            "Beside the JSONL of [`gym-ray prepare`](prepare.md): `train.parquet`, "
+            "`validation.parquet`, `example.parquet`.",
+            _columns(prepared_rows.COLUMNS),
+        ),
+        _section(
+            "Rollout row",
+            "`OUTPUT/rollouts/*.parquet` ([dataset.md](dataset.md)): one row per rollout, sorted "
+            "by `task_index`, `rollout_index`. The schema version, "
+            f"`{schema.SCHEMA_VERSION}`, is in the file metadata (`gym_ray.schema_version`).",
+            _columns(schema.COLUMNS),
+        ),
+        _section(
+            "Manifest row",
+            "`OUTPUT/manifest.parquet`: one row per rollout of the run, done or not.",
+            _columns(schema.MANIFEST_COLUMNS),
+        ),
+        _section(
+            "RL row",
+            "`gym-ray export rl` ([export.md](export.md#rl)): one row per branch of a rollout. In "
+            "`train.jsonl` the same, with `reward_components` an object of numbers by name.",
+            _columns(rl.COLUMNS),
+        ),
+        _section("SFT row", f"`gym-ray export sft`. {JSONL}", _columns(sft.COLUMNS)),
+        _section(
+            "DPO row, messages",
+            f"`gym-ray export dpo`, for TRL. {JSONL}",
+            _columns(dpo.SHAPES["messages"]),
+        ),
+        _section(
+            "DPO row, NeMo RL",
+            f"`gym-ray export dpo --shape nemo-rl`, for its `PreferenceDataset`. {JSONL}",
+            _columns(dpo.SHAPES["nemo-rl"]),
+        ),
+        _section(
+            "DPO row, text",
+            "`gym-ray export dpo --shape text`, for NeMo RL's `BinaryPreferenceDataset`. "
+            "`train.jsonl` has the same keys.",
+            _columns(dpo.SHAPES["text"]),
+        ),
+        _section(
+            "Message",
+            "A message of SFT and DPO rows. In Parquet, where a column has one type, what a "
+            "message lacks is null; in JSONL its key is absent, and `arguments` is an object, as "
+            "chat templates expect it.",
+            _columns(conversations.MESSAGES.parts),
+        ),
+        _section(
+            "NeMo Gym row",
+            f"`gym-ray export nemo-gym`: lines of `{nemo_gym_rows.ROLLOUTS}.jsonl` and "
+            f"`{nemo_gym_rows.FAILURES}.jsonl`. Required fields are in every row. `POST /run` "
+            "answers the same, with the two indices only where the request has them.",
+            _fields(nemo_gym.FIELDS),
+        ),
+    ]
+    return "\n".join(parts)
+
+
+def _section(title: str, text: str, rows: Iterable[str]) -> str:
+    wrapped = textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+    return "\n".join([f"## {title}", "", wrapped, "", *rows, ""])
+
+
+def _columns(columns: Sequence[Column]) -> list[str]:
+    head = ["| column | type | meaning |", "|---|---|---|"]
+    return head + [f"| `{name}` | `{kind}` | {text} |" for name, kind, text in described(columns)]
+
+
+def _fields(fields: Sequence[Field]) -> list[str]:
+    """Neighbours that differ in their names alone are one row."""
+    rows = ["| field | type | meaning |", "|---|---|---|"]
+    for (kind, text, required), alike in itertools.groupby(fields, key=lambda field: field[1:]):
+        first, *others = (field.name for field in alike)
+        names = ", ".join(f"`{name}`" for name in (first, *(n.rpartition(".")[2] for n in others)))
+        kind = f"`{kind}`".replace("|", "\\|") + (", required" if required else "")
+        rows.append(f"| {names} | {kind} | {text} |")
+    return rows
 
 
 def configuration() -> str:
@@ -98,3 +211,4 @@ def _choices(kind: Any) -> str:
 
 if __name__ == "__main__":
     (DOCS / "configuration.md").write_text(configuration())
+    (DOCS / "formats.md").write_text(formats())

@@ -32,7 +32,14 @@ def start_cluster() -> Iterator[str]:
         namespace=NAMESPACE,
         include_dashboard=False,
         log_to_driver=False,
-        runtime_env={"env_vars": {**SERVE_ENVIRONMENT, "PYTHONPATH": str(HERE.parent)}},
+        runtime_env={
+            "env_vars": {
+                **SERVE_ENVIRONMENT,
+                "PYTHONPATH": str(HERE.parent),
+                # Nobody listens there but the test of traces, and no other test makes spans.
+                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{SPANS_PORT}",
+            }
+        },
     )
     # Serve listens for all tests of the session, as whether it does is settled at its start.
     serve.start(proxy_location="EveryNode", http_options={"host": "127.0.0.1", "port": free_port()})
@@ -54,6 +61,10 @@ def serve_port() -> int:
 
     port: int = _get_global_client().get_serve_details()["http_options"]["port"]
     return port
+
+
+#: Where workers of the session's cluster send spans of traced rollouts.
+SPANS_PORT = free_port()
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gym_ray.collection import preconditions
 from gym_ray.collection import summary as summaries
 from gym_ray.collection.compaction import is_compact
 from gym_ray.collection.group_compaction import compact_run, has_groups, judges_of_groups
@@ -30,16 +31,19 @@ from gym_ray.collection.progress import Progress, duration
 from gym_ray.collection.stage import StageSettings
 from gym_ray.collection.stop import StopSignal
 from gym_ray.collection.summary import RunSummary
+from gym_ray.collection.trackers import Trackers
 from gym_ray.config import RunConfig, load_config
-from gym_ray.directory import RunDirectory, dataset_files, write_text_whole
+from gym_ray.directory import RunDirectory, dataset_files
 from gym_ray.errors import ConfigError, FailureKind, GymRayError, Interrupted
 from gym_ray.objective import describe
 from gym_ray.registry import load_environments
 from gym_ray.rollout import failed_rollout
 from gym_ray.routing import Router
-from gym_ray.rows import MANIFEST_SCHEMA, specs_from_table
+from gym_ray.rows import specs_from_table
 from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
+from gym_ray.schema import MANIFEST_SCHEMA
+from gym_ray.storage import write_text_whole, written_whole
 
 _POLL_SECONDS = 0.5
 
@@ -72,32 +76,15 @@ def collect(
         GymRayError: the application could not start, or collection broke; what was collected
             is kept.
     """
-    from gym_ray.serving.replicas import check_renderer
-
     started = time.monotonic()
     checked = load_config(config, overrides)
-    check_renderer(checked)
-    _check_agents(checked)
+    preconditions.check(checked)
     directory = RunDirectory.open(checked)
     try:
         with Progress(quiet=quiet) as progress:
             return _Collector(checked, directory, progress, started).run()
     finally:
         directory.close()
-
-
-def _check_agents(config: RunConfig) -> None:
-    """Refuse an outside agent nobody would start.
-
-    Raises:
-        ConfigError: `agent: external` without `external`.
-    """
-    for name, section in config.environments.items():
-        if section.agent == "external" and section.external is None:
-            raise ConfigError(
-                f"environments.{name}.agent is external, and collect has nothing to start: set "
-                f"environments.{name}.external.command or .url"
-            )
 
 
 class _Collector:
@@ -120,6 +107,14 @@ class _Collector:
 
     def run(self) -> RunSummary:
         manifest = self._manifest()
+        with contextlib.closing(self._open_trackers()) as self._trackers:
+            return self._run(manifest)
+
+    def _open_trackers(self) -> Trackers:
+        path = self._directory.path
+        return Trackers(self._config, self._directory.id, path, self._progress.say)
+
+    def _run(self, manifest: Manifest) -> RunSummary:
         remaining = self._write_remaining(manifest)
         before = manifest.rollouts - remaining
         if self._directory.resumed:
@@ -177,7 +172,10 @@ class _Collector:
         done = Index.read(dataset_files(self._directory.path)).done()
         path = self._directory.remaining
         count = 0
-        with pq.ParquetWriter(path, MANIFEST_SCHEMA, compression="zstd") as writer:
+        with (
+            written_whole(path) as file,
+            pq.ParquetWriter(file, MANIFEST_SCHEMA, compression="zstd") as writer,
+        ):
             for table in self._open_rows(manifest, done):
                 for start in range(0, len(table), ROW_GROUP_ROWS):
                     writer.write_table(table.slice(start, ROW_GROUP_ROWS))
@@ -316,8 +314,10 @@ class _Collector:
         stop_at = give_up_at = math.inf
         while running.running() and time.monotonic() < give_up_at:
             running.wait(_POLL_SECONDS)
+            self._directory.check()
             counts = running.counts()
             self._progress.show(counts, before=before, expected=expected)
+            self._trackers.progress(counts, before=before)
             if self._stop.requested() and stop_at == math.inf:
                 stop_at = time.monotonic() + collect.drain_timeout_seconds
                 running.order("drain")
@@ -360,6 +360,8 @@ class _Collector:
             start_seconds=config.policy.startup_timeout_seconds,
             pass_id=uuid.uuid4().hex[:8],
             store=self._directory.segments,
+            trace_share=config.observability.trace_share,
+            log_format=config.observability.log_format,
         )
 
     # Afterwards.
@@ -376,6 +378,7 @@ class _Collector:
         index = Index.read(dataset_files(self._directory.path))
         if len(index.table) < manifest.rollouts:
             return 0
+        self._directory.check()
         say = self._progress.say
         shards = compact_run(self._config, index, self._directory, say, application)
         self._directory.remaining.unlink(missing_ok=True)
@@ -395,4 +398,5 @@ class _Collector:
             group_failures=count_failures(index.files) if has_groups(self._config) else {},
         )
         write_text_whole(self._directory.summary, summary.to_json())
+        self._trackers.finish(summary)
         return summary

@@ -7,8 +7,6 @@ copies it may leave are told apart by `Index` and cleared by the next compaction
 
 from __future__ import annotations
 
-import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gym_ray.collection.index import Index
-from gym_ray.rows import SCHEMA
-from gym_ray.segments import UNFINISHED
+from gym_ray.schema import SCHEMA
+from gym_ray.storage import each, parquet_file, remove_folder, written_whole
 
 #: Rows of a row group and of a shard, at least; a group that crosses the line is kept whole.
 ROW_GROUP_ROWS = 1024
@@ -54,7 +52,7 @@ def compact(
         _write_shard(path, row_groups, gather, change)
     for path in old:
         path.unlink()
-    shutil.rmtree(segments, ignore_errors=True)
+    remove_folder(segments)
     return number
 
 
@@ -70,14 +68,12 @@ def _write_shard(
     change: Callable[[pa.Table], pa.Table],
 ) -> None:
     """Write ranges of the index as row groups, holding one of them at a time."""
-    unfinished = path.with_name(f"{path.name}{UNFINISHED}")
-    with open(unfinished, "wb") as file:
-        with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
-            for start, end in row_groups:
-                writer.write_table(change(gather.rows(start, end)), row_group_size=end - start)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    with (
+        written_whole(path) as file,
+        pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer,
+    ):
+        for start, end in row_groups:
+            writer.write_table(change(gather.rows(start, end)), row_group_size=end - start)
 
 
 def _shards(index: Index) -> Iterator[list[tuple[int, int]]]:
@@ -115,7 +111,7 @@ class Gather:
 
     def __init__(self, index: Index, columns: Sequence[str] | None = None) -> None:
         self._columns = None if columns is None else list(columns)
-        sizes = [_row_group_sizes(path) for path in index.files]
+        sizes = list(each(index.files, _row_group_sizes))
         # Row groups of all files are numbered through, and so are the rows in them.
         self._groups = [
             (path, number)
@@ -147,14 +143,12 @@ class Gather:
     def _table(self, number: int) -> pa.Table:
         if number not in self._open:
             path, row_group = self._groups[number]
-            self._open[number] = pq.ParquetFile(path).read_row_group(
-                row_group, columns=self._columns
-            )
+            self._open[number] = parquet_file(path).read_row_group(row_group, columns=self._columns)
         return self._open[number]
 
 
 def _row_group_sizes(path: Path) -> list[int]:
-    metadata = pq.ParquetFile(path).metadata
+    metadata = parquet_file(path).metadata
     return [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
 
 

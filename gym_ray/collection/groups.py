@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gym_ray.config import RunConfig
 from gym_ray.environment import Outcome
@@ -31,7 +30,8 @@ from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.judging import Judge, accounting
 from gym_ray.registry import load_group_verifiers
 from gym_ray.renderers.items import text_of_items
-from gym_ray.rows import SCHEMA
+from gym_ray.schema import SCHEMA
+from gym_ray.storage import parquet_file
 from gym_ray.task import Task
 from gym_ray.verifiers.grouping import GroupVerification
 
@@ -225,7 +225,7 @@ def count_failures(files: Sequence[Path]) -> dict[str, int]:
     """Groups of a dataset that a group verifier could not judge, by the verifier's name."""
     found: set[tuple[str, int, str]] = set()
     for file in files:
-        for batch in pq.ParquetFile(file).iter_batches(
+        for batch in parquet_file(file).iter_batches(
             columns=["task_index", "environment", "metrics"]
         ):
             for row in batch.to_pylist():

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gym_ray.errors import RETRYABLE
+from gym_ray.storage import each, parquet_file
 
 _COLUMNS = [
     "rollout_id", "task_index", "rollout_index", "environment", "status", "truncation_reason",
@@ -44,7 +45,7 @@ class Index:
     @classmethod
     def read(cls, files: Sequence[Path]) -> Index:
         """Read the index columns of dataset files."""
-        parts = [_entries(path, number) for number, path in enumerate(files)]
+        parts = [_numbered(found, number) for number, found in enumerate(each(files, _entries))]
         if not parts:
             return cls(table=_entries_schema().empty_table(), files=[], duplicates=0)
         table = pa.concat_tables(parts)
@@ -86,8 +87,12 @@ def contains(
     return found
 
 
-def _entries(path: Path, number: int) -> pa.Table:
-    file = pq.ParquetFile(path)
+def _numbered(entries: pa.Table, number: int) -> pa.Table:
+    return entries.append_column("file", pa.array(np.full(len(entries), number, dtype=np.int32)))
+
+
+def _entries(path: Path) -> pa.Table:
+    file = parquet_file(path)
     table = file.read(columns=[*_COLUMNS, "turns.list.element.generation_length"])
     turns = table["turns"].combine_chunks()
     if isinstance(turns, pa.ChunkedArray):
@@ -100,7 +105,6 @@ def _entries(path: Path, number: int) -> pa.Table:
         table.select(_COLUMNS)
         .append_column("sampled_tokens", pa.array(sampled.astype(np.int64)))
         .append_column("tokens_untold", pa.array(_tokens_untold(file, np.diff(offsets) > 0)))
-        .append_column("file", pa.array(np.full(len(table), number, dtype=np.int32)))
         .append_column("row", pa.array(np.arange(len(table), dtype=np.int64)))
         .replace_schema_metadata(None)
     )
@@ -134,13 +138,13 @@ def _tokens_untold(
 
 
 def _entries_schema() -> pa.Schema:
-    from gym_ray.rows import SCHEMA
+    from gym_ray.schema import SCHEMA
 
     fields = [SCHEMA.field(name) for name in _COLUMNS]
     added = [
         ("sampled_tokens", pa.int64()),
         ("tokens_untold", pa.bool_()),
-        ("file", pa.int32()),
         ("row", pa.int64()),
+        ("file", pa.int32()),
     ]
     return pa.schema([*fields, *(pa.field(name, kind) for name, kind in added)])

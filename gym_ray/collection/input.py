@@ -15,6 +15,7 @@ from gym_ray.collection.parquet_tasks import PARQUET_SUFFIX, check_parquet, parq
 from gym_ray.config import RunConfig
 from gym_ray.environment import Environment
 from gym_ray.errors import ConfigError, one_line
+from gym_ray.storage import content_tag, place, reachable
 
 GENERATED_PREFIX = "env:"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -42,7 +43,7 @@ class SourceFingerprint:
     Attributes:
         source_file: path, or `env:NAME`.
         size: bytes; 0 for generated rows.
-        sha256: of the content, or of the generating config.
+        sha256: of the content, of the tag an object store has for it, or of the generating config.
     """
 
     source_file: str
@@ -100,9 +101,7 @@ class TaskInput:
             return [SourceFingerprint(self._name, 0, self._digest)]
         found = []
         for path in self._files:
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found.append(SourceFingerprint(str(path), path.stat().st_size, digest))
+            found.append(SourceFingerprint(str(path), path.stat().st_size, content_tag(path)))
         return found
 
     def lines(self) -> Iterator[InputLine]:
@@ -115,7 +114,7 @@ class TaskInput:
                 for number, text in enumerate(parquet_rows(path), start=1):
                     yield InputLine(str(path), number, text)
                 continue
-            with open(path, "rb") as file:
+            with path.open("rb") as file:
                 for number, line in enumerate(file, start=1):
                     raw = line.rstrip(b"\r\n")
                     if number == 1:
@@ -142,13 +141,11 @@ class TaskInput:
 
 def _find(name: str, key: str) -> list[Path]:
     if "://" in name:
-        raise ConfigError(
-            f"{key} {name!r}: only local JSONL and Parquet files, globs of them, and env:NAME can "
-            "be read; copy the file to this machine first"
-        )
-    paths = [Path(found) for found in sorted(glob.glob(name, recursive=True))]
-    if not paths and Path(name).exists():
-        paths = [Path(name)]
+        paths = _find_remote(place(name), key)
+    else:
+        paths = [Path(found) for found in sorted(glob.glob(name, recursive=True))]
+        if not paths and Path(name).exists():
+            paths = [Path(name)]
     if not paths:
         raise ConfigError(
             f"{key} {name!r}: no such file; give a JSONL or Parquet file, a glob, or env:NAME"
@@ -157,10 +154,21 @@ def _find(name: str, key: str) -> list[Path]:
         if path.is_dir():
             raise ConfigError(f"{key} {name!r}: is a folder; write {name}/*.jsonl")
         try:
-            with open(path, "rb"):
+            with path.open("rb"):
                 pass
         except OSError as error:
-            raise ConfigError(f"{key} {path}: cannot be read: {error.strerror}") from None
+            reason = error.strerror or one_line(error)
+            raise ConfigError(f"{key} {path}: cannot be read: {reason}") from None
         if path.suffix == PARQUET_SUFFIX:
             check_parquet(path)
     return paths
+
+
+def _find_remote(named: Path, key: str) -> list[Path]:
+    """The objects of a URL, with a glob in its path or without."""
+    reachable(named, key)
+    name = str(named)
+    if not any(mark in name for mark in "*?["):
+        return [named] if named.exists() else []
+    root = name[: min(name.find(mark) for mark in "*?[" if mark in name)].rpartition("/")[0]
+    return sorted(place(root).glob(name.removeprefix(f"{root}/")))

@@ -24,7 +24,9 @@ from gym_ray.collection.input import InputLine, SourceFingerprint, TaskInput
 from gym_ray.errors import ConfigError, RolloutFailure
 from gym_ray.rollout import RolloutSpec
 from gym_ray.routing import Router
-from gym_ray.rows import MANIFEST_SCHEMA, specs_to_table
+from gym_ray.rows import specs_to_table
+from gym_ray.schema import MANIFEST_SCHEMA
+from gym_ray.storage import parquet_file, written_whole
 from gym_ray.task import parse_task, rollout_id_of, task_id_of, unparsable_task_id
 
 ROW_GROUP_ROWS = 256
@@ -47,7 +49,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        file = pq.ParquetFile(path)
+        file = parquet_file(path)
         saved = json.loads(file.schema_arrow.metadata[_METADATA_KEY])
         return cls(
             path=path,
@@ -57,13 +59,13 @@ class Manifest:
 
     def by_environment(self) -> dict[str, int]:
         """Rollouts expected of each environment; rows routed nowhere are under ""."""
-        column = pq.read_table(self.path, columns=["environment"])["environment"]
+        column = parquet_file(self.path).read(columns=["environment"])["environment"]
         counted = pc.value_counts(column).to_pylist()
         return {entry["values"]: entry["counts"] for entry in counted}
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, a row group at a time."""
-        yield from pq.ParquetFile(self.path).iter_batches(batch_size=ROW_GROUP_ROWS)
+        yield from parquet_file(self.path).iter_batches(batch_size=ROW_GROUP_ROWS)
 
 
 def write_manifest(
@@ -92,11 +94,11 @@ def write_manifest(
     sources = task_input.fingerprints()
     metadata = {_METADATA_KEY: json.dumps({"sources": [dataclasses.asdict(s) for s in sources]})}
     schema = MANIFEST_SCHEMA.with_metadata({**(MANIFEST_SCHEMA.metadata or {}), **metadata})
-    unfinished = path.with_name(f"{path.name}.unfinished")
     rows = 0
     with (
         contextlib.closing(_SeenTasks()) as seen,
-        pq.ParquetWriter(unfinished, schema, compression="zstd") as writer,
+        written_whole(path) as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
         if extends is not None:
             for batch in extends.batches():
@@ -108,11 +110,9 @@ def write_manifest(
         for specs in _grouped(_specs(lines, router, num_repeats, seen), ROW_GROUP_ROWS):
             writer.write_table(specs_to_table(specs).cast(schema))
             rows += len(specs)
-    if rows == 0:
-        unfinished.unlink()
-        names = ", ".join(source.source_file for source in sources)
-        raise ConfigError(f"collect.input: {names} holds no task rows")
-    unfinished.replace(path)
+        if rows == 0:
+            names = ", ".join(source.source_file for source in sources)
+            raise ConfigError(f"collect.input: {names} holds no task rows")
     return Manifest(path=path, rollouts=rows, sources=sources)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gym_ray.errors import ConfigError
+from gym_ray.storage import parquet_file
 
 PARQUET_SUFFIX = ".parquet"
 _BATCH_ROWS = 256
@@ -29,7 +29,7 @@ def check_parquet(path: Path) -> None:
         ConfigError: no Parquet, no prompts, or a column of a type that JSON has not.
     """
     try:
-        schema = pq.read_schema(path)
+        schema = parquet_file(path).schema_arrow
     except (pa.ArrowInvalid, OSError) as error:
         raise ConfigError(f"collect.input {path}: is no Parquet file: {error}") from None
     if _PARAMS not in schema.names:
@@ -37,17 +37,22 @@ def check_parquet(path: Path) -> None:
             f"collect.input {path}: has no column {_PARAMS!r}; its columns are "
             f"{', '.join(schema.names)}"
         )
-    for field in schema:
-        if not _has_json(field.type):
-            raise ConfigError(
-                f"collect.input {path}: column {field.name!r} is {field.type}, which a task row "
-                "cannot hold; cast it to text or a number"
-            )
+    field = column_without_json(schema)
+    if field is not None:
+        raise ConfigError(
+            f"collect.input {path}: column {field.name!r} is {field.type}, which a task row "
+            "cannot hold; cast it to text or a number"
+        )
+
+
+def column_without_json(schema: pa.Schema) -> pa.Field | None:
+    """The first column whose values JSON cannot hold; None where there is none."""
+    return next((field for field in schema if not _has_json(field.type)), None)
 
 
 def parquet_rows(path: Path) -> Iterator[bytes]:
     """The rows of a checked file, a batch in memory at a time."""
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH_ROWS):
+    for batch in parquet_file(path).iter_batches(batch_size=_BATCH_ROWS):
         for row in batch.to_pylist(maps_as_pydicts="strict"):
             given = _without_nulls(row)
             params = given.get(_PARAMS)

@@ -20,12 +20,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from gym_ray.collection.manifest import ROW_GROUP_ROWS
 from gym_ray.collection.monitor import Counts, Monitor, Order
 from gym_ray.collection.stage import CollectionStopped, RolloutStage, StageSettings
 from gym_ray.serving.cluster import ROLLOUTS_PER_STAGE, STAGE_CPUS
+from gym_ray.storage import parquet_file
 
 #: Row groups a stage may have beyond those that fill it, so that it never waits for the next.
 _SPARE_GROUPS = 2
@@ -110,7 +109,7 @@ def rollout_stages(remaining: Path, settings: StageSettings) -> Callable[[Any], 
         settings: what the stages need to know; `max_in_flight` is that of the whole run.
     """
     manifest = remaining.resolve()
-    groups = pq.ParquetFile(manifest).num_row_groups
+    groups = parquet_file(manifest).num_row_groups
     stages = min(math.ceil(settings.max_in_flight / ROLLOUTS_PER_STAGE), groups)
     share = math.ceil(settings.max_in_flight / stages)
     open_groups = math.ceil(share / ROW_GROUP_ROWS) + _SPARE_GROUPS

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gym_ray.collection.compaction import Gather
 from gym_ray.collection.index import Index
 from gym_ray.directory import dataset_files
 from gym_ray.errors import ConfigError
 from gym_ray.rollout import Rollout
-from gym_ray.rows import SCHEMA, from_table
+from gym_ray.rows import from_table
+from gym_ray.schema import SCHEMA
+from gym_ray.storage import each, parquet_file, place
 
 _BATCH_ROWS = 1024
 _ROW = "row number"
@@ -77,7 +78,7 @@ def read_rollouts(
     """Open the dataset of a run directory, complete or not.
 
     Args:
-        path: a run directory, or a folder of Parquet shards.
+        path: a run directory, or a folder of Parquet shards, here or in an object store.
         columns: read these alone, as Arrow tables.
         filter: keep the rollouts for which it is true. Of a rollout stored twice the copy that
             counts is judged.
@@ -92,7 +93,7 @@ def read_rollouts(
         ConfigError: nothing there, it holds no rollouts, or a column is none of a rollout's.
     """
     wanted = None if columns is None else _checked(columns)
-    index = Index.read(rollout_files(Path(path)))
+    index = Index.read(rollout_files(place(path)))
     return Rollouts(index if filter is None else _filtered(index, filter), wanted)
 
 
@@ -107,10 +108,14 @@ def rollout_files(folder: Path) -> list[Path]:
     files = dataset_files(folder) or sorted(folder.glob("*.parquet"))
     if not files and not (folder / "run.yaml").exists():
         raise ConfigError(f"{folder}: holds no rollouts; name the output of a collection")
-    for file in files:
-        if "rollout_id" not in pq.read_schema(file).names:
+    for file, is_of_rollouts in zip(files, each(files, _has_rollouts), strict=True):
+        if not is_of_rollouts:
             raise ConfigError(f"{file}: is not a file of rollouts")
     return files
+
+
+def _has_rollouts(file: Path) -> bool:
+    return "rollout_id" in parquet_file(file).schema_arrow.names
 
 
 def _checked(columns: Sequence[str]) -> list[str]:
@@ -135,7 +140,7 @@ def _filtered(index: Index, filter: pc.Expression) -> Index:
 
 
 def _passing_rows(path: Path, columns: list[str], filter: pc.Expression) -> np.ndarray[Any, Any]:
-    file = pq.ParquetFile(path)
+    file = parquet_file(path)
     found: list[np.ndarray[Any, Any]] = []
     for number in range(file.metadata.num_row_groups):
         table = file.read_row_group(number, columns=columns)

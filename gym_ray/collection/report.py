@@ -5,6 +5,7 @@ from __future__ import annotations
 from gym_ray.collection.progress import duration
 from gym_ray.collection.reward_changes import Changes, ReverifyReport
 from gym_ray.collection.summary import Reward, RunSummary
+from gym_ray.errors import FailedShareExceeded, GymRayError, Interrupted
 
 
 def render(summary: RunSummary) -> str:
@@ -42,6 +43,35 @@ def render(summary: RunSummary) -> str:
     where = "rollouts/*.parquet" if summary.shards else "segments/ (run not complete)"
     lines.append(f"dataset: {summary.output}/{where}")
     return "\n".join(lines)
+
+
+def demand_complete(
+    summary: RunSummary, *, max_failed_share: float, again: str = "re-issue the same command"
+) -> None:
+    """Refuse a run that is not whole.
+
+    Args:
+        summary: of the run.
+        max_failed_share: of its rollouts.
+        again: what continues it, for messages.
+
+    Raises:
+        Interrupted: it was told to stop, and rollouts are left.
+        FailedShareExceeded: too many rollouts failed.
+        GymRayError: rollouts are left for another reason.
+    """
+    if summary.interrupted is not None and summary.pending:
+        raise Interrupted(
+            f"stopped early ({summary.interrupted}); {summary.pending} rollouts are left: "
+            f"{again} to continue"
+        )
+    if summary.failed_share > max_failed_share:
+        raise FailedShareExceeded(
+            f"{summary.failed} of {summary.expected} rollouts failed, more than "
+            f"collect.max_failed_share={max_failed_share:g} allows"
+        )
+    if summary.pending:
+        raise GymRayError(f"{summary.pending} rollouts are left; {again} to continue")
 
 
 def render_changes(report: ReverifyReport) -> str:

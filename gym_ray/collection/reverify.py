@@ -9,14 +9,11 @@ verifier is given (replay), judging (reverify_stage), what changed (reward_chang
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import math
-import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +36,12 @@ from gym_ray.collection.reward_changes import ReverifyReport, compare
 from gym_ray.collection.stop import StopSignal
 from gym_ray.collection.summary import summarize
 from gym_ray.config import RunConfig, load_config
-from gym_ray.directory import RunDirectory, dataset_files, write_text_whole
+from gym_ray.directory import RunDirectory, dataset_files, kept_from_writers
 from gym_ray.environment import judges_asked
 from gym_ray.errors import RETRYABLE, ConfigError, GymRayError
 from gym_ray.registry import load_environment
 from gym_ray.sections import PolicyConfig
+from gym_ray.storage import parquet_file, place, write_text_whole, written_whole
 
 _POLL_SECONDS = 0.5
 
@@ -84,12 +82,12 @@ def reverify(
         ConfigError: the rollouts, the config or the output are wrong; nothing was started.
         GymRayError: it broke; verdicts that are durable are kept.
     """
-    source = Path(rollouts)
+    source, target = place(rollouts), place(output)
     files = rollout_files(source)
-    if source.resolve() == Path(output).resolve():
+    if source.resolve() == target.resolve():
         raise ConfigError(f"--output {str(output)!r} is what is reverified; name a new folder")
-    with _held(source), Progress(quiet=quiet) as progress:
-        checked = _config_of(source, Path(output), config, overrides)
+    with kept_from_writers(source), Progress(quiet=quiet) as progress:
+        checked = _config_of(source, target, config, overrides)
         index = Index.read(files)
         _check_source(source, index, checked)
         directory = RunDirectory.open(checked, kind="reverify")
@@ -97,30 +95,6 @@ def reverify(
             return _Reverification(source, index, checked, directory, progress).run()
         finally:
             directory.close()
-
-
-@contextlib.contextmanager
-def _held(source: Path) -> Iterator[None]:
-    """Keep collections from writing to a run directory while it is read.
-
-    Raises:
-        ConfigError: one does.
-    """
-    try:
-        lock = os.open(source / ".lock", os.O_RDONLY)
-    except FileNotFoundError:
-        yield
-        return
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(
-                f"{source}: another gym-ray process is writing there; wait for it"
-            ) from None
-        yield
-    finally:
-        os.close(lock)
 
 
 def _config_of(
@@ -172,7 +146,7 @@ def _check_source(source: Path, index: Index, config: RunConfig) -> None:
 
 
 def _run_ids(file: Path) -> list[str]:
-    names: list[str] = pc.unique(pq.read_table(file, columns=["run_id"])["run_id"]).to_pylist()
+    names: list[str] = pc.unique(parquet_file(file).read(columns=["run_id"])["run_id"]).to_pylist()
     return names
 
 
@@ -280,7 +254,10 @@ class _Reverification:
         """Write the work list, whole groups in a row group; how many of these there are."""
         places = todo.select(["file", "row"])
         groups = 0
-        with pq.ParquetWriter(self._directory.remaining, places.schema) as writer:
+        with (
+            written_whole(self._directory.remaining) as file,
+            pq.ParquetWriter(file, places.schema) as writer,
+        ):
             for start, end in whole_groups(todo["task_index"].to_numpy(), rows):
                 writer.write_table(places.slice(start, end - start), row_group_size=end - start)
                 groups += 1

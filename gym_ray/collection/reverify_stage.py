@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gym_ray.collection.compaction import Gather
 from gym_ray.collection.index import Index
@@ -32,6 +31,7 @@ from gym_ray.rows import from_table
 from gym_ray.runner import judged, not_judged
 from gym_ray.sections import EnvironmentConfig, VerificationConfig
 from gym_ray.segments import SegmentStore
+from gym_ray.storage import parquet_file
 from gym_ray.verifiers.verification import Verification
 
 #: Metrics that say how a verdict came about; they never are part of what an environment says.
@@ -227,7 +227,7 @@ class ReverifyStage:
         return len(todo)
 
     def _read(self, number: int) -> list[Rollout]:
-        positions = pq.ParquetFile(self._settings.remaining).read_row_group(number)
+        positions = parquet_file(self._settings.remaining).read_row_group(number)
         return rollouts_of(self._settings.files, positions)
 
     async def _settle(self, rollout: Rollout, segments: _Segments) -> None:

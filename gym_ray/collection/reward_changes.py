@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gym_ray.collection.index import Index, contains
 from gym_ray.collection.reverify_stage import DIVERGED, KEPT
 from gym_ray.collection.summary import Reward, reward_of
+from gym_ray.storage import parquet_file
 
 #: Rewards that differ by less are the same: sums in another order.
 _SAME = 1e-9
@@ -166,7 +166,7 @@ def _marks(now: Index) -> tuple[pa.Array, pa.Array]:
 
 def _marks_of(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """The same of the rows of one file, from the names of their metrics."""
-    metrics = pa.concat_arrays(pq.read_table(path, columns=["metrics"])["metrics"].chunks)
+    metrics = pa.concat_arrays(parquet_file(path).read(columns=["metrics"])["metrics"].chunks)
     offsets = metrics.offsets.to_numpy()
     row = np.repeat(np.arange(len(metrics)), np.diff(offsets))
     kept = np.full(len(metrics), None, dtype=object)

@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gym_ray.collection.admission import Admission
 from gym_ray.collection.monitor import Counts, Order
@@ -26,7 +25,13 @@ from gym_ray.errors import RETRYABLE, FailureKind, GymRayError, one_line
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.rows import specs_from_table
 from gym_ray.runner import RunSettings
+from gym_ray.sections import LogFormat
 from gym_ray.segments import SegmentStore
+from gym_ray.serving import metrics
+from gym_ray.serving.logs import set_up_logs
+from gym_ray.serving.observer import RolloutObserver
+from gym_ray.serving.traces import Span, flush_traces, is_traced, root_span
+from gym_ray.storage import parquet_file, place
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +69,8 @@ class StageSettings:
         pass_id: names this pass over the manifest. Segments are looked for under it, so that a
             block run again finds what it made durable, and no failure an earlier command left.
         store: where segments go.
+        trace_share: share of the rollouts that are traced.
+        log_format: of this process' log lines.
     """
 
     application: str
@@ -76,6 +83,8 @@ class StageSettings:
     start_seconds: float
     pass_id: str
     store: SegmentStore
+    trace_share: float = 0.0
+    log_format: LogFormat = "text"
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -96,6 +105,7 @@ class _Waiting:
     spec: RolloutSpec
     attempt: int
     block: _Block
+    span: Span | None = None
 
 
 class RolloutStage:
@@ -125,8 +135,10 @@ class RolloutStage:
         starts = ray.get(monitor.started.remote(), timeout=60)
         if starts > max_starts:
             raise GymRayError(f"rollout stages keep dying ({starts - 1} starts); see Ray's logs")
+        set_up_logs(settings.log_format)
+        self._observer = RolloutObserver()
         self._settings = settings
-        self._manifest = manifest
+        self._manifest = place(manifest)
         self._open_groups = asyncio.Semaphore(open_groups)
         self._monitor = monitor
         self._name = uuid.uuid4().hex
@@ -154,6 +166,8 @@ class RolloutStage:
             self._spawn(self._flush_periodically())
         groups = [number for row in batch.to_pylist() for number in range(row["first"], row["end"])]
         durable = await asyncio.gather(*(self._row_group(number) for number in groups))
+        if self._settings.trace_share:
+            await asyncio.to_thread(flush_traces)
         yield pa.table({"durable": pa.array([sum(durable)], type=pa.int64())})
 
     async def _row_group(self, number: int) -> int:
@@ -180,7 +194,7 @@ class RolloutStage:
         return len(todo)
 
     def _read(self, number: int) -> list[RolloutSpec]:
-        return specs_from_table(pq.ParquetFile(self._manifest).read_row_group(number))
+        return specs_from_table(parquet_file(self._manifest).read_row_group(number))
 
     # Starting rollouts.
 
@@ -191,19 +205,22 @@ class RolloutStage:
         """Start every call that may start now."""
         for environment, queue in self._waiting.items():
             while count := self._admission.startable(len(queue)):
-                items = [queue.popleft() for _ in range(count)]
+                items = [self._start(queue.popleft()) for _ in range(count)]
                 self._admission.started(count)
-                for item in items:
-                    self._count_start(item)
                 call = self._spawn(self._call(environment, items))
                 self._calls.add(call)
                 call.add_done_callback(self._calls.discard)
 
-    def _count_start(self, item: _Waiting) -> None:
-        if item.attempt == 1:
-            item.block.unstarted -= 1
-            if item.block.unstarted == 0:
-                self._open_groups.release()
+    def _start(self, item: _Waiting) -> _Waiting:
+        """Count a first attempt in, and begin its trace when it has one."""
+        if item.attempt > 1:
+            return item
+        item.block.unstarted -= 1
+        if item.block.unstarted == 0:
+            self._open_groups.release()
+        if not is_traced(item.spec.rollout_id, self._settings.trace_share):
+            return item
+        return dataclasses.replace(item, span=root_span(item.spec, self._settings.run.run_id))
 
     async def _call(self, environment: str, items: list[_Waiting]) -> None:
         """One call to an environment replica; every item of it is settled when this returns."""
@@ -213,7 +230,10 @@ class RolloutStage:
             self._settings.run.timeout_seconds + self._settings.start_seconds + _CALL_GRACE_SECONDS
         )
         stream = self._handle(environment).remote(
-            [item.spec for item in items], [item.attempt for item in items], self._settings.run
+            [item.spec for item in items],
+            [item.attempt for item in items],
+            self._settings.run,
+            {item.spec.rollout_id: item.span.traceparent for item in items if item.span},
         )
         try:
             async with asyncio.timeout(timeout):
@@ -262,16 +282,20 @@ class RolloutStage:
 
     def _settle(self, results: Sequence[tuple[_Waiting, Rollout]]) -> None:
         """Sort results into rows to write and attempts to make again."""
-        to_write = 0
+        finished = []
         for item, rollout in results:
             if rollout.error_kind in RETRYABLE and item.attempt < self._settings.max_attempts:
                 self._counts.retried += 1
+                self._observer.retried(rollout)
                 self._spawn(self._retry(item))
                 continue
-            to_write += 1
+            finished.append(rollout)
             item.block.finished.append(rollout)
             self._count(rollout)
-        self._admission.finished(len(results), to_write=to_write)
+            if item.span is not None:
+                item.span.end_rollout(rollout)
+        self._observer.finished(finished)
+        self._admission.finished(len(results), to_write=len(finished))
         self._flush(full=False)
         self._pump()
 
@@ -326,6 +350,7 @@ class RolloutStage:
         while True:
             self._counts.running = self._admission.running
             self._counts.unwritten = self._admission.unwritten
+            self._measure()
             order = await self._monitor.report.remote(self._name, self._counts, obeyed=order)
             self._admission.closed = order != "run"
             if order == "drain":
@@ -333,6 +358,14 @@ class RolloutStage:
             if order == "stop":
                 self._give_up()
             await asyncio.sleep(_HEARTBEAT_SECONDS)
+
+    def _measure(self) -> None:
+        """Set the gauges, which Ray forgets otherwise."""
+        metrics.put(metrics.IN_FLIGHT, self._admission.running)
+        metrics.put(metrics.UNWRITTEN, self._admission.unwritten)
+        for environment, queue in self._waiting.items():
+            metrics.put(metrics.QUEUED, len(queue), environment=environment)
+        self._observer.report_rewards()
 
     def _give_up(self) -> None:
         """Cancel calls in flight and fail every block that is not durable."""

@@ -10,8 +10,10 @@ from typing import Any
 
 import yaml
 
+from gym_ray.datasets.licences import Licences, front_matter, shown_licences
 from gym_ray.datasets.packing import Packing
 from gym_ray.datasets.tally import Tally
+from gym_ray.objective import OBJECTIVES
 
 #: What the card says of the rows of each kind.
 _ABOUT = {
@@ -19,6 +21,7 @@ _ABOUT = {
     "sft": "Conversations for supervised fine-tuning; the last message is the assistant's.",
     "dpo": "Preference pairs: two answers to the same prompt, the chosen one with more reward.",
     "nemo-gym": "Rollouts, failures and tasks in NeMo Gym's row shapes.",
+    "atif": "Trajectories in the Agent Trajectory Interchange Format (ATIF), version 1.7.",
 }
 
 
@@ -27,11 +30,13 @@ class ExportReport:
     """What `export` did; also `DIR/export.json`.
 
     Attributes:
-        kind: `rl`, `sft`, `dpo` or `nemo-gym`.
+        kind: `rl`, `sft`, `dpo`, `nemo-gym` or `atif`.
         output: the folder.
         source: where the rollouts are.
         options: of the recipe: filters and shapes.
+        preset: those of them that the run's objective gave.
         license: as given.
+        task_licences: of the environments' declared datasets, by environment and dataset.
         rollouts, groups: read.
         pending: rollouts the run still lacks.
         rows: written, by file.
@@ -46,7 +51,9 @@ class ExportReport:
     output: str
     source: str
     options: Mapping[str, Any]
+    preset: Mapping[str, Any]
     license: str | None
+    task_licences: Licences
     rollouts: int
     groups: int
     pending: int
@@ -77,19 +84,30 @@ def counts_of(tally: Tally) -> dict[str, Any]:
 
 def provenance(folder: Path) -> dict[str, Any]:
     """Facts of a run directory's `run.yaml`; {} for a folder that has none."""
-    try:
-        tree = yaml.safe_load((folder / "run.yaml").read_text())
-    except (OSError, yaml.YAMLError):
-        return {}
-    run = dict((tree or {}).get("run") or {})
+    run = dict(_run_yaml(folder).get("run") or {})
     run.pop("base_directory", None)
     return run
+
+
+def preset_of(folder: Path, kind: str) -> dict[str, Any]:
+    """Fields of the recipe `kind` as the objective of a run has them; {} for other objectives."""
+    objective = (_run_yaml(folder).get("collect") or {}).get("objective")
+    return dict(OBJECTIVES[objective].filters) if objective == kind else {}
+
+
+def _run_yaml(folder: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load((folder / "run.yaml").read_text()) or {}
+    except (OSError, yaml.YAMLError):
+        return {}
 
 
 def render(report: ExportReport) -> str:
     """The report for a person at a terminal."""
     rows = ", ".join(f"{count} in {file}" for file, count in report.rows.items())
     lines = [f"{rows} of {report.rollouts} rollouts in {report.groups} groups"]
+    if report.preset:
+        lines.append(f"  as the run's objective {report.kind} asks: {_preset(report)}")
     lines += [f"  left out: {count} {reason}" for reason, count in report.dropped.items()]
     lines += [f"  {count} {fact}" for fact, count in report.noted.items()]
     if report.pending:
@@ -112,7 +130,12 @@ def card(report: ExportReport, names: list[str]) -> str:
     # The first format that is there: both hold the same rows.
     data = next((e for e in (".parquet", ".jsonl") if any(n.endswith(e) for n in names)), ".jsonl")
     files = {
-        file: f"{file}-*.parquet" if data == ".parquet" else f"{file}.jsonl" for file in report.rows
+        file: f"{file}-*.parquet"
+        if data == ".parquet"
+        else f"{file}.jsonl"
+        if f"{file}.jsonl" in names
+        else f"{file}/*.json"
+        for file in report.rows
     }
     front: dict[str, Any] = {
         "configs": [
@@ -121,15 +144,18 @@ def card(report: ExportReport, names: list[str]) -> str:
         ],
         "tags": ["gym-ray", report.kind],
     }
-    if report.license is not None:
-        front["license"] = report.license
+    front |= (
+        front_matter(report.task_licences)
+        if report.license is None
+        else {"license": report.license}
+    )
     options = {key: value for key, value in report.options.items() if value is not None}
     sections = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# gym-ray export: {report.kind}",
         _ABOUT[report.kind],
         "## Provenance",
-        _table(
+        table(
             {
                 "source": report.source,
                 "runs": _counted(report.runs),
@@ -137,11 +163,12 @@ def card(report: ExportReport, names: list[str]) -> str:
                 "environments": _counted(report.environments),
                 "license": report.license
                 or "not stated: those of the tasks and of the model apply",
-                **{f"run: {key}": _shown(value) for key, value in report.produced.items()},
+                "licences of the tasks": shown_licences(report.task_licences) or "not declared",
+                **{f"run: {key}": shown(value) for key, value in report.produced.items()},
             }
         ),
         "## Counts",
-        _table(
+        table(
             {
                 "rollouts read": report.rollouts,
                 "groups read": report.groups,
@@ -152,11 +179,17 @@ def card(report: ExportReport, names: list[str]) -> str:
             }
         ),
         "## Filters and options",
-        _table({key: _shown(value) for key, value in options.items()}) if options else "None.",
+        table({key: shown(value) for key, value in options.items()}) if options else "None.",
     ]
+    if report.preset:
+        sections.append(f"By the run's objective `{report.kind}`: {_preset(report)}.")
     if report.packing is not None:
         sections += ["## Lengths", _packing(report.packing)]
     return "\n\n".join(sections) + "\n"
+
+
+def _preset(report: ExportReport) -> str:
+    return ", ".join(f"{key}={shown(value)}" for key, value in report.preset.items())
 
 
 def _packing(packing: Packing) -> str:
@@ -173,11 +206,13 @@ def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name or '(none)'} ({count})" for name, count in counts.items())
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value in a card."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _table(entries: Mapping[str, Any]) -> str:
+def table(entries: Mapping[str, Any]) -> str:
+    """A Markdown table of names and values."""
     rows = [
         f"| {key} | {str(value).replace('|', chr(92) + '|')} |" for key, value in entries.items()
     ]

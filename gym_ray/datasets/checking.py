@@ -108,7 +108,8 @@ class RowChecker:
         environment = self._environment_of(row)
         self._check_fields(environment, row)
         if not isinstance(row.get("agent_ref"), dict):
-            ref = {"type": "responses_api_agents", "name": agent_name(row) or environment}
+            name = agent_name(row) or self._file.agent or environment
+            ref = {"type": "responses_api_agents", "name": name}
             text = with_field(text, row, "agent_ref", ref)
             row = {**row, "agent_ref": ref}
         return CheckedRow(task_id_of(row), environment, text)

@@ -20,6 +20,7 @@ from gym_ray.datasets.metrics import scored_tasks
 from gym_ray.datasets.task_scores import Options, TaskScores
 from gym_ray.datasets.task_tally import Tally
 from gym_ray.errors import ConfigError
+from gym_ray.storage import place
 
 #: Measures compared beside the reward.
 _COMPARED = ("pass@", "pass^", "avg-of-", "majority@")
@@ -96,8 +97,8 @@ def compare(
     """
     options = options or Options()
     notes: list[str] = []
-    before = _per_task(Path(a), options, notes, report)
-    after = _per_task(Path(b), options, notes, report)
+    before = _per_task(place(a), options, notes, report)
+    after = _per_task(place(b), options, notes, report)
     both = [key for key in before if key in after]
     values: dict[str, list[tuple[float, float]]] = {}
     by_environment: dict[str, list[tuple[float, float]]] = {}

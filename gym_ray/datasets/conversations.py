@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from gym_ray.columns import Column, struct, structs
 from gym_ray.renderers.items import messages_from_items, tools_for_chat
 from gym_ray.renderers.messages import Message
 
@@ -24,26 +25,39 @@ COLUMNS = (
     "status", "reward", "turns", "prompt", "response", "tools",
 )  # fmt: skip
 
-_TOOL_CALL = pa.struct(
-    [
-        ("type", pa.string()),
-        ("id", pa.string()),
-        ("function", pa.struct([("name", pa.string()), ("arguments", pa.string())])),
-    ]
-)
-
 #: A message in Parquet, where a column has one type: what a message lacks is null, and the
 #: arguments of a call, which differ from tool to tool, are JSON text.
-MESSAGE = pa.struct(
-    [
-        ("role", pa.string()),
-        ("content", pa.string()),
-        ("reasoning_content", pa.string()),
-        ("tool_calls", pa.list_(_TOOL_CALL)),
-        ("tool_call_id", pa.string()),
-    ]
+MESSAGES = structs(
+    "messages",
+    "the prompt, then everything the policy said and was told; the last message is the policy's",
+    Column("role", pa.string(), "`system`, `user`, `assistant` or `tool`"),
+    Column("content", pa.string(), "text of the message; empty where it only calls tools"),
+    Column(
+        "reasoning_content",
+        pa.string(),
+        "the policy's reasoning, with `--reasoning keep`; null where there is none",
+    ),
+    structs(
+        "tool_calls",
+        "calls the policy made; null where it made none",
+        Column("type", pa.string(), "`function`"),
+        Column("id", pa.string(), "what the answering message's `tool_call_id` repeats"),
+        struct(
+            "function",
+            "what is called",
+            Column("name", pa.string(), "of the tool"),
+            Column("arguments", pa.string(), "JSON text of an object; in JSONL the object"),
+        ),
+    ),
+    Column("tool_call_id", pa.string(), "of a `tool` message: the call it answers; else null"),
+    shape="message",
 )
-MESSAGES = pa.list_(MESSAGE)
+TOOLS = Column(
+    "tools",
+    pa.string(),
+    "JSON text of the definitions offered, in the nested shape of chat templates; null where there "
+    "are none. In JSONL a list of objects",
+)
 
 
 class NoConversation(Exception):

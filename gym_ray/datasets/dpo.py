@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from gym_ray.columns import Column, schema_of, structs
 from gym_ray.datasets.conversations import (
     COLUMNS,
     MESSAGES,
+    TOOLS,
     Attempt,
     Conversation,
     NoConversation,
@@ -25,33 +27,48 @@ from gym_ray.datasets.pairs import Candidate, Pairing, pairs_of
 from gym_ray.datasets.recipe import TRAIN, Converted, groups_of
 from gym_ray.datasets.tally import Tally
 from gym_ray.renderers.messages import Message
+from gym_ray.schema import COLUMNS as STORED
 
 Shape = Literal["messages", "nemo-rl", "text"]
 
-_ORIGIN = [
-    ("chosen_reward", pa.float64()),
-    ("rejected_reward", pa.float64()),
-    ("quality_difference", pa.float64()),
-    ("task_id", pa.string()),
-    ("run_id", pa.string()),
-    ("environment", pa.string()),
-    ("chosen_rollout_id", pa.string()),
-    ("rejected_rollout_id", pa.string()),
-]
-_RANKED = pa.struct([("rank", pa.int32()), ("completion", MESSAGES)])
-_SHAPES: dict[Shape, list[tuple[str, pa.DataType]]] = {
-    "messages": [
-        ("prompt", MESSAGES),
-        ("chosen", MESSAGES),
-        ("rejected", MESSAGES),
-        ("tools", pa.string()),
-    ],
-    "nemo-rl": [
-        ("context", MESSAGES),
-        ("completions", pa.list_(_RANKED)),
-        ("tools", pa.string()),
-    ],
-    "text": [("prompt", pa.string()), ("chosen", pa.string()), ("rejected", pa.string())],
+_STORED = {column.name: column for column in STORED}
+_ORIGIN = (
+    Column("chosen_reward", pa.float64(), "of the chosen rollout"),
+    Column("rejected_reward", pa.float64(), "of the rejected one"),
+    Column("quality_difference", pa.float64(), "by how much the chosen reward is higher"),
+    *(_STORED[name] for name in ("task_id", "run_id", "environment")),
+    Column("chosen_rollout_id", pa.string(), "which rollout was chosen"),
+    Column("rejected_rollout_id", pa.string(), "which was rejected"),
+)
+_PROMPT = MESSAGES.renamed("prompt", "messages the policy was given to begin with")
+_ANSWER = MESSAGES.renamed("completion", "everything that followed the prompt")
+
+#: Columns of each shape.
+SHAPES: dict[Shape, tuple[Column, ...]] = {
+    "messages": (
+        _PROMPT,
+        _ANSWER.renamed("chosen", "everything that followed it, in the better rollout"),
+        _ANSWER.renamed("rejected", "the same of the worse one"),
+        TOOLS,
+        *_ORIGIN,
+    ),
+    "nemo-rl": (
+        _PROMPT.renamed("context", _PROMPT.meaning),
+        structs(
+            "completions",
+            "the two answers",
+            Column("rank", pa.int32(), "0 is the chosen one, 1 the rejected"),
+            _ANSWER,
+        ),
+        TOOLS,
+        *_ORIGIN,
+    ),
+    "text": (
+        Column("prompt", pa.string(), "text of the one user message"),
+        Column("chosen", pa.string(), "text of the better answer"),
+        Column("rejected", pa.string(), "text of the worse one"),
+        *_ORIGIN,
+    ),
 }
 
 Pair = tuple[Attempt, Conversation, Attempt, Conversation]
@@ -82,8 +99,7 @@ class DpoRecipe:
 
     @property
     def schema(self) -> pa.Schema:
-        metadata = {"gym_ray.export": "dpo"}
-        return pa.schema([*_SHAPES[self.shape], *_ORIGIN], metadata=metadata)
+        return schema_of(SHAPES[self.shape], {"gym_ray.export": "dpo"})
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Which rows have the content of an earlier one.
 
-The first 16 bytes of the task IDs are spread over files by their first byte, and each file is
+The first 16 bytes of the rows' hashes are spread over files by their first byte, and each file is
 sorted by itself, so memory holds a 256th of them (24 bytes each) and one byte per row: 10 MB for
 ten million rows. The chance that any two of ten million different tasks agree in 16 bytes of
 SHA-256 is 10^-25.
@@ -24,11 +24,12 @@ _RECORD_TYPE = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<u8")])
 _BUFFERED = 256
 
 
-def duplicates(task_ids: Iterable[str], folder: Path) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def duplicates(digests: Iterable[str], folder: Path) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which rows repeat the content of an earlier row.
 
     Args:
-        task_ids: of all rows, in order.
+        digests: of all rows, in order: task IDs, or other hashes of 32 hexadecimal digits or
+            more.
         folder: where temporary files may be written.
 
     Returns:
@@ -36,7 +37,7 @@ def duplicates(task_ids: Iterable[str], folder: Path) -> np.ndarray[Any, np.dtyp
     """
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         parts = [Path(temporary, str(number)) for number in range(_FILES)]
-        rows = _spread(task_ids, parts)
+        rows = _spread(digests, parts)
         found = np.zeros(rows, dtype=bool)
         for part in parts:
             if part.exists():
@@ -44,11 +45,11 @@ def duplicates(task_ids: Iterable[str], folder: Path) -> np.ndarray[Any, np.dtyp
     return found
 
 
-def _spread(task_ids: Iterable[str], parts: list[Path]) -> int:
+def _spread(digests: Iterable[str], parts: list[Path]) -> int:
     buffers = [bytearray() for _ in parts]
     row = -1
-    for row, task_id in enumerate(task_ids):
-        digest = bytes.fromhex(task_id[:32])
+    for row, text in enumerate(digests):
+        digest = bytes.fromhex(text[:32])
         buffer = buffers[digest[0]]
         buffer += _RECORD.pack(digest, row)
         if len(buffer) >= _BUFFERED * _RECORD.size:

@@ -19,6 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -26,13 +27,24 @@ import pyarrow.parquet as pq
 
 from gym_ray.collection.progress import Progress
 from gym_ray.datasets.card import ExportReport, card, counts_of, provenance
+from gym_ray.datasets.licences import declared_licences
 from gym_ray.datasets.packing import packing_of
 from gym_ray.datasets.recipe import TRAIN, Recipe
+from gym_ray.datasets.repeats import note, take_out
 from gym_ray.datasets.source import Source, open_source, pending
 from gym_ray.datasets.tally import Tally
 from gym_ray.errors import ConfigError, GymRayError, one_line
+from gym_ray.storage import (
+    make_folder,
+    move_folder,
+    parquet_file,
+    place,
+    reachable,
+    remove_folder,
+    written_whole,
+)
 
-Kind = Literal["rl", "sft", "dpo", "nemo-gym"]
+Kind = Literal["rl", "sft", "dpo", "nemo-gym", "atif"]
 Format = Literal["parquet", "jsonl", "both"]
 
 #: Parts below which Ray is not started: it takes longer to start than it saves.
@@ -69,6 +81,7 @@ def export(
     workers: int | None = None,
     license: str | None = None,
     pack_length: int | None = None,
+    preset: Mapping[str, Any] = MappingProxyType({}),
     quiet: bool = False,
 ) -> ExportReport:
     """Write a training dataset.
@@ -81,8 +94,9 @@ def export(
         format: of the files; a recipe that has no Parquet form writes JSONL.
         workers: parts converted at once; more than one by Ray. None decides by the number of
             parts and CPUs.
-        license: of the dataset, for its card.
+        license: of the dataset, for its card; None for what the environments' datasets declare.
         pack_length: tokens of a packed sequence, for the statistics; None for the longest row.
+        preset: fields of the recipe that the run's objective gave, for the card.
         quiet: no progress on standard error.
 
     Raises:
@@ -91,9 +105,9 @@ def export(
         GymRayError: it broke; nothing is left behind.
     """
     began = time.monotonic()
-    target = Path(output)
+    target = place(output)
     source = open_source(rollouts)
-    with _unfinished(target) as folder, Progress(quiet=quiet) as progress:
+    with unfinished(target) as folder, Progress(quiet=quiet) as progress:
         has_table = recipe.schema is not None
         job = Job(
             source=source,
@@ -106,13 +120,16 @@ def export(
         for found in _tallies(job, _workers(source, workers), progress):
             tally.add(found)
         _refuse_untold(tally, source)
+        take_out([_files_of(job, number) for number in range(source.parts)], TRAIN, tally)
         _join(job)
         report = ExportReport(
             kind=kind,
             output=str(target),
-            source=str(Path(rollouts).resolve()),
+            source=str(place(rollouts).resolve()),
             options=dataclasses.asdict(recipe),  # type: ignore[call-overload]
+            preset=dict(preset),
             license=license,
+            task_licences=declared_licences(place(rollouts), tally.environments),
             rollouts=tally.rollouts,
             groups=tally.groups,
             pending=pending(rollouts, source),
@@ -120,16 +137,14 @@ def export(
             packing=packing_of(
                 tally.lengths, sampled_tokens=tally.sampled_tokens, length=pack_length
             ),
-            produced=provenance(Path(rollouts)),
+            produced=provenance(place(rollouts)),
             seconds=time.monotonic() - began,
             **counts_of(tally),
         )
         names = sorted(path.name for path in folder.iterdir())
         (folder / "README.md").write_text(card(report, names))
         (folder / "export.json").write_text(report.to_json())
-        if target.exists():
-            target.rmdir()
-        os.replace(folder, target)
+        move_folder(folder, target, last="export.json")
     return report
 
 
@@ -149,14 +164,15 @@ def write_part(job: Job, number: int, seen: Callable[[int], None] = lambda rows:
     with contextlib.ExitStack() as stack:
         writer = None
         if job.parquet:
-            path = job.folder / f"{TRAIN}-{number:05d}.parquet"
+            file = stack.enter_context(written_whole(_parquet(job, number)))
             writer = stack.enter_context(
-                pq.ParquetWriter(path, job.recipe.schema, compression="zstd")
+                pq.ParquetWriter(file, job.recipe.schema, compression="zstd")
             )
+        identities = stack.enter_context(written_whole(_files_of(job, number)[0]))
         texts = (
             {
-                file: stack.enter_context(open(_jsonl(job, file, number), "w", encoding="utf-8"))
-                for file in job.recipe.files
+                name: stack.enter_context(written_whole(_jsonl(job, name, number)))
+                for name in job.recipe.files
             }
             if job.jsonl
             else {}
@@ -166,38 +182,49 @@ def write_part(job: Job, number: int, seen: Callable[[int], None] = lambda rows:
             found = converted.table
             if writer is not None and found is not None and len(found):
                 writer.write_table(found, row_group_size=len(found))
-            for file, text in texts.items():
-                for row in converted.lines[file]:
+            for name, text in texts.items():
+                for row in converted.lines[name]:
                     text.write(_json_line(row))
+            note(identities, converted.identities)
+            if job.jsonl:
+                for name, document in converted.documents:
+                    path = job.folder / name
+                    make_folder(path.parent)
+                    path.write_bytes(_json_line(document))
             tally.add(converted.tally)
             seen(len(table))
     return tally
 
 
-def _json_line(row: Mapping[str, Any]) -> str:
+def _files_of(job: Job, number: int) -> tuple[Path, list[Path]]:
+    """Where a part notes the identities of its rows, and where it writes the rows."""
+    rows = [_parquet(job, number), _jsonl(job, TRAIN, number)]
+    return job.folder / f"{TRAIN}-{number:05d}.identities", rows
+
+
+def _json_line(row: Mapping[str, Any]) -> bytes:
     """One row: readable text, unless it quotes half of a surrogate pair, which is no text."""
-    line = json.dumps(row, ensure_ascii=False)
     try:
-        line.encode()
+        return f"{json.dumps(row, ensure_ascii=False)}\n".encode()
     except UnicodeEncodeError:
-        line = json.dumps(row)
-    return f"{line}\n"
+        return f"{json.dumps(row)}\n".encode()
 
 
 @contextlib.contextmanager
-def _unfinished(target: Path) -> Iterator[Path]:
+def unfinished(target: Path) -> Iterator[Path]:
     """A folder beside the target, gone afterwards unless it has become the target.
 
     Raises:
         ConfigError: there is something at the target, or it cannot be written.
     """
+    reachable(target, "--output")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"--output {str(target)!r} is not empty; name a new folder")
     folder = target.with_name(f"{target.name}.unfinished")
     try:
         # What a killed export left behind.
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        remove_folder(folder)
+        make_folder(folder)
     except OSError as error:
         raise ConfigError(
             f"--output {str(target)!r}: cannot be written: {error.strerror}; name a folder you may "
@@ -206,7 +233,7 @@ def _unfinished(target: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
 
 
 def _workers(source: Source, asked: int | None) -> int:
@@ -290,15 +317,19 @@ def _refuse_untold(tally: Tally, source: Source) -> None:
 def _join(job: Job) -> None:
     """Make one JSONL file of those of the parts, and drop Parquet files without rows."""
     for file in job.recipe.files if job.jsonl else ():
-        with open(job.folder / f"{file}.jsonl", "wb") as whole:
+        with written_whole(job.folder / f"{file}.jsonl") as whole:
             for number in range(job.source.parts):
                 path = _jsonl(job, file, number)
-                with open(path, "rb") as part:
+                with path.open("rb") as part:
                     shutil.copyfileobj(part, whole, 1 << 20)
                 path.unlink()
     for path in sorted(job.folder.glob("*.parquet"))[1:]:
-        if not pq.read_metadata(path).num_rows:
+        if not parquet_file(path).metadata.num_rows:
             path.unlink()
+
+
+def _parquet(job: Job, number: int) -> Path:
+    return job.folder / f"{TRAIN}-{number:05d}.parquet"
 
 
 def _jsonl(job: Job, file: str, number: int) -> Path:

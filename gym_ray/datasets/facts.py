@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gym_ray.environment import Environment
 from gym_ray.renderers.items import text_of_items
+from gym_ray.storage import parquet_file
 from gym_ray.task import Task
 
 _BATCH_ROWS = 1024
@@ -87,7 +87,7 @@ def _is_in_order(files: Sequence[Path]) -> bool:
     """
     last = -1
     for path in files:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=65_536, columns=list(_ORDER)):
+        for batch in parquet_file(path).iter_batches(batch_size=65_536, columns=list(_ORDER)):
             task, repeat = (batch.column(name).to_numpy().astype(np.int64) for name in _ORDER)
             place = (task << 32) | repeat
             if not len(place):
@@ -114,7 +114,7 @@ def _batches(
         columns += ["task", "response"]
     read = 0
     for path in files:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+        for batch in parquet_file(path).iter_batches(batch_size=_BATCH_ROWS, columns=columns):
             counted = _with_lengths(batch)
             plain = {name: counted.column(name).to_pylist() for name in Fact._fields[:-1]}
             yield plain, counted, _answers(batch, environments)

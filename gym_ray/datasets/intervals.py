@@ -22,6 +22,9 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 #: Up to so many tasks all 2^n sign changes are gone through, instead of some at random.
 _EXACT_TASKS = 12
 
+#: How often each kind of task was drawn: numbers held at once, unless one resample has more.
+_COUNTS_AT_ONCE = 100_000
+
 #: Numbers of the random signs held at once.
 _SIGNS_AT_ONCE = 4_000_000
 
@@ -64,10 +67,12 @@ def bootstrap_intervals(
     # Tasks of the same values are drawn as one kind, as often as any of them: a multinomial draw.
     kinds, shares = np.hstack([sums, weights]), having / tasks
     drawn = np.empty((resamples, measures))
-    for number in range(resamples):
-        totals = rng.multinomial(tasks, shares).astype(np.float64) @ kinds
+    at_once = max(1, _COUNTS_AT_ONCE // len(kinds))
+    for start in range(0, resamples, at_once):
+        count = min(at_once, resamples - start)
+        totals = rng.multinomial(tasks, shares, size=count).astype(np.float64) @ kinds
         with np.errstate(invalid="ignore", divide="ignore"):
-            drawn[number] = totals[:measures] / totals[measures:]
+            drawn[start : start + count] = totals[:, :measures] / totals[:, measures:]
     found: list[tuple[float, float] | None] = []
     for column in range(measures):
         values = drawn[:, column][np.isfinite(drawn[:, column])]

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gym_ray.collection.reading import rollout_files
 from gym_ray.config import load_config
@@ -26,6 +25,7 @@ from gym_ray.datasets.task_tally import Metrics, Tally
 from gym_ray.environment import Environment
 from gym_ray.errors import ConfigError
 from gym_ray.registry import load_environment
+from gym_ray.storage import parquet_file, place
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def metrics(
         ConfigError: there are no rollouts, or options are out of range.
     """
     options = options or Options()
-    folder, notes = Path(rollouts), list[str]()
+    folder, notes = place(rollouts), list[str]()
     overall = Tally()
     environments: dict[str, Tally] = {}
     with _TaskFile(tasks) as file:
@@ -166,7 +166,7 @@ def _expected(folder: Path) -> Counter[str] | None:
     if not path.exists():
         return None
     counted: Counter[str] = Counter()
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=8192, columns=["environment"]):
+    for batch in parquet_file(path).iter_batches(batch_size=8192, columns=["environment"]):
         for entry in pc.value_counts(batch.column("environment")).to_pylist():
             counted[entry["values"]] += entry["counts"]
     return counted

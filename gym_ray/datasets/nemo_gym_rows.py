@@ -15,7 +15,8 @@ from gym_ray.datasets.tally import Tally
 from gym_ray.errors import FailureKind
 from gym_ray.nemo_gym import output_row
 from gym_ray.rollout import Rollout
-from gym_ray.rows import SCHEMA, from_table
+from gym_ray.rows import from_table
+from gym_ray.schema import SCHEMA
 
 #: NeMo Gym finds failures by this ending of the rollouts' name.
 ROLLOUTS, FAILURES, TASKS = "rollouts", "rollouts_failures", "tasks"

@@ -17,8 +17,9 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -29,16 +30,17 @@ from gym_ray.config import RunConfig, load_config
 from gym_ray.datasets.blending import copies, interleaved, is_validation
 from gym_ray.datasets.checking import CheckedRow, Rejection, RowChecker
 from gym_ray.datasets.duplicates import duplicates
+from gym_ray.datasets.metrics_conflicts import changed_metrics, conflict_path, read_metrics
 from gym_ray.datasets.prepare_report import SHOWN_REJECTIONS, PrepareReport, TaskFileCounts
 from gym_ray.datasets.prepared_rows import PreparedRowWriter, rows_of, task_ids_of
 from gym_ray.datasets.prompts import PromptTemplate
 from gym_ray.datasets.task_files import SPLITS, Split, TaskFile, declared, in_reading_order
 from gym_ray.datasets.task_metrics import TaskMetrics, TokenCounts, token_counter
-from gym_ray.directory import write_text_whole
 from gym_ray.environment import Environment
 from gym_ray.errors import ConfigError
 from gym_ray.registry import load_environments
 from gym_ray.routing import Router
+from gym_ray.storage import write_text_whole
 
 _REPORT = "report.json"
 _REJECTED = "rejected.jsonl"
@@ -75,6 +77,8 @@ def prepare(
     task_files: Sequence[TaskFile] = (),
     splits: Sequence[Split] = ("train", "validation"),
     on_invalid: Literal["fail", "drop"] = "fail",
+    on_metrics_conflict: Literal["overwrite", "fail"] = "overwrite",
+    metrics_facts: Mapping[Split, Mapping[str, Any]] = MappingProxyType({}),
     deduplicate: bool = False,
     validation_share: float = 0.0,
     prompt: str | None = None,
@@ -91,6 +95,10 @@ def prepare(
         splits: which of the declared ones.
         on_invalid: `fail` checks every row and writes nothing if one is no legal task; `drop`
             leaves such rows out. They are reported either way.
+        on_metrics_conflict: `fail` compares with the metrics that are in the folder; where they
+            differ, no rows are written, and the new in `*_metrics_conflict.json`. `overwrite`
+            compares nothing.
+        metrics_facts: what is known of the rows of a split, put before its metrics.
         deduplicate: keep only the first of the rows with the same content.
         validation_share: part of the training rows to hold out for validation, by task ID.
         prompt: template for the rows of task files that have none of their own.
@@ -99,12 +107,13 @@ def prepare(
 
     Returns:
         What was done; also written to `OUTPUT/report.json`. Where rows were rejected and
-        `on_invalid` is `fail`, nothing else was written.
+        `on_invalid` is `fail`, or metrics are in conflict, no rows were written.
 
     Raises:
         ConfigError: the config, the task files or the output are wrong; nothing was written.
     """
     started = time.monotonic()
+    compares = on_metrics_conflict == "fail"
     if not 0 <= validation_share < 1:
         raise ConfigError(f"--validation-share must be from 0 to below 1, got {validation_share:g}")
     if "://" in str(output):
@@ -121,7 +130,8 @@ def prepare(
         for number, file in enumerate(files)
     ]
     count = None if tokenizer is None else token_counter(tokenizer)
-    _clear(folder, sources)
+    earlier = read_metrics(folder / name for name in _METRICS_FILES) if compares else {}
+    _clear(folder, sources, keep=set(earlier))
     try:
         with Progress(quiet=quiet) as progress:
             rejections = _check(sources, folder, progress)
@@ -137,9 +147,17 @@ def prepare(
                 plan = _Plan(sources, repeated, validation_share)
                 for split in SPLITS:
                     tokens = TokenCounts(str(tokenizer), count) if count else None
-                    _write(plan, split, work, TaskMetrics(tokens), progress)
-            report = dataclasses.replace(report, seconds=time.monotonic() - started)
-            _publish(folder, report)
+                    facts = metrics_facts.get(split, {})
+                    _write(plan, split, work, facts, TaskMetrics(tokens), progress)
+            report = dataclasses.replace(
+                report,
+                conflicts=changed_metrics(earlier, work),
+                seconds=time.monotonic() - started,
+            )
+            if report.conflicts:
+                _publish_conflicts(folder, report)
+            else:
+                _publish(folder, report)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return report
@@ -169,13 +187,19 @@ def _open(
     )
 
 
-def _clear(folder: Path, sources: Sequence[_Source]) -> None:
+def _clear(folder: Path, sources: Sequence[_Source], *, keep: Set[str]) -> None:
     """Make the folder ready: none of an earlier `prepare`'s files may be taken for this one's.
+
+    Args:
+        folder: of the output.
+        sources: none may stand in it.
+        keep: names of files to leave.
 
     Raises:
         ConfigError: it is something else's, or what is read stands in it.
     """
     own = {f"{split}{suffix}" for split in SPLITS for suffix in _SUFFIXES}
+    own |= {conflict_path(folder / name).name for name in _METRICS_FILES}
     own |= {_REPORT, _REJECTED, _WORK}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -194,7 +218,7 @@ def _clear(folder: Path, sources: Sequence[_Source]) -> None:
         for entry in folder.iterdir():
             if entry.name == _WORK:
                 shutil.rmtree(entry)
-            else:
+            elif entry.name not in keep:
                 entry.unlink()
         (folder / _WORK).mkdir()
     except OSError as error:
@@ -204,7 +228,9 @@ def _clear(folder: Path, sources: Sequence[_Source]) -> None:
         ) from None
 
 
-_SUFFIXES = (".jsonl", ".parquet", "_metrics.json")
+_METRICS = "_metrics.json"
+_SUFFIXES = (".jsonl", ".parquet", _METRICS)
+_METRICS_FILES = [f"{split}{_METRICS}" for split in SPLITS]
 
 
 def _check(sources: Sequence[_Source], folder: Path, progress: Progress) -> list[Rejection]:
@@ -312,7 +338,14 @@ class _Plan:
         return "validation" if held_out else file.split, copies(task_id, file.weight)
 
 
-def _write(plan: _Plan, split: Split, work: Path, metrics: TaskMetrics, progress: Progress) -> None:
+def _write(
+    plan: _Plan,
+    split: Split,
+    work: Path,
+    facts: Mapping[str, Any],
+    metrics: TaskMetrics,
+    progress: Progress,
+) -> None:
     """Second pass: the files of one split, in the work folder; none where no row goes there."""
     rows = plan.rows(split)
     first = next(rows, None)
@@ -328,16 +361,27 @@ def _write(plan: _Plan, split: Split, work: Path, metrics: TaskMetrics, progress
             metrics.add(json.loads(row["task"]))
             if writer.rows % _PROGRESS_ROWS == 0:
                 progress.update(f"{split}: {writer.rows} rows written")
+    tree = {**facts, **metrics.to_tree()}
     write_text_whole(
-        work / f"{split}_metrics.json",
-        json.dumps(metrics.to_tree(), indent=4, ensure_ascii=False) + "\n",
+        work / f"{split}{_METRICS}", json.dumps(tree, indent=4, ensure_ascii=False) + "\n"
     )
+
+
+def _publish_conflicts(folder: Path, report: PrepareReport) -> None:
+    """The metrics that differ appear beside those they differ from, and no rows."""
+    for name in report.conflicts:
+        (folder / _WORK / name).replace(conflict_path(folder / name))
+    for counts in report.task_files:
+        counts.written.clear()
+    write_text_whole(folder / _REPORT, report.to_json() + "\n")
 
 
 def _publish(folder: Path, report: PrepareReport) -> None:
     """Finished files appear, and the report last."""
-    for split in SPLITS:
-        for suffix in _SUFFIXES:
-            with contextlib.suppress(FileNotFoundError):
-                (folder / _WORK / f"{split}{suffix}").replace(folder / f"{split}{suffix}")
+    for name in (f"{split}{suffix}" for split in SPLITS for suffix in _SUFFIXES):
+        with contextlib.suppress(FileNotFoundError):
+            if report.written:  # Metrics kept to be compared with, perhaps of a split now empty.
+                (folder / name).unlink()
+        with contextlib.suppress(FileNotFoundError):
+            (folder / _WORK / name).replace(folder / name)
     write_text_whole(folder / _REPORT, report.to_json() + "\n")

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gym_ray.datasets.checking import Rejection
+from gym_ray.datasets.metrics_conflicts import conflict_path
 from gym_ray.datasets.task_files import TaskFile
+from gym_ray.errors import GymRayError
 
 #: Rejections shown in the report itself.
 SHOWN_REJECTIONS = 100
@@ -45,6 +48,8 @@ class PrepareReport:
         task_files: in reading order.
         rejections: the first of them; `rejected.jsonl` has all.
         seconds: the command took.
+        conflicts: metrics files of the folder that the new ones differ from, and how; where there
+            are any, no rows were written.
     """
 
     output: str
@@ -52,6 +57,7 @@ class PrepareReport:
     task_files: Sequence[TaskFileCounts]
     rejections: Sequence[Rejection]
     seconds: float
+    conflicts: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
     @property
     def read(self) -> int:
@@ -96,6 +102,7 @@ class PrepareReport:
             ],
             "rejections": [dataclasses.asdict(rejection) for rejection in self.rejections],
             "rejections_in": "rejected.jsonl",
+            "metrics_conflicts": dict(self.conflicts),
             "seconds": round(self.seconds, 3),
         }
         return json.dumps(tree, indent=2, ensure_ascii=False)
@@ -117,6 +124,39 @@ def render(report: PrepareReport) -> str:
             f"{counts.task_file.name}: {counts.read} rows read, {counts.rejected} rejected"
             f"{left_out}; {written or 'none'} written"
         )
+    for path, changed in report.conflicts.items():
+        lines += [f"{report.output}/{path}: {change}" for change in changed]
     for split, rows in report.written.items():
         lines.append(f"{report.output}/{split}.jsonl: {rows} rows")
     return "\n".join(lines)
+
+
+def demand_prepared(report: PrepareReport) -> None:
+    """Refuse a report of a command that did not prepare what it was given.
+
+    Raises:
+        GymRayError: rows were rejected and not to be dropped, metrics are in conflict, or no row
+            is left.
+    """
+    if report.rejected and report.on_invalid == "fail":
+        raise GymRayError(
+            f"{report.rejected} of {report.read} rows are no legal tasks, and nothing was written; "
+            f"{report.output}/rejected.jsonl lists them. Correct them, or leave them out with "
+            "--on-invalid drop"
+        )
+    if report.conflicts:
+        raise conflict_error(Path(report.output) / name for name in report.conflicts)
+    if not report.written:
+        raise GymRayError(f"no row is left of {report.read}; see {report.output}/report.json")
+
+
+def conflict_error(paths: Iterable[Path]) -> GymRayError:
+    """What to say of metrics files that are not what rows give now."""
+    old = list(paths)
+    new = ", ".join(str(conflict_path(path)) for path in old)
+    return GymRayError(
+        f"metrics are not what {', '.join(map(str, old))} says, so the rows changed, or how they "
+        f"are counted; no rows were written, and the new metrics are in {new}. If they are right, "
+        "delete the old ones, or have them overwritten (--on-metrics-conflict overwrite; "
+        "+overwrite_metrics_conflicts=true)"
+    )

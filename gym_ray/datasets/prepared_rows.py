@@ -14,16 +14,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-PREPARED_SCHEMA = pa.schema(
-    [
-        ("task_id", pa.string()),
-        ("environment", pa.string()),
-        ("dataset", pa.string()),
-        ("source_file", pa.string()),
-        ("source_line", pa.int64()),
-        ("task", pa.large_string()),
-    ]
+from gym_ray.columns import Column, schema_of
+from gym_ray.schema import COLUMNS as STORED
+
+_STORED = {column.name: column for column in STORED}
+COLUMNS = (
+    _STORED["task_id"],
+    Column("environment", pa.string(), "environment the row belongs to"),
+    Column("dataset", pa.string(), "name of the dataset it was declared in, or its file"),
+    _STORED["source_file"],
+    _STORED["source_line"],
+    Column("task", pa.large_string(), "JSON: the row as it stands in the JSONL"),
 )
+PREPARED_SCHEMA = schema_of(COLUMNS)
 
 #: Rows of a row group and the most text in it: what is held in memory before it is written.
 _GROUP_ROWS = 1024

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from gym_ray.datasets.repeats import Identity
 from gym_ray.datasets.tally import Tally
 
 #: The file an export's rows go to, unless it has several.
@@ -22,11 +23,15 @@ class Converted:
         tally: what was read, written and left out.
         table: the rows for Parquet; None where the export has no such form.
         lines: the rows for JSONL, by file; taken only where JSONL is asked for.
+        identities: of each row; where there are any, a row whose like is earlier is taken out.
+        documents: JSON files of their own, by path below the dataset's folder; taken likewise.
     """
 
     tally: Tally
     table: pa.Table | None
     lines: Mapping[str, Iterable[Mapping[str, Any]]]
+    identities: Sequence[Identity] = ()
+    documents: Iterable[tuple[str, Mapping[str, Any]]] = ()
 
 
 class Recipe(Protocol):

@@ -14,55 +14,79 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gym_ray.columns import Column, schema_of, structs
 from gym_ray.datasets.advantages import has_no_signal, leave_one_out, standardized
 from gym_ray.datasets.recipe import TRAIN, Converted, groups_of
 from gym_ray.datasets.tally import Tally
+from gym_ray.schema import COLUMNS as STORED
+from gym_ray.schema import LOGPROBS, LOSS_MASK, TOKEN_IDS
 
 FailedGroups = Literal["drop", "keep-completed"]
 
-_SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32())])
-_VERSION_SPAN = pa.struct([("version", pa.int32()), ("start", pa.int32()), ("end", pa.int32())])
-_TOKENS = {
-    "token_ids": pa.list_(pa.int32()),
-    "loss_mask": pa.list_(pa.int8()),
-    "logprobs": pa.list_(pa.float32()),
-}
-#: Copied from the stored row as they are.
-_COPIED = {
-    "task_id": pa.string(),
-    "rollout_id": pa.string(),
-    "run_id": pa.string(),
-    "task_index": pa.int32(),
-    "rollout_index": pa.int32(),
-    "environment": pa.string(),
-    "model": pa.string(),
-    "status": pa.string(),
-    "truncation_reason": pa.string(),
-    "reward": pa.float64(),
-    "sampling": pa.string(),
-}
-#: A map would be the natural type, but Hugging Face's `datasets` reads none.
-_COMPONENTS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))
+#: Type of each token column, also of side branches.
+_TOKENS = {"token_ids": TOKEN_IDS, "loss_mask": LOSS_MASK, "logprobs": LOGPROBS}
 
-SCHEMA = pa.schema(
-    [
-        ("group_id", pa.string()),
-        *_COPIED.items(),
-        ("reward_components", _COMPONENTS),
-        ("branch", pa.int32()),
-        *_TOKENS.items(),
-        ("length", pa.int32()),
-        ("sampled_tokens", pa.int32()),
-        ("group_size", pa.int32()),
-        ("advantage_grpo", pa.float64()),
-        ("advantage_rloo", pa.float64()),
-        ("policy_versions", pa.list_(pa.int32())),
-        ("version_spans", pa.list_(_VERSION_SPAN)),
-        ("turns", pa.list_(_SPAN)),
-        ("turn_rewards", pa.list_(pa.float64())),
-    ],
-    metadata={"gym_ray.export": "rl"},
+#: Copied from the stored row as they are.
+_COPIED = (
+    "task_id", "rollout_id", "run_id", "task_index", "rollout_index", "environment", "model",
+    "status", "truncation_reason", "reward", "sampling",
+)  # fmt: skip
+_STORED = {column.name: column for column in STORED}
+
+COLUMNS = (
+    Column("group_id", pa.string(), "`run_id:task_id`: what the rollouts of a group share"),
+    *(_STORED[name] for name in _COPIED),
+    # A map would be the natural type, but Hugging Face's `datasets` infers no features from one.
+    structs(
+        "reward_components",
+        "weighted parts that sum to the reward, when there are any",
+        Column("name", pa.string(), "of the part"),
+        Column("value", pa.float64(), "what it adds to the reward"),
+    ),
+    Column("branch", pa.int32(), "0 for the final branch; side branches count from 1"),
+    Column("token_ids", TOKEN_IDS, "the whole sequence of the branch, prompts and generations"),
+    Column("loss_mask", LOSS_MASK, "1 exactly where the policy sampled; same length"),
+    Column("logprobs", LOGPROBS, "sampling log-probability where the mask is 1, 0 elsewhere"),
+    Column("length", pa.int32(), "tokens of the branch"),
+    Column("sampled_tokens", pa.int32(), "of them, sampled"),
+    Column("group_size", pa.int32(), "rollouts of the group that have a reward"),
+    Column(
+        "advantage_grpo",
+        pa.float64(),
+        "(r − mean) / std over the group, sample standard deviation, no epsilon; 0 where all are "
+        "equal",
+    ),
+    Column(
+        "advantage_rloo",
+        pa.float64(),
+        "r − mean of the others in the group; 0 for a group of one",
+    ),
+    Column(
+        "policy_versions",
+        pa.list_(pa.int32()),
+        "of the policies that sampled the branch, ascending; null on side branches",
+    ),
+    structs(
+        "version_spans",
+        "which policy sampled which tokens; null on side branches",
+        Column("version", pa.int32(), "of the policy's weights"),
+        Column("start", pa.int32(), "first token, counted in `token_ids`"),
+        Column("end", pa.int32(), "one past the last token"),
+    ),
+    structs(
+        "turns",
+        "where each generation stands; null on side branches",
+        Column("start", pa.int32(), "first token, counted in `token_ids`"),
+        Column("end", pa.int32(), "one past the last token"),
+    ),
+    Column(
+        "turn_rewards",
+        pa.list_(pa.float64()),
+        "in the order of `turns`, where the verifier judges the process; else null, as on side "
+        "branches",
+    ),
 )
+SCHEMA = schema_of(COLUMNS, {"gym_ray.export": "rl"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

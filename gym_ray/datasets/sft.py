@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from typing import Any
 
 import pyarrow as pa
 
+from gym_ray.columns import schema_of
+from gym_ray.datasets import conversations
 from gym_ray.datasets.conversations import (
-    COLUMNS,
     MESSAGES,
+    TOOLS,
     Attempt,
     Conversation,
     NoConversation,
@@ -21,20 +24,18 @@ from gym_ray.datasets.conversations import (
     tools_as_text,
 )
 from gym_ray.datasets.recipe import TRAIN, Converted, groups_of
+from gym_ray.datasets.repeats import Identity
 from gym_ray.datasets.tally import Tally
+from gym_ray.schema import COLUMNS as STORED
 
-SCHEMA = pa.schema(
-    [
-        ("messages", MESSAGES),
-        ("tools", pa.string()),
-        ("reward", pa.float64()),
-        ("task_id", pa.string()),
-        ("rollout_id", pa.string()),
-        ("run_id", pa.string()),
-        ("environment", pa.string()),
-    ],
-    metadata={"gym_ray.export": "sft"},
+_STORED = {column.name: column for column in STORED}
+
+COLUMNS = (
+    MESSAGES,
+    TOOLS,
+    *(_STORED[name] for name in ("reward", "task_id", "rollout_id", "run_id", "environment")),
 )
+SCHEMA = schema_of(COLUMNS, {"gym_ray.export": "sft"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class SftRecipe:
         min_reward: of a rollout; None takes all, also those without a reward.
         max_tokens: of prompt and answer together, as the policy counted them.
         reasoning: where the policy's reasoning goes.
-        dedup: of conversations of a task that are the same word for word, keep the best.
+        dedup: of conversations that are the same word for word, keep one: the best of a task, and
+            the first of several tasks.
         best_of: keep at most so many of a task, highest reward first, then shortest.
     """
 
@@ -59,7 +61,7 @@ class SftRecipe:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return COLUMNS
+        return conversations.COLUMNS
 
     @property
     def schema(self) -> pa.Schema:
@@ -73,44 +75,50 @@ class SftRecipe:
         groups = groups_of(table)
         tally = Tally.of_read(table, len(groups))
         attempts = attempts_of(table)
-        chosen: list[tuple[Attempt, Conversation]] = []
+        chosen: list[_Found] = []
         for group in groups:
             chosen += self._chosen([attempts[number] for number in group], tally)
         tally.rows[TRAIN] += len(chosen)
-        tally.lengths.update(attempt.length for attempt, _ in chosen)
-        tally.sampled_tokens += sum(attempt.sampled_tokens for attempt, _ in chosen)
+        tally.lengths.update(found.attempt.length for found in chosen)
+        tally.sampled_tokens += sum(found.attempt.sampled_tokens for found in chosen)
         rows = [
             {
-                "messages": conversation.messages,
-                "tools": tools_as_text(conversation.tools),
-                "reward": attempt.reward,
-                **attempt.origin,
+                "messages": found.conversation.messages,
+                "tools": tools_as_text(found.conversation.tools),
+                "reward": found.attempt.reward,
+                **found.attempt.origin,
             }
-            for attempt, conversation in chosen
+            for found in chosen
         ]
-        lines = (_line(attempt, conversation) for attempt, conversation in chosen)
-        return Converted(tally, pa.Table.from_pylist(rows, schema=SCHEMA), {TRAIN: lines})
+        lines = (_line(found) for found in chosen)
+        identities = [
+            Identity(found.digest, found.attempt.length, found.attempt.sampled_tokens)
+            for found in chosen
+            if self.dedup
+        ]
+        table = pa.Table.from_pylist(rows, schema=SCHEMA)
+        return Converted(tally, table, {TRAIN: lines}, identities)
 
-    def _chosen(self, group: list[Attempt], tally: Tally) -> list[tuple[Attempt, Conversation]]:
+    def _chosen(self, group: list[Attempt], tally: Tally) -> list[_Found]:
         """What is kept of a group, in its order."""
-        found: list[tuple[Attempt, Conversation]] = []
+        found: list[_Found] = []
         for attempt in group:
             reason = self._reason_against(attempt)
             if reason is None:
                 try:
-                    found.append((attempt, conversation_of(attempt, self.reasoning)))
+                    found.append(_Found.of(attempt, conversation_of(attempt, self.reasoning)))
                 except NoConversation as error:
                     reason = str(error)
             if reason is not None:
                 tally.dropped[reason] += 1
         # Stable: among equals the earlier rollout comes first.
-        found.sort(key=lambda pair: (-_or_lowest(pair[0].reward), pair[0].length))
+        found.sort(key=lambda one: (-_or_lowest(one.attempt.reward), one.attempt.length))
         if self.dedup:
             found = _without_repeats(found, tally)
         if self.best_of is not None:
             tally.dropped["better ones of its task are kept"] += max(0, len(found) - self.best_of)
             found = found[: self.best_of]
-        return sorted(found, key=lambda pair: int(pair[0].row["rollout_index"]))
+        return sorted(found, key=lambda one: int(one.attempt.row["rollout_index"]))
 
     def _reason_against(self, attempt: Attempt) -> str | None:
         if attempt.row["status"] == "failed":
@@ -126,17 +134,29 @@ class SftRecipe:
         return None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Found:
+    """A rollout that passed the filters; `digest` is that of what its conversation says."""
+
+    attempt: Attempt
+    conversation: Conversation
+    digest: bytes
+
+    @classmethod
+    def of(cls, attempt: Attempt, conversation: Conversation) -> _Found:
+        said = [[_without_ids(m) for m in conversation.messages], conversation.tools]
+        text = json.dumps(said, sort_keys=True)
+        return cls(attempt, conversation, hashlib.sha256(text.encode()).digest()[:16])
+
+
 def _or_lowest(reward: float | None) -> float:
     return float("-inf") if reward is None else reward
 
 
-def _without_repeats(
-    found: list[tuple[Attempt, Conversation]], tally: Tally
-) -> list[tuple[Attempt, Conversation]]:
-    kept: dict[str, tuple[Attempt, Conversation]] = {}
-    for pair in found:
-        text = json.dumps([_without_ids(message) for message in pair[1].messages], sort_keys=True)
-        if kept.setdefault(text, pair) is not pair:
+def _without_repeats(found: list[_Found], tally: Tally) -> list[_Found]:
+    kept: dict[bytes, _Found] = {}
+    for one in found:
+        if kept.setdefault(one.digest, one) is not one:
             tally.dropped["repeats another of its task"] += 1
     return list(kept.values())
 
@@ -147,11 +167,12 @@ def _without_ids(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "tool_calls": calls, "tool_call_id": None}
 
 
-def _line(attempt: Attempt, conversation: Conversation) -> dict[str, Any]:
+def _line(found: _Found) -> dict[str, Any]:
+    conversation = found.conversation
     tools = {"tools": conversation.tools} if conversation.tools else {}
     return {
         "messages": as_objects(conversation.messages),
         **tools,
-        "reward": attempt.reward,
-        **attempt.origin,
+        "reward": found.attempt.reward,
+        **found.attempt.origin,
     }

@@ -15,12 +15,12 @@ from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gym_ray.collection.compaction import ROW_GROUP_ROWS, Gather, whole_groups
 from gym_ray.collection.index import Index
 from gym_ray.collection.reading import rollout_files
 from gym_ray.errors import ConfigError
+from gym_ray.storage import parquet_file, place
 
 #: Row groups of a part: 65,536 rows of a dataset as `compact` writes it, some seconds of work.
 PART_ROW_GROUPS = 64
@@ -60,7 +60,7 @@ class Shards:
     def tables(self, part: int, columns: Sequence[str]) -> Iterator[pa.Table]:
         mine = self.row_groups[part * PART_ROW_GROUPS : (part + 1) * PART_ROW_GROUPS]
         for path, numbers in itertools.groupby(mine, key=lambda entry: entry[0]):
-            with pq.ParquetFile(path) as file:
+            with parquet_file(path) as file:
                 wanted = [name for name in columns if name in file.schema_arrow.names]
                 for _, number in numbers:
                     table = file.read_row_group(number, columns=wanted)
@@ -103,7 +103,7 @@ def open_source(folder: str | Path) -> Source:
     Raises:
         ConfigError: there are none.
     """
-    files = rollout_files(Path(folder))
+    files = rollout_files(place(folder))
     if not files:
         raise ConfigError(f"{folder}: holds no rollouts yet")
     source: Source | None = _shards(files)
@@ -116,11 +116,11 @@ def open_source(folder: str | Path) -> Source:
 
 def pending(folder: str | Path, source: Source) -> int:
     """Rollouts a run still lacks by its manifest, or by its summary; 0 where there is neither."""
-    manifest = Path(folder) / "manifest.parquet"
+    manifest = place(folder) / "manifest.parquet"
     if manifest.exists():
-        return max(0, int(pq.read_metadata(manifest).num_rows) - source.rollouts)
+        return max(0, int(parquet_file(manifest).metadata.num_rows) - source.rollouts)
     try:
-        found = json.loads((Path(folder) / "summary.json").read_text())
+        found = json.loads((place(folder) / "summary.json").read_text())
     except (OSError, ValueError):
         return 0
     return int(found.get("pending") or 0)
@@ -131,7 +131,7 @@ def _shards(files: Sequence[Path]) -> Shards | None:
     found: list[tuple[int, int, Path, int]] = []
     rows = 0
     for path in files:
-        metadata = pq.read_metadata(path)
+        metadata = parquet_file(path).metadata
         column = metadata.schema.names.index("task_index")
         # Leaf columns and top-level names coincide up to here: none before it is nested.
         for number in range(metadata.num_row_groups):

@@ -33,6 +33,7 @@ class TaskFile:
         prompt: path of a YAML file with the prompt template of raw rows; None for rows that have
             an input.
         key: where it was named, for messages.
+        agent: `agent_ref` of rows that have none; the environment's name when None.
     """
 
     split: Split
@@ -43,6 +44,7 @@ class TaskFile:
     weight: float = 1.0
     prompt: str | None = None
     key: str = "task file"
+    agent: str | None = None
 
 
 def declared(config: RunConfig, splits: Collection[Split]) -> list[TaskFile]:

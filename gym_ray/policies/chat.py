@@ -40,6 +40,7 @@ class ChatRequest:
             wish beyond the messages' own token fields.
         stop_token_ids: tokens that end the turn, beside the model's own; only of use to
             policies that speak tokens.
+        traceparent: W3C context of the rollout's trace; None when it is not traced.
     """
 
     request_id: str
@@ -52,6 +53,7 @@ class ChatRequest:
     timeout_seconds: float = 300.0
     required_prefix_token_ids: Tokens | None = None
     stop_token_ids: tuple[int, ...] = ()
+    traceparent: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ class GenerationRequest:
         stop_token_ids: sampling any of these ends the generation (it is kept in the output).
         seed: engine seed of this very call, or None for the engine's own random stream.
         timeout_seconds: after this the answer is of no use any more, and the call is aborted.
+        traceparent: W3C context of the rollout's trace; None when it is not traced.
     """
 
     request_id: str
@@ -30,6 +31,22 @@ class GenerationRequest:
     stop_token_ids: tuple[int, ...]
     seed: int | None = None
     timeout_seconds: float = 300.0
+    traceparent: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What an engine has in work.
+
+    Attributes:
+        running: requests in its batch.
+        waiting: requests it has not begun.
+        kv_cache_usage: share of its KV cache in use, 0 to 1.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    kv_cache_usage: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,4 +110,13 @@ class ChatEngine(Protocol):
         Raises:
             RolloutFailure: as `Engine.generate`.
         """
+        ...
+
+
+@runtime_checkable
+class MeasuredEngine(Protocol):
+    """An engine that knows its load: one that runs in this very replica."""
+
+    def load(self) -> EngineLoad:
+        """As of the engine's last step."""
         ...

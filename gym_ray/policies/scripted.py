@@ -23,7 +23,7 @@ import pydantic
 from pydantic import ConfigDict, Field
 
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line
-from gym_ray.policies.engine import GenerationRequest, PolicyInfo
+from gym_ray.policies.engine import EngineLoad, GenerationRequest, PolicyInfo
 from gym_ray.renderers.tokenizers import ByteTokenizer
 from gym_ray.turn import Generation, Logprobs, StopReason, Tokens, VersionSpan
 
@@ -76,6 +76,7 @@ class ScriptedEngine:
         self._tokenizer = ByteTokenizer()
         self._reply = load_reply(self.args.reply)
         self._log: int | None = None
+        self._running = 0
 
     async def start(self) -> PolicyInfo:
         if self.args.request_log is not None:
@@ -102,11 +103,14 @@ class ScriptedEngine:
                 f"{self.args.context_length}; shorten the prompt or raise context_length",
             )
         draw = self._draw(request.request_id)
+        self._running += 1
         try:
             await asyncio.sleep(self._latency(draw))
         except asyncio.CancelledError:
             self._note({"request_id": request.request_id, "time": time.time(), "aborted": True})
             raise
+        finally:
+            self._running -= 1
         if draw < self.args.failure_rate:
             raise RolloutFailure(FailureKind.POLICY_ERROR, "scripted failure")
         tokens, stop_reason = self._tokens(request, room)
@@ -118,6 +122,10 @@ class ScriptedEngine:
             queued_seconds=0.0,
             generation_seconds=time.perf_counter() - started,
         )
+
+    def load(self) -> EngineLoad:
+        """It begins everything at once, and has no cache."""
+        return EngineLoad(running=self._running)
 
     async def check_health(self) -> None:
         return None

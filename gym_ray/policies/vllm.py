@@ -44,8 +44,9 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from gym_ray.errors import ConfigError, FailureKind, GymRayError, RolloutFailure, one_line
 from gym_ray.policies.bundled import fingerprint, resolve_model
 from gym_ray.policies.cpu_cores import available_cores, use_cpu_threads
-from gym_ray.policies.engine import GenerationRequest, PolicyInfo
+from gym_ray.policies.engine import EngineLoad, GenerationRequest, PolicyInfo
 from gym_ray.policies.orphans import OrphanWatch, end_processes, with_descendants
+from gym_ray.policies.vllm_load import VllmLoads
 from gym_ray.policies.vllm_output import generation_of
 from gym_ray.sampling import Sampling
 from gym_ray.turn import Generation
@@ -127,6 +128,7 @@ class VllmEngine:
         self._num_gpus = num_gpus
         self._cpu_threads = cpu_threads
         self._llm: AsyncLLM | None = None
+        self._loads = VllmLoads()
         self._processes: list[psutil.Process] = []
         self._orphan_watch: OrphanWatch | None = None
         self._context_length = 0
@@ -196,6 +198,10 @@ class VllmEngine:
             raise _failed("vLLM ended the request without a result")
         return generation_of(result, elapsed_seconds=time.monotonic() - began)
 
+    def load(self) -> EngineLoad:
+        """What vLLM's scheduler had in work at its last step; summed over its engines."""
+        return self._loads.total()
+
     async def check_health(self) -> None:
         """Raise when vLLM's processes are gone or have reported a fatal error."""
         await self._running().check_health()
@@ -244,7 +250,7 @@ class VllmEngine:
 
     def _build(self, arguments: dict[str, Any]) -> AsyncLLM:
         before = set(multiprocessing.active_children())
-        llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[self._loads.of])
         started = set(multiprocessing.active_children()) - before
         self._processes = [psutil.Process(child.pid) for child in started if child.pid]
         return llm

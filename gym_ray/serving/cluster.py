@@ -13,6 +13,7 @@ from gym_ray.config import RunConfig
 from gym_ray.errors import ConfigError, GymRayError, one_line
 from gym_ray.sections import EnvironmentConfig, PolicyConfig, ResourcesConfig
 from gym_ray.serving import SERVE_ENVIRONMENT
+from gym_ray.serving.traces import VARIABLES
 
 NAMESPACE = "gym-ray"
 
@@ -115,7 +116,14 @@ def _quieten() -> None:
 
 def _passed_on() -> dict[str, str]:
     """Variables of the driver that workers need to find models and modules the same way."""
-    names = ("GYM_RAY_CACHE", "HF_HOME", "HF_HUB_OFFLINE", "VLLM_CPU_KVCACHE_SPACE", "PYTHONPATH")
+    names = (
+        "GYM_RAY_CACHE",
+        "HF_HOME",
+        "HF_HUB_OFFLINE",
+        "VLLM_CPU_KVCACHE_SPACE",
+        "PYTHONPATH",
+        *VARIABLES,
+    )
     return {name: os.environ[name] for name in names if name in os.environ}
 
 

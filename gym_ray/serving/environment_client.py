@@ -15,6 +15,7 @@ from gym_ray.errors import RETRYABLE, FailureKind, RolloutFailure
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.runner import RunSettings
 from gym_ray.serving.coalescing import Coalescer
+from gym_ray.serving.observer import RolloutObserver
 from gym_ray.serving.recorder import Recorder
 
 #: Rollouts of one call, at most.
@@ -56,6 +57,7 @@ class EnvironmentClient:
         self._max_attempts = max_attempts
         self._model = model
         self._recorder = recorder
+        self._observer = RolloutObserver()
         seconds = settings.timeout_seconds + start_seconds + _GRACE_SECONDS
         self._rollouts = {
             name: self._coalescer(handle, seconds) for name, handle in environments.items()
@@ -68,6 +70,7 @@ class EnvironmentClient:
             OSError: the rollout cannot be recorded.
         """
         rollout = await self._last_attempt(spec)
+        self._observer.finished([rollout])
         if self._recorder is not None:
             await self._recorder.record(rollout)
         return rollout
@@ -78,6 +81,7 @@ class EnvironmentClient:
             rollout = await self._attempt(spec, attempt)
             if rollout.error_kind not in RETRYABLE or attempt == self._max_attempts:
                 return rollout
+            self._observer.retried(rollout)
             delay = min(_BACKOFF_SECONDS * 2 ** (attempt - 1), _BACKOFF_MAXIMUM_SECONDS)
             await asyncio.sleep(delay * random.uniform(0.5, 1.5))
             attempt += 1

@@ -12,11 +12,11 @@ import contextlib
 import dataclasses
 import uuid
 from collections.abc import Sequence
-from pathlib import Path
 
 from gym_ray.directory import RunDirectory
 from gym_ray.rollout import Rollout
 from gym_ray.segments import SegmentStore
+from gym_ray.storage import place
 
 #: How long the first rollout of a segment waits for others.
 _WAIT_SECONDS = 0.05
@@ -53,7 +53,7 @@ class Recorder:
     """
 
     def __init__(self, target: RecordTarget) -> None:
-        self._store = SegmentStore(Path(target.directory).resolve() / "segments")
+        self._store = SegmentStore(place(target.directory) / "segments")
         self._block = f"served-{uuid.uuid4().hex[:12]}"
         self._waiting: list[tuple[Rollout, asyncio.Future[None]]] = []
         self._tokens = 0

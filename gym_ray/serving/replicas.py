@@ -20,6 +20,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from gym_ray.agents import AGENTS, Agent, Toolbox
@@ -38,9 +39,12 @@ from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling
 from gym_ray.serving.judges import connect_judges
+from gym_ray.serving.logs import set_up_logs
 from gym_ray.serving.policy_client import PolicyClient, Reply, Request
 from gym_ray.serving.recorder import RecordTarget
 from gym_ray.serving.session_host import SessionHost
+from gym_ray.serving.traces import Span, attempt_span, flush_traces
+from gym_ray.serving.turn_observer import TurnObserver
 from gym_ray.turn import Generation
 
 if TYPE_CHECKING:
@@ -83,8 +87,10 @@ class PolicyReplica:
     """One engine. Tokens in, tokens and logprobs out; or messages both ways."""
 
     async def __init__(self, config: RunConfig) -> None:  # type: ignore[misc]
+        set_up_logs(config.observability.log_format)
         self._engine = build_engine(config)
         self._info = await self._engine.start()
+        self._observer = TurnObserver(self._engine, config.policy.model)
         logger.info(
             "policy %s serves %s, engine seed %d",
             self._info.engine, self._info.model, self._info.seed,
@@ -94,7 +100,10 @@ class PolicyReplica:
         self, requests: Sequence[Request]
     ) -> AsyncIterator[list[tuple[int, Reply | RolloutFailure]]]:
         """Sample turns at once; yields `(position, answer)` as they are ready."""
-        turns = [self._generate(index, request) for index, request in enumerate(requests)]
+        turns = [
+            self._observer.watch(request, self._generate(index, request))
+            for index, request in enumerate(requests)
+        ]
         async with contextlib.aclosing(_as_they_finish(turns)) as batches:
             async for answers in batches:
                 yield answers
@@ -143,7 +152,9 @@ class PolicyReplica:
         await self._engine.check_health()
 
     async def __del__(self) -> None:  # Serve awaits it when it stops a replica.
+        self._observer.close()
         await self._engine.stop()
+        await asyncio.to_thread(flush_traces)
 
 
 class EnvironmentReplica:
@@ -161,6 +172,7 @@ class EnvironmentReplica:
     ) -> None:
         from gym_ray.verifiers.verification import Verification
 
+        set_up_logs(config.observability.log_format)
         section = config.environments[name]
         client = PolicyClient(policy, start_seconds=config.policy.startup_timeout_seconds)
         environment = load_environment(name, section, config.base_directory)
@@ -206,16 +218,41 @@ class EnvironmentReplica:
         self._runner = runner(section.agent, agent)
 
     async def run(
-        self, specs: Sequence[RolloutSpec], attempts: Sequence[int], settings: RunSettings
+        self,
+        specs: Sequence[RolloutSpec],
+        attempts: Sequence[int],
+        settings: RunSettings,
+        traceparents: Mapping[str, str] = MappingProxyType({}),
     ) -> AsyncIterator[list[Rollout]]:
-        """Run up to 16 rollouts at once; yields those that finished, as they finish."""
+        """Run up to 16 rollouts at once; yields those that finished, as they finish.
+
+        Args:
+            specs, attempts: which rollouts, and which attempts at them.
+            settings: what they share.
+            traceparents: W3C contexts of those that are traced, by rollout id.
+        """
         rollouts = [
-            self._runner.run(spec, settings, attempt=attempt)
+            self._run(spec, settings, attempt, traceparents.get(spec.rollout_id))
             for spec, attempt in zip(specs, attempts, strict=True)
         ]
         async with contextlib.aclosing(_as_they_finish(rollouts)) as batches:
             async for finished in batches:
                 yield finished
+
+    async def _run(
+        self, spec: RolloutSpec, settings: RunSettings, attempt: int, traceparent: str | None
+    ) -> Rollout:
+        span = attempt_span(spec, attempt, traceparent)
+        if span is None:
+            return await self._runner.run(spec, settings, attempt=attempt)
+        rollout = await self._runner.run(
+            spec, settings, attempt=attempt, traceparent=span.traceparent
+        )
+        if rollout.verification_seconds:
+            ago = rollout.verification_seconds
+            Span("verification", span.traceparent, {}, seconds_ago=ago).end({})
+        span.end_rollout(rollout)
+        return rollout
 
     # Sessions: what these refuse or fail with comes back as a value, see the module.
 
@@ -249,6 +286,7 @@ class EnvironmentReplica:
         await self._sessions.stop()
         await self._mcp_servers.stop()
         await self._verification.stop()
+        await asyncio.to_thread(flush_traces)
 
 
 async def _as_value(answer: Awaitable[T]) -> T | Refused:

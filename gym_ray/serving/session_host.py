@@ -32,6 +32,7 @@ from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
+from gym_ray.serving.observer import RolloutObserver
 from gym_ray.serving.recorder import Recorder, RecordTarget
 from gym_ray.turn import Generation
 
@@ -73,6 +74,7 @@ class SessionHost:
         self._rollouts: dict[str, asyncio.Task[Rollout]] = {}
         self._recorders: dict[str, Recorder] = {}
         self._stopping = False
+        self._observer = RolloutObserver()
 
     async def open(
         self, spec: RolloutSpec, settings: RunSettings, target: RecordTarget | None
@@ -201,6 +203,7 @@ class SessionHost:
             if (entry := self._opened.pop(spec.rollout_id, None)) is not None:
                 del self._open[entry.session_id]
             raise
+        self._observer.finished([rollout])
         if target is not None:
             try:
                 await self._recorder(target).record(rollout)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import gym_ray
-from gym_ray.rows import SCHEMA, broken_invariants
+from gym_ray.rows import broken_invariants
+from gym_ray.schema import SCHEMA
 from tests.cluster import logged_requests, scripted_config, sums, write_rows
 
 

@@ -154,7 +154,7 @@ def test_a_command_that_failed_before_it_began_does_not_block_the_corrected_one(
         ("/proc/runs/demo", "cannot be written"),
         ("{file}", "cannot be written: File exists"),
         ("{file}/demo", "cannot be written: Not a directory"),
-        ("s3://bucket/demo", "only a local or mounted folder"),
+        ("hf://datasets/me/demo", "`gym-ray hub push` it"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_refused(

@@ -6,7 +6,6 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-from gym_ray.rows import SCHEMA
 from gym_ray.tools import method_tools
 
 ROOT = Path(__file__).parents[2]
@@ -15,11 +14,6 @@ ROOT = Path(__file__).parents[2]
 def test_configuration_page_is_what_the_code_says() -> None:
     page = runpy.run_path(str(ROOT / "scripts" / "write_docs.py"))["configuration"]()
     assert (ROOT / "docs" / "configuration.md").read_text() == page, "run scripts/write_docs.py"
-
-
-def test_dataset_page_names_every_column() -> None:
-    page = (ROOT / "docs" / "dataset.md").read_text()
-    assert [name for name in SCHEMA.names if f"`{name}`" not in page] == []
 
 
 def test_examples_of_the_agents_page_are_environments() -> None:

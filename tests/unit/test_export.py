@@ -6,12 +6,14 @@ import dataclasses
 import json
 import re
 import shlex
+import typing
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from gym_ray.cli import app
@@ -20,12 +22,14 @@ from gym_ray.datasets import export as export_module
 from gym_ray.datasets import source as source_module
 from gym_ray.datasets.dpo import DpoRecipe
 from gym_ray.datasets.export import export
+from gym_ray.datasets.licences import front_matter
 from gym_ray.datasets.nemo_gym_rows import NemoGymRecipe
 from gym_ray.datasets.recipe import Recipe
-from gym_ray.datasets.rl import SCHEMA, RlRecipe
+from gym_ray.datasets.rl import RlRecipe
 from gym_ray.datasets.sft import SftRecipe
 from gym_ray.errors import ConfigError, GymRayError
 from gym_ray.rows import to_table
+from gym_ray.sections import Licence
 from gym_ray.segments import SegmentStore
 from tests.exports import Make, failed, lines, preferences, run_command, said, store, table_of, told
 
@@ -66,7 +70,12 @@ def test_parts_make_the_same_files_as_one_pass(
     make_rollout: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places = [(task, n) for task in range(9) for n in range(3)]
-    rollouts = [make_rollout(*p, **said(str(p[1])), reward=float(p[1])) for p in places]
+    # Tasks 6 to 8 are the first three once more, under other ids.
+    fields = [said(str(p[1])) | told(f"task {p[0] % 6}") for p in places]
+    rollouts = [
+        make_rollout(*place, **texts, reward=float(place[1]))
+        for place, texts in zip(places, fields, strict=True)
+    ]
     monkeypatch.setattr(compaction, "ROW_GROUP_ROWS", 4)
     run = store(tmp_path / "run", rollouts)
     export(run, tmp_path / "one", "sft", SftRecipe(), quiet=True)
@@ -124,6 +133,47 @@ def test_the_card_says_what_the_dataset_is_of(make_rollout: Make, tmp_path: Path
     ):  # fmt: skip
         assert text in card, text
     assert json.loads((tmp_path / "out" / "export.json").read_text())["kind"] == "rl"
+
+
+def licensed(**licences: str | None) -> str:
+    """A `run.yaml` whose environment `sums` declares datasets of these licences."""
+    datasets = [{"name": name, "licence": licence} for name, licence in licences.items()]
+    return json.dumps({"environments": {"sums": {"datasets": datasets}, "other": {}}})
+
+
+@pytest.mark.parametrize(
+    ("declared", "asked", "front", "row"),
+    [
+        (licensed(a="Apache 2.0", b="Apache 2.0"), None, {"license": "apache-2.0"},
+         "sums: a (Apache 2.0); sums: b (Apache 2.0)"),
+        (licensed(a="MIT", b="CC BY-NC 3.0"), None, {"license": ["mit", "cc-by-nc-3.0"]},
+         "sums: a (MIT); sums: b (CC BY-NC 3.0)"),
+        (licensed(a="NVIDIA Evaluation Dataset License Agreement"), None,
+         {"license": "other", "license_name": "nvidia-evaluation-dataset-license-agreement"},
+         "sums: a (NVIDIA Evaluation Dataset License Agreement)"),
+        (licensed(a="MIT", b=None), None, {}, "sums: a (MIT); sums: b (not stated)"),
+        (licensed(a="MIT"), "cc0-1.0", {"license": "cc0-1.0"}, "sums: a (MIT)"),
+        ("{}", None, {}, "not declared"),
+    ],
+)  # fmt: skip
+def test_the_card_names_the_licences_of_the_tasks(
+    make_rollout: Make, tmp_path: Path, declared: str, asked: str | None, front: Any, row: str
+) -> None:
+    run = store(tmp_path / "run", [make_rollout()])
+    (run / "run.yaml").write_text(declared)
+
+    export(run, tmp_path / "out", "rl", RlRecipe(), quiet=True, license=asked)
+
+    card = (tmp_path / "out" / "README.md").read_text()
+    told = yaml.safe_load(card.split("---")[1])
+    assert {key: told[key] for key in told if key.startswith("license")} == front
+    assert f"| licences of the tasks | {row} |" in card
+
+
+def test_every_licence_a_config_may_declare_has_a_name_on_the_hub() -> None:
+    for licence in typing.get_args(Licence):
+        name = front_matter({"sums": {"a": licence}})["license"]
+        assert (name == "other") == licence.startswith("NVIDIA")
 
 
 def test_an_output_that_holds_something_is_refused(make_rollout: Make, tmp_path: Path) -> None:
@@ -219,11 +269,10 @@ def test_commands_and_code_of_the_page_run(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out.endswith("1\n")
 
 
-def test_the_page_names_every_column_and_option() -> None:
+def test_the_page_names_every_option() -> None:
     named = set(re.findall(r"(--[a-z-]+)", PAGE))
-    for kind in ("rl", "sft", "dpo", "nemo-gym"):
+    for kind in ("rl", "sft", "dpo", "nemo-gym", "atif"):
         asked = CliRunner().invoke(app, ["export", kind, "--help"], env={"COLUMNS": "200"})
         assert f"gym-ray export {kind} " in asked.output
         options = set(re.findall(r"(--[a-z-]+)", asked.output))
         assert options - named <= {"--help", "--quiet", "--dedup"}
-    assert [name for name in SCHEMA.names if f"`{name}`" not in PAGE] == []

@@ -6,14 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from gym_ray.collection import compaction
+from gym_ray.datasets import source
 from gym_ray.datasets.export import export
 from gym_ray.datasets.sft import SftRecipe
 from gym_ray.renderers.messages import ToolCall
 from gym_ray.turn import Turn
 from tests.exports import (
+    ADD,
     Make,
     Row,
     failed,
+    lines,
     preferences,
     said,
     store,
@@ -49,6 +55,50 @@ def test_sft_keeps_the_prompt_and_ends_with_the_assistant(
     ]
     assert row["tools"][0]["function"]["name"] == "add"
     assert row["reward"] == 1.0
+
+
+def test_sft_keeps_a_conversation_of_several_tasks_once(make_rollout: Make, exported: Any) -> None:
+    rollouts = [
+        make_rollout(0, 0, **said("3"), reward=0.5),
+        make_rollout(0, 1, **said("three")),
+        make_rollout(1, 0, **said("3"), reward=1.0),
+        make_rollout(2, 0, **said("3"), tools=json.dumps(ADD)),
+        make_rollout(3, 0, **said("3") | told("2 + 1 = ?")),
+    ]
+
+    rows, report = exported(rollouts, "sft")
+
+    places = [(row["messages"][0]["content"], row["messages"][-1]["content"]) for row in rows]
+    assert places == [
+        ("1 + 2 = ?", "3"),
+        ("1 + 2 = ?", "three"),
+        ("1 + 2 = ?", "3"),
+        ("2 + 1 = ?", "3"),
+    ]
+    assert [("tools" in row, row["reward"]) for row in rows][:3:2] == [(False, 0.5), (True, 1.0)]
+    assert report["rows"] == {"train": 4}
+    assert report["dropped"] == {"repeats one of another task": 1}
+    assert (report["packing"]["rows"], report["packing"]["tokens"]) == (4, 20)
+    assert len(exported(rollouts, "sft", "--no-dedup")[0]) == 5
+
+
+def test_sft_takes_repeats_out_of_every_part(
+    make_rollout: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "ROW_GROUP_ROWS", 2)
+    monkeypatch.setattr(source, "PART_ROW_GROUPS", 2)
+    texts = ["a", "b", "c", "a", "d", "b", "a", "a", "e", "f"]
+    run = store(tmp_path / "run", [make_rollout(n, **said(t)) for n, t in enumerate(texts)])
+
+    report = export(run, tmp_path / "out", "sft", SftRecipe(), quiet=True)
+
+    answers = [row["messages"][-1]["content"] for row in table_of(tmp_path / "out").to_pylist()]
+    assert answers == list("abcdef")
+    rows = lines(tmp_path / "out" / "train.jsonl")
+    assert [row["messages"][-1]["content"] for row in rows] == answers
+    assert report.rows == {"train": 6}
+    names = {path.name.split("-")[0] for path in (tmp_path / "out").iterdir()}
+    assert names == {"README.md", "export.json", "train", "train.jsonl"}
 
 
 def test_sft_in_parquet_has_arguments_and_tools_as_text(make_rollout: Make, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import gym_ray
 
-HEAVY = ["ray", "torch", "vllm", "transformers", "pyarrow", "renderers"]
+HEAVY = ["ray", "torch", "vllm", "transformers", "pyarrow", "renderers", "huggingface_hub"]
 
 
 def measured(statement: str) -> tuple[float, list[str]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import os
 import random
 import shutil
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from gym_ray.collection.index import Index, contains
 from gym_ray.directory import dataset_files
 from gym_ray.errors import RETRYABLE, ConfigError, FailureKind
 from gym_ray.rollout import Rollout
-from gym_ray.rows import SCHEMA
+from gym_ray.schema import SCHEMA
 from gym_ray.segments import SegmentStore
 
 Make = Callable[..., Rollout]
@@ -142,7 +143,7 @@ def test_a_kill_at_any_moment_of_compaction_loses_and_doubles_nothing(
             return call
 
         with monkeypatch.context() as patch:
-            patch.setattr("os.replace", counted(compaction.os.replace))
+            patch.setattr("os.replace", counted(os.replace))
             patch.setattr(Path, "unlink", counted(Path.unlink))
             patch.setattr(shutil, "rmtree", counted(shutil.rmtree))
             try:

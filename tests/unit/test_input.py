@@ -120,7 +120,7 @@ def test_what_cannot_be_read_is_told_what_to_give(tmp_path: Path) -> None:
     )
     assert f"is a folder; write {tmp_path}/*.jsonl" in refusal(tmp_path)
     assert "is no Parquet file" in refusal(tmp_path / "rows.parquet")
-    assert "copy the file to this machine first" in refusal("s3://bucket/tasks.jsonl")
+    assert "nosuch:// cannot be read here" in refusal("nosuch://bucket/tasks.jsonl")
     assert "no environment 'maths' is configured; configured: counting" in refusal("env:maths")
 
 

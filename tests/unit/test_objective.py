@@ -79,7 +79,7 @@ def test_what_was_set_is_told_and_kept_in_run_yaml(
     assert saved["sampling"]["temperature"] == 0.2
     assert saved["run"]["objective"] == {
         "set": {"sampling.temperature": 0.2},
-        "filters": {"min_reward": 0.8, "drop_truncated": True},
+        "filters": {"min_reward": 0.8, "include_truncated": False},
     }
 
 

@@ -1,6 +1,6 @@
 """Reading datasets: columns and rows that are asked for, and the readers the docs name."""
 
-import os
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,14 @@ import pyarrow.compute as pc
 import pytest
 
 from gym_ray import read_rollouts
+from gym_ray.datasets.dpo import DpoRecipe
+from gym_ray.datasets.export import Kind, export
+from gym_ray.datasets.features import rollout_features
+from gym_ray.datasets.recipe import Recipe
+from gym_ray.datasets.rl import RlRecipe
+from gym_ray.datasets.sft import SftRecipe
 from gym_ray.errors import ConfigError
+from gym_ray.schema import SCHEMA
 from gym_ray.segments import SegmentStore
 from tests.stored import stored_run, sum_rollout, unplayed
 
@@ -20,7 +27,13 @@ PAGE = (Path(__file__).parents[2] / "docs" / "dataset.md").read_text()
 def run(tmp_path: Path) -> Path:
     """Five tasks of four rollouts, of which one or two are wrong, and a failed one."""
     rollouts = [
-        sum_rollout(task, repeat, reply=str(2 * task if (task + repeat) % 3 else "no"))
+        sum_rollout(
+            task,
+            repeat,
+            reply=str(2 * task if (task + repeat) % 3 else "no"),
+            metrics={"length": 3.0},
+            prompt=json.dumps([{"role": "user", "content": f"{task} + {task} = ?"}]),
+        )
         for task in range(5)
         for repeat in range(4)
     ]
@@ -72,34 +85,75 @@ def test_columns_and_filters_that_fit_no_rollout_are_refused(run: Path) -> None:
         read_rollouts(run, filter=pc.field("rewards") > 1)
 
 
-def test_python_of_the_dataset_page_works(
-    run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
-) -> None:
+@pytest.fixture
+def page(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """What the page reads, `runs/demo` and exports of it, in the current directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(os.environ, "HF_HOME", str(tmp_path / "hub"))
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    ours, polars, datasets = blocks("python")
-
-    exec(ours, names := {"__name__": "page"})
-    assert len(names["good"]) == 13  # type: ignore[arg-type]
-    assert len(names["answers"]) == 20  # type: ignore[arg-type]
-    exec(polars, names)
-    by_task: Any = names["by_task"]
-    assert by_task["rollouts"].to_list() == [4] * 5
-    exec(datasets, names)
-    dataset: Any = names["dataset"]
-    assert (dataset.num_rows, dataset[0]["token_ids"]) == (21, [1, 2, 0])
-    assert "reward_components" not in dataset.column_names
+    recipes: dict[Kind, Recipe] = {"rl": RlRecipe(), "sft": SftRecipe(), "dpo": DpoRecipe()}
+    for kind, recipe in recipes.items():
+        export(run, f"exports/demo-{kind}", kind, recipe, quiet=True)
+    return run
 
 
-def test_sql_of_the_dataset_page_works(
-    run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_python_of_the_dataset_page_works(
+    page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
 ) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    whole, tables, by_task, maps, exports, plain, told = blocks("python")
+    names: dict[str, Any] = {"__name__": "page"}
+
+    exec(whole, names)
+    assert len(names["good"]) == 13
+    exec(tables, names)
+    assert (len(names["answers"]), names["whole"].column_names) == (20, ["task_id", "response"])
+
+    exec(by_task, names)
+    assert names["by_task"]["rollouts"].to_list() == [4] * 5
+    exec(maps, names)
+    assert names["lengths"]["length"].to_list() == [3.0] * 20
+    exec(exports, names)
+    assert names["sequences"]["logprob"].to_list() == [-0.5] * 20
+    assert set(names["answers"]["answer"].to_list()) == {"no", "0", "2", "4", "6", "8"}
+    assert names["pairs"]["better"].to_list() == ["0", "2", "4", "6", "8"]
+
+    exec(plain, names)
+    rows = {kind: names[kind].num_rows for kind in ("rl", "sft", "dpo")}
+    assert rows == {"rl": 20, "sft": 10, "dpo": 5}
+    assert names["rl"][0]["token_ids"] == [1, 2, 0]
+    assert names["dpo"][0]["chosen"][0]["role"] == "assistant"
+    exec(told, names)
+    demo = names["demo"]
+    assert (demo.num_rows, demo[0]["token_ids"]) == (21, [1, 2, 0])
+    assert demo.column_names == SCHEMA.names
+    assert capsys.readouterr().out.splitlines()[-1] == "{'length': 3.0}"
+    assert dict(demo[0]["reward_components"]) == {}
+
+
+def test_shards_are_streamed_by_hugging_faces_datasets(run: Path) -> None:
+    import datasets
+
+    rows = datasets.load_dataset(
+        "parquet",
+        data_files=f"{run}/rollouts/*.parquet",
+        features=rollout_features(),
+        split="train",
+        streaming=True,
+    )
+    first = next(iter(rows))
+    assert (dict(first["metrics"]), first["logprobs"]) == ({"length": 3.0}, [0.0, 0.0, -0.5])
+
+
+def test_sql_of_the_dataset_page_works(page: Path) -> None:
     import duckdb
 
-    monkeypatch.chdir(tmp_path)
-    counted, margins = (duckdb.sql(text).fetchall() for text in blocks("sql"))
+    counted, margins, maps, groups, conversations, pairs = (
+        duckdb.sql(text).fetchall() for text in blocks("sql")
+    )
 
     assert counted[0][:2] == ("arithmetic", 21)
     assert counted[0][2] == pytest.approx(13 / 20)
     assert [margin for _, margin in margins] == [1.0] * 5
+    assert maps == [(3.0, str(2 * task)) for task in range(5) for _ in range(4)]
+    assert [tokens for _, _, tokens in groups] == [4] * 5
+    assert {answer for _, answer, _ in conversations} == {"no", "0", "2", "4", "6", "8"}
+    assert sorted(pairs) == [(str(2 * task), "no", 1.0) for task in range(5)]
