@@ -73,6 +73,7 @@ class Runner:
         turn_timeout_seconds: deadline of one turn.
         agent_options: limits of the loop.
         toolbox: what `tool_calling` offers; the environment's own methods when None.
+        priority: of the policy calls; lower numbers go first.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Runner:
         agent_options: AgentOptions | None = None,
         toolbox: Toolbox | None = None,
         chat: Chat | None = None,
+        priority: int = 0,
     ) -> None:
         self._environment = environment
         self._agent_name = agent_name
@@ -99,6 +101,7 @@ class Runner:
         self._chat = chat
         self._verification = verification
         self._turn_timeout_seconds = turn_timeout_seconds
+        self._priority = priority
         self._options = agent_options or AgentOptions()
         self._toolbox = toolbox or Toolbox(environment, self._options)
 
@@ -191,6 +194,7 @@ class Runner:
                 "seed": None if seed is None else turn_seed(seed, spec.rollout_id, number, attempt),
                 "timeout_seconds": max(0.0, min(self._turn_timeout_seconds, ends_at - _clock())),
                 "traceparent": traceparent,
+                "priority": self._priority,
             }
 
         async def sample(prompt: Tokens, own: Sampling | None = None) -> Generation:

@@ -30,6 +30,13 @@ class AutoscalingConfig(Section):
     """Replicas at most."""
     target_ongoing_requests: float = Field(200.0, gt=0)
     """Turns (policy) or rollouts (environment) in work per replica; more on average adds some."""
+    look_back_seconds: float = Field(10, gt=0)
+    """The load that counts is the mean over so long."""
+    upscale_delay_seconds: float = Field(10, ge=0)
+    """How long more replicas must be wanted before they are added."""
+    downscale_delay_seconds: float = Field(120, ge=0)
+    """How long fewer replicas must be wanted before the others are let go. One that is let go
+    takes no new rollouts and finishes those it has."""
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> AutoscalingConfig:
@@ -41,6 +48,14 @@ class AutoscalingConfig(Section):
         return self
 
 
+class PolicyAutoscalingConfig(AutoscalingConfig):
+    """How many replicas a policy has: as many as its turns or its KV cache ask for."""
+
+    target_kv_cache_usage: float = Field(0.8, gt=0, le=1)
+    """Share of a replica's KV cache in use, were its waiting turns in it too; more on average adds
+    some. Only vLLM tells it."""
+
+
 class ResourcesConfig(Section):
     """What one replica claims from the cluster."""
 
@@ -49,9 +64,22 @@ class ResourcesConfig(Section):
     num_cpus: float = Field(1, ge=0)
     """Logical CPUs of one replica."""
     bundles: list[dict[str, float]] | None = None
-    """Placement-group bundles of one replica that spans nodes, e.g. two times `{GPU: 8}`."""
+    """Placement-group bundles of one replica that spans nodes, one for each GPU: `{GPU: 1}`."""
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     """How the bundles are placed."""
+
+    @pydantic.field_validator("bundles")
+    @classmethod
+    def _one_gpu_each(cls, value: list[dict[str, float]] | None) -> list[dict[str, float]] | None:
+        if value is not None and not value:
+            raise ValueError("name at least one bundle, or leave bundles out")
+        for bundle in value or ():
+            if bundle.get("GPU", 0) > 1:
+                raise ValueError(
+                    f"a bundle has {bundle['GPU']:g} GPUs, and vLLM places one worker in each "
+                    f"bundle; write {bundle['GPU']:g} bundles of {{GPU: 1}} instead"
+                )
+        return value
 
 
 class PolicyConfig(Section):
@@ -68,7 +96,7 @@ class PolicyConfig(Section):
     engine_args: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the engine: vLLM's own, or those that docs/policies.md lists."""
     resources: ResourcesConfig = ResourcesConfig()
-    autoscaling: AutoscalingConfig = AutoscalingConfig()
+    autoscaling: PolicyAutoscalingConfig = PolicyAutoscalingConfig()
     startup_timeout_seconds: float = Field(900, gt=0)
     """How long replicas may take to be up before the command gives up."""
     request_timeout_seconds: float = Field(300, gt=0)
@@ -270,6 +298,11 @@ class EnvironmentConfig(Section):
     collection are there."""
     datasets: list[DatasetConfig] = Field(default_factory=list)
     """Task rows that `gym-ray prepare` makes training data of."""
+    max_in_flight: int | None = Field(None, ge=1)
+    """Its rollouts running at once in a collection; null for `collect.max_in_flight`."""
+    priority: int = 0
+    """Which of the policy's waiting turns go first: lower numbers do. Only where turns wait in a
+    queue of ours, that is with vLLM."""
     resources: ResourcesConfig = ResourcesConfig(num_cpus=1)
     autoscaling: AutoscalingConfig = AutoscalingConfig()
 

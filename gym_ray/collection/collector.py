@@ -356,6 +356,7 @@ class _Collector:
             agents={name: section.agent for name, section in config.environments.items()},
             model=config.policy.model,
             max_in_flight=config.collect.max_in_flight,
+            quotas=config.quotas,
             max_attempts=config.collect.max_attempts,
             start_seconds=config.policy.startup_timeout_seconds,
             pass_id=uuid.uuid4().hex[:8],

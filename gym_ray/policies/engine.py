@@ -23,6 +23,7 @@ class GenerationRequest:
         seed: engine seed of this very call, or None for the engine's own random stream.
         timeout_seconds: after this the answer is of no use any more, and the call is aborted.
         traceparent: W3C context of the rollout's trace; None when it is not traced.
+        priority: of two waiting calls, the one with the lower number goes first.
     """
 
     request_id: str
@@ -32,6 +33,7 @@ class GenerationRequest:
     seed: int | None = None
     timeout_seconds: float = 300.0
     traceparent: str | None = None
+    priority: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -185,7 +185,10 @@ class VllmEngine:
         result = None
         try:
             async for output in llm.generate(
-                TokensPrompt(prompt_token_ids=prompt), parameters, request.request_id
+                TokensPrompt(prompt_token_ids=prompt),
+                parameters,
+                request.request_id,
+                priority=request.priority,
             ):
                 result = output
         except VLLMClientError as error:

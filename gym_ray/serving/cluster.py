@@ -13,6 +13,7 @@ from gym_ray.config import RunConfig
 from gym_ray.errors import ConfigError, GymRayError, one_line
 from gym_ray.sections import EnvironmentConfig, PolicyConfig, ResourcesConfig
 from gym_ray.serving import SERVE_ENVIRONMENT
+from gym_ray.serving.job import job_variables
 from gym_ray.serving.traces import VARIABLES
 
 NAMESPACE = "gym-ray"
@@ -48,7 +49,13 @@ def connect(config: RunConfig) -> Cluster:
     _quieten()
     if ray.is_initialized():
         return Cluster(started=False)
-    environment = {**SERVE_ENVIRONMENT, **_passed_on()}
+    # Ray refuses a variable that the job this driver runs in sets as well; the job's stands.
+    given = job_variables()
+    environment = {
+        name: value
+        for name, value in {**SERVE_ENVIRONMENT, **_passed_on()}.items()
+        if name not in given
+    }
     common: dict[str, Any] = {
         "namespace": NAMESPACE,
         "log_to_driver": bool(os.environ.get("GYM_RAY_WORKER_LOGS")),
@@ -86,6 +93,29 @@ def disconnect(cluster: Cluster) -> None:
 
     if cluster.started:
         ray.shutdown()
+
+
+def on_driver_node() -> dict[str, Any]:
+    """Options of an actor that asks for nothing and lives as long as this driver.
+
+    Ray would put it on any node, which could then not be released.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    node = ray.get_runtime_context().get_node_id()
+    affinity = NodeAffinitySchedulingStrategy(node_id=node, soft=True)
+    return {"num_cpus": 0, "scheduling_strategy": affinity}
+
+
+def preferring_driver_node() -> dict[str, Any]:
+    """Options of a Ray Data operator whose actors live as long as this driver: on its node as far
+    as that has room, which is there to the end anyway.
+    """
+    import ray
+
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    return {"label_selector": here, "fallback_strategy": [{"label_selector": {}}]}
 
 
 def unmet_demand(config: RunConfig) -> str | None:

@@ -14,8 +14,8 @@ from typing import Any
 
 from gym_ray.config import RunConfig
 from gym_ray.errors import ConfigError
+from gym_ray.serving import options
 from gym_ray.serving.application import (
-    DEPLOYMENT_OPTIONS,
     Application,
     Report,
     ask,
@@ -105,7 +105,9 @@ class GatewayApplication:
             if adopted:
                 report(f"using gateway {name}, which is running already")
             else:
-                target = serve.RunTarget(_build(plan), name=name, route_prefix="/")
+                target = serve.RunTarget(
+                    gateway_deployment(Gateway, config).bind(plan), name=name, route_prefix="/"
+                )
                 serve.run_many([target], wait_for_applications_running=False)
             wait_until_running(name, _START_SECONDS, report, check)
             if adopted:
@@ -124,27 +126,18 @@ class GatewayApplication:
             delete(self.name)
 
 
-def _build(plan: GatewayPlan) -> Any:
+def gateway_deployment(gateway_class: type[Gateway], config: RunConfig) -> Any:
+    """The Serve deployment of a gateway, to be bound with what its class takes."""
     from ray import serve
 
-    autoscaling = plan.config.serve.autoscaling
-    scaling: dict[str, Any] = (
-        {"num_replicas": autoscaling.max_replicas}
-        if autoscaling.min_replicas == autoscaling.max_replicas
-        else {"autoscaling_config": autoscaling.model_dump()}
-    )
-    return (
-        serve.deployment(serve.ingress(None)(Gateway))
-        .options(
-            name=GATEWAY_DEPLOYMENT,
-            max_ongoing_requests=_MAX_ONGOING_REQUESTS,
-            graceful_shutdown_timeout_s=_GRACEFUL_SHUTDOWN_SECONDS,
-            health_check_timeout_s=_HEALTH_CHECK_SECONDS,
-            ray_actor_options={"num_cpus": 0},
-            **scaling,
-            **DEPLOYMENT_OPTIONS,
-        )
-        .bind(plan)
+    return serve.deployment(serve.ingress(None)(gateway_class)).options(
+        name=GATEWAY_DEPLOYMENT,
+        max_ongoing_requests=_MAX_ONGOING_REQUESTS,
+        graceful_shutdown_timeout_s=_GRACEFUL_SHUTDOWN_SECONDS,
+        health_check_timeout_s=_HEALTH_CHECK_SECONDS,
+        ray_actor_options={"num_cpus": 0},
+        **options.scaling(config.serve.autoscaling),
+        **options.DEPLOYMENT_OPTIONS,
     )
 
 

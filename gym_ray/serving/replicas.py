@@ -13,10 +13,8 @@ import logging
 import math
 import os
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterator,
     Awaitable,
-    Coroutine,
     Mapping,
     Sequence,
 )
@@ -38,6 +36,8 @@ from gym_ray.registry import environment_factory, load_environment, require_judg
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling
+from gym_ray.serving import autoscaling
+from gym_ray.serving.coalescing import as_they_finish
 from gym_ray.serving.judges import connect_judges
 from gym_ray.serving.logs import set_up_logs
 from gym_ray.serving.policy_client import PolicyClient, Reply, Request
@@ -80,6 +80,8 @@ def build_engine(config: RunConfig) -> Engine:
     if policy.resources.bundles is not None:
         gpus = sum(bundle.get("GPU", 0) for bundle in policy.resources.bundles)
         arguments.setdefault("distributed_executor_backend", "ray")
+    if config.has_priorities:
+        arguments.setdefault("scheduling_policy", "priority")
     return VllmEngine(model=policy.model, engine_args=arguments, num_gpus=math.ceil(gpus))
 
 
@@ -104,7 +106,7 @@ class PolicyReplica:
             self._observer.watch(request, self._generate(index, request))
             for index, request in enumerate(requests)
         ]
-        async with contextlib.aclosing(_as_they_finish(turns)) as batches:
+        async with contextlib.aclosing(as_they_finish(turns)) as batches:
             async for answers in batches:
                 yield answers
 
@@ -147,6 +149,9 @@ class PolicyReplica:
 
     async def info(self) -> PolicyInfo:
         return self._info
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:  # Serve asks for it by this name.
+        return self._observer.load()
 
     async def check_health(self) -> None:
         await self._engine.check_health()
@@ -208,6 +213,7 @@ class EnvironmentReplica:
                 verification=self._verification,
                 agent_options=section.agent_options,
                 toolbox=toolbox,
+                priority=section.priority,
             )
 
         # Whatever the environment's own agent is, an outside one can open sessions on it.
@@ -216,6 +222,7 @@ class EnvironmentReplica:
         if agent is None:
             agent = ExternalAgent(section.external, self._sessions, config.base_directory)
         self._runner = runner(section.agent, agent)
+        self._running = 0
 
     async def run(
         self,
@@ -232,12 +239,19 @@ class EnvironmentReplica:
             traceparents: W3C contexts of those that are traced, by rollout id.
         """
         rollouts = [
-            self._run(spec, settings, attempt, traceparents.get(spec.rollout_id))
+            self._counted(self._run(spec, settings, attempt, traceparents.get(spec.rollout_id)))
             for spec, attempt in zip(specs, attempts, strict=True)
         ]
-        async with contextlib.aclosing(_as_they_finish(rollouts)) as batches:
+        async with contextlib.aclosing(as_they_finish(rollouts)) as batches:
             async for finished in batches:
                 yield finished
+
+    async def _counted(self, rollout: Awaitable[Rollout]) -> Rollout:
+        self._running += 1
+        try:
+            return await rollout
+        finally:
+            self._running -= 1
 
     async def _run(
         self, spec: RolloutSpec, settings: RunSettings, attempt: int, traceparent: str | None
@@ -279,6 +293,9 @@ class EnvironmentReplica:
     ) -> SessionState | Refused:
         return await _as_value(self._sessions.close(session_id, key, closing))
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:  # Serve asks for it by this name.
+        return {autoscaling.ROLLOUTS: self._running + self._sessions.count()}
+
     async def check_health(self) -> None:
         self._verification.check_health()
 
@@ -302,20 +319,6 @@ def _replica_tag() -> str:
 
     tag: str = serve.get_replica_context().replica_id.unique_id
     return tag
-
-
-async def _as_they_finish(
-    coroutines: Sequence[Coroutine[Any, Any, T]],
-) -> AsyncGenerator[list[T], None]:
-    """Run coroutines at once; yields what has finished, together what finished together."""
-    running = {asyncio.ensure_future(coroutine) for coroutine in coroutines}
-    try:
-        while running:
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            yield [task.result() for task in done]
-    finally:
-        for task in running:
-            task.cancel()
 
 
 class Front:

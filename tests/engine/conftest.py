@@ -131,7 +131,13 @@ def replica_one(run: Run, tiny_checkpoint: Path) -> Iterator[VllmEngine]:
 
 @pytest.fixture(scope="session")
 def replica_two(run: Run, tiny_checkpoint: Path) -> Iterator[VllmEngine]:
-    yield from _started(run, str(tiny_checkpoint), max_model_len=8192, max_num_seqs=2)
+    yield from _started(
+        run,
+        str(tiny_checkpoint),
+        max_model_len=8192,
+        max_num_seqs=2,
+        scheduling_policy="priority",
+    )
 
 
 def _started(run: Run, model: str, **engine_args: Any) -> Iterator[VllmEngine]:

@@ -15,7 +15,7 @@ from tests.exports import Make, lines, run_command, said, store
 def run_of(folder: Path, make_rollout: Make, objective: str | None) -> Path:
     rewards = [0.0, 0.5, 0.9, 1.0]
     rollouts = [make_rollout(0, n, **said(str(n)), reward=r) for n, r in enumerate(rewards)]
-    rollouts += [make_rollout(1, n, **said(str(n)), reward=1.0) for n in range(2)]
+    rollouts += [make_rollout(1, n, **said(f"again {n}"), reward=1.0) for n in range(2)]
     run = store(folder / "run", rollouts)
     (run / "run.yaml").write_text(yaml.safe_dump({"collect": {"objective": objective}}))
     return run
