@@ -18,6 +18,9 @@ from gym_ray.serving.traces import VARIABLES
 
 NAMESPACE = "gym-ray"
 
+#: Tries to start Ray on this machine.
+_STARTS = 3
+
 #: Logical CPUs of one rollout stage: it waits more than it works.
 STAGE_CPUS = 0.5
 
@@ -73,7 +76,7 @@ def connect(config: RunConfig) -> Cluster:
         return Cluster(started=False)
     # A small machine starts a dozen light workers at once; Ray's warning about it is moot.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
-    ray.init(
+    _start(
         address="local",
         num_cpus=max(os.cpu_count() or 1, math.ceil(_cpus_wanted(config))),
         include_dashboard=False,
@@ -85,6 +88,28 @@ def connect(config: RunConfig) -> Cluster:
         ray.shutdown()
         raise
     return Cluster(started=True)
+
+
+def _start(**options: Any) -> None:
+    """Start Ray on this machine; again where a busy one missed a deadline of Ray's own, which
+    gives its helper processes 15 seconds to come up.
+
+    Raises:
+        GymRayError: it does not start.
+    """
+    import ray
+
+    for left in reversed(range(_STARTS)):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if left == 0 or "timed out during startup" not in str(error):
+                raise GymRayError(
+                    f"Ray does not start on this machine: {one_line(error)}; its logs are in "
+                    "/tmp/ray/session_latest/logs"
+                ) from error
 
 
 def disconnect(cluster: Cluster) -> None:
