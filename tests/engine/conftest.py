@@ -2,6 +2,7 @@
 
 `bundled` is the real model, for numbers that mean something; `replica_one` and `replica_two`
 serve the same two-layer model of random weights, for everything about the engine itself.
+`demo` is a finished collection by that model, and its exports, for everything about training.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+import gym_ray
 from gym_ray.policies.bundled import resolve_model
 from gym_ray.policies.vllm import VllmEngine
+from tests import training
 
 START_SECONDS = 240.0
 CALL_SECONDS = 120.0
@@ -100,6 +104,41 @@ def start_engine(run: Run) -> Callable[..., Iterator[VllmEngine]]:
         yield from _started(run, model, **engine_args)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def brief_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, ending a turn after some ten tokens, where random weights alone never would.
+
+    Every token's embedding shares a direction, and the head's row of `<|im_end|>` points there.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    directory = tmp_path_factory.mktemp("brief") / "checkpoint"
+    shutil.copytree(tiny_checkpoint, directory)
+    model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32)
+    shared = torch.ones(model.config.hidden_size) / model.config.hidden_size**0.5
+    with torch.no_grad():
+        embeddings = model.get_input_embeddings().weight
+        embeddings += shared * embeddings.norm(dim=-1).mean()
+        model.lm_head.weight[model.config.eos_token_id] = shared * 1.6
+    model.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def demo(brief_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `runs/demo`, collected by the real engine, and its `exports`."""
+    folder = tmp_path_factory.mktemp("demo")
+    path = folder / "demo.yaml"
+    path.write_text(yaml.safe_dump(training.config(brief_checkpoint, folder)))
+    summary = gym_ray.collect(path)
+    assert (summary.failed, summary.pending) == (0, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        training.export_all()
+    return folder
 
 
 @pytest.fixture(scope="module")
