@@ -74,8 +74,6 @@ class RolloutAgentLoop:
             ClientError: the service cannot be asked.
             ValueError: its prompt is longer than `prompt_length`.
         """
-        from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
-
         async with AsyncRolloutClient(self._base_url, api_key=self._api_key) as client:
             (result,) = [
                 result
@@ -94,6 +92,8 @@ class RolloutAgentLoop:
                 f"(now {self._lengths.prompt_length}) to at least that: what a policy was asked "
                 "cannot be cut afterwards"
             )
+        from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
+
         length = self._lengths.response_length
         return AgentLoopOutput(
             prompt_ids=completion.prompt_ids,

@@ -52,12 +52,16 @@ def task(*rollouts: list[str] | None, **fields: Any) -> dict[str, Any]:
 class Played:
     """A `RunBackend`.
 
+    Args:
+        rollouts: of tasks that name none.
+
     Attributes:
         finished: every rollout that ended.
         engine: what they are sampled from.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rollouts: list[list[str]] | None = None) -> None:
+        self._rollouts = rollouts
         self.finished: list[Rollout] = []
         self.engine = ScriptedEngine(
             model="m", engine_args={"reply": "tests.replies:turns_in_the_prompt"}
@@ -78,7 +82,8 @@ class Played:
 
     async def run(self, spec: RolloutSpec) -> Rollout:
         row = json.loads(spec.task)
-        replies = row["rollouts"][spec.rollout_index % len(row["rollouts"])]
+        rollouts = row.get("rollouts", self._rollouts)
+        replies = rollouts[spec.rollout_index % len(rollouts)]
         if replies is None:
             return failed_rollout(spec, FailureKind.VERIFIER_TIMEOUT, "too slow", run_id="run")
         params = {**row["responses_create_params"], **row_of(replies)["responses_create_params"]}  # type: ignore[dict-item]

@@ -59,7 +59,7 @@ class WatchedTrainer(GRPOTrainer):
         return batch
 
 
-def trainer(rollouts: Rollouts, tasks: list[Any], folder: Path, **changes: Any) -> WatchedTrainer:
+def tiny_model() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Two layers of random weights, whose tokens are the scripted policy's bytes."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
@@ -71,6 +71,11 @@ def trainer(rollouts: Rollouts, tasks: list[Any], folder: Path, **changes: Any) 
         eos_token="258",
         pad_token="256",
     )
+    return model, tokenizer
+
+
+def trainer(rollouts: Rollouts, tasks: list[Any], folder: Path, **changes: Any) -> WatchedTrainer:
+    model, tokenizer = tiny_model()
     arguments = {
         "output_dir": str(folder / "trained"),
         "per_device_train_batch_size": GROUP,
