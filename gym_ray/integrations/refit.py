@@ -67,9 +67,7 @@ class Refit:
         """
         version = self.version() + 1
         source = str(Path(checkpoint).resolve())
-        return int(
-            self._ask({"version": version, "source": source, "mode": self._mode})["version"]
-        )
+        return int(self._ask({"version": version, "source": source, "mode": self._mode})["version"])
 
     def _ask(self, update: dict[str, Any] | None) -> dict[str, Any]:
         """One request, repeated where that may help; None only asks."""

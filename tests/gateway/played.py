@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -118,7 +118,7 @@ class Weights:
         self.updates.append(update)
         if self.outcomes:
             return self.outcomes.pop(0)
-        self.loaded.append({file.name for file in Path(str(update.source)).iterdir()})
+        self.loaded.append(set(os.listdir(str(update.source))))
         self.version = update.version
         return self._report(str(update.source))
 

@@ -1,4 +1,4 @@
-"""Programs of docs/trainers.md run, and what it names exists. Its YAML: tests/interop/test_verl.py."""
+"""Programs of docs/trainers.md run. Its YAML does in tests/interop/test_verl.py."""
 
 from __future__ import annotations
 
