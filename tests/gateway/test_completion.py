@@ -1,0 +1,141 @@
+"""Rollouts as one prompt and one completion, those that are none, and new weights by `Refit`."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from gym_ray import RolloutClient
+from gym_ray.client import RequestRefused, RolloutResult, ServiceUnavailable, Unauthorized
+from gym_ray.integrations import refit as refit_module
+from gym_ray.integrations.completion import NotTrainable, completion_of
+from gym_ray.integrations.refit import Refit
+from gym_ray.integrations.verl import RolloutAgentLoop, rows
+from gym_ray.rollout import Branch
+from gym_ray.weights import ReplicaWeights, UpdateRefused, WeightsReport
+from tests.gateway.played import ADMIN_KEY, CALLS, KEY, Played, Weights, played_service, task
+
+
+@pytest.fixture
+def weights() -> Weights:
+    return Weights()
+
+
+@pytest.fixture
+def url(weights: Weights) -> Iterator[str]:
+    with played_service(Played(), weights) as url:
+        yield url
+
+
+def result_of(url: str, *rollouts: list[str] | None) -> RolloutResult:
+    with RolloutClient(url, api_key=KEY) as client:
+        (result,) = client.run([task(*rollouts)])
+        return result
+
+
+def test_prompt_and_completion_are_the_rollouts_sequence(url: str) -> None:
+    result = result_of(url, CALLS)
+
+    completion = completion_of(result)
+
+    assert completion.prompt_ids + completion.completion_ids == result.token_ids.tolist()
+    assert len(completion.prompt_ids) == result.turns[0].prompt_length
+    sampled = np.array(completion.mask) == 1
+    assert np.array(completion.completion_ids)[sampled].tolist() == (
+        result.token_ids[result.loss_mask == 1].tolist()
+    )
+    assert (np.array(completion.logprobs) != 0).tolist() == sampled.tolist()
+    assert not sampled.all()
+    assert (completion.reward, completion.versions) == (2.0, (0, 0))
+
+
+def test_what_is_no_single_sequence_says_why(url: str) -> None:
+    result = result_of(url, CALLS)
+    rollout = result.rollout
+    branch = Branch(rollout.token_ids, rollout.loss_mask, rollout.logprobs)
+    branched = dataclasses.replace(rollout, side_branches=(branch,))
+    none = {name: getattr(rollout, name)[:0] for name in ("token_ids", "loss_mask", "logprobs")}
+    untold = dataclasses.replace(rollout, turns=(), **none)
+
+    for changed, says in ((branched, "1 side branches"), (untold, "no sampled tokens")):
+        with pytest.raises(NotTrainable, match=says) as raised:
+            completion_of(dataclasses.replace(result, rollout=changed))
+        assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
+    with pytest.raises(NotTrainable, match="failed with verifier_timeout: too slow"):
+        completion_of(result_of(url, None))
+
+
+@pytest.mark.parametrize(
+    ("rollout", "error", "says"),
+    [
+        (None, NotTrainable, "verifier_timeout: too slow"),
+        (["long " * 200, "x"], ValueError, "set data.max_prompt_length"),
+    ],
+)
+def test_what_verl_has_no_place_for_is_an_error(
+    url: str, rollout: list[str] | None, error: type[Exception], says: str
+) -> None:
+    lengths = SimpleNamespace(prompt_length=512, response_length=400)
+    config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=lengths))
+    loop = RolloutAgentLoop(SimpleNamespace(config=config), url, api_key=KEY, tokenizer=None)
+    (row,) = rows([task(rollout)])
+
+    with pytest.raises(error, match=says):
+        asyncio.run(loop.run({"temperature": 1.0, "top_p": 1.0}, **row))
+
+
+def test_refit_counts_on_from_what_the_service_has(
+    url: str, weights: Weights, tmp_path: Path
+) -> None:
+    weights.version = 7
+    refit = Refit(url, admin_key=ADMIN_KEY, mode="drain")
+
+    assert [refit.update(tmp_path), refit.update(tmp_path)] == [8, 9]
+    assert [(update.version, update.mode) for update in weights.updates] == [
+        (8, "drain"),
+        (9, "drain"),
+    ]
+    assert weights.updates[0].source == str(tmp_path)
+
+
+def test_refit_repeats_what_is_incomplete_and_nothing_else(
+    url: str, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refit_module, "_PAUSE_SECONDS", 0.0)
+    refit = Refit(url, admin_key=ADMIN_KEY)
+    broken = (ReplicaWeights("b", 0, error="no disk"),)
+    failed = WeightsReport(1, str(tmp_path), "sha256:0", broken, changed=True)
+
+    weights.outcomes = [failed, failed]
+    assert refit.update(tmp_path) == 1
+    assert [update.version for update in weights.updates] == [1, 1, 1]
+
+    weights.outcomes = [failed, failed, failed]
+    with pytest.raises(ServiceUnavailable, match=r"after 3 tries: .* b: no disk"):
+        refit.update(tmp_path)
+
+    weights.updates.clear()
+    weights.outcomes = [UpdateRefused("wrong_source", "torn")]
+    with pytest.raises(RequestRefused, match="torn"):
+        refit.update(tmp_path)
+    assert len(weights.updates) == 1
+
+
+def test_refit_needs_the_admin_key_and_a_service(
+    url: str, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refit_module, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.delenv("GYM_RAY_ADMIN_KEY", raising=False)
+    with pytest.raises(Unauthorized):
+        Refit(url).update(tmp_path)
+    monkeypatch.setenv("GYM_RAY_ADMIN_KEY", ADMIN_KEY)
+    assert Refit(url).version() == 0
+    with pytest.raises(ServiceUnavailable, match="after 3 tries"):
+        Refit("http://127.0.0.1:9").version()
