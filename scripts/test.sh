@@ -43,6 +43,7 @@ part() {
     interop)
       if [ -d ../shared/data/nemo_gym ]; then
         scripts/nemo-gym.sh
+        scripts/verl.sh
         tests interop tests/interop
       else say "interop tests are left out: they read NeMo Gym's rows in ../shared/data, which is not here"; fi ;;
     unit) tests unit tests/unit -n 2 --dist loadfile ;;
