@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import contextlib
 import hashlib
 import importlib
 import json
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import numpy as np
 import pydantic
@@ -49,6 +50,9 @@ class ScriptedArgs(pydantic.BaseModel):
     """Varies logprobs, latencies and failures."""
     context_length: int = Field(32768, ge=1)
     """Most tokens of prompt plus generation."""
+    slots: int | None = Field(None, ge=1)
+    """Requests worked on at once, while the others wait as in an engine whose batch is full; null
+    for all of them."""
     request_log: str | None = None
     """File to which every request's id is appended as it arrives, one JSON object a line; once
     more with `"aborted": true` when it is aborted."""
@@ -77,6 +81,8 @@ class ScriptedEngine:
         self._reply = load_reply(self.args.reply)
         self._log: int | None = None
         self._running = 0
+        self._waiting = 0
+        self._slots = None if self.args.slots is None else asyncio.Semaphore(self.args.slots)
 
     async def start(self) -> PolicyInfo:
         if self.args.request_log is not None:
@@ -103,14 +109,13 @@ class ScriptedEngine:
                 f"{self.args.context_length}; shorten the prompt or raise context_length",
             )
         draw = self._draw(request.request_id)
-        self._running += 1
         try:
-            await asyncio.sleep(self._latency(draw))
+            async with self._slot():
+                began = time.perf_counter()
+                await asyncio.sleep(self._latency(draw))
         except asyncio.CancelledError:
             self._note({"request_id": request.request_id, "time": time.time(), "aborted": True})
             raise
-        finally:
-            self._running -= 1
         if draw < self.args.failure_rate:
             raise RolloutFailure(FailureKind.POLICY_ERROR, "scripted failure")
         tokens, stop_reason = self._tokens(request, room)
@@ -119,13 +124,13 @@ class ScriptedEngine:
             logprobs=self._logprobs(tokens),
             stop_reason=stop_reason,
             version_spans=(VersionSpan(0, 0, len(tokens)),),
-            queued_seconds=0.0,
-            generation_seconds=time.perf_counter() - started,
+            queued_seconds=began - started,
+            generation_seconds=time.perf_counter() - began,
         )
 
     def load(self) -> EngineLoad:
-        """It begins everything at once, and has no cache."""
-        return EngineLoad(running=self._running)
+        """It has no cache."""
+        return EngineLoad(running=self._running, waiting=self._waiting)
 
     async def check_health(self) -> None:
         return None
@@ -134,6 +139,23 @@ class ScriptedEngine:
         if self._log is not None:
             os.close(self._log)
             self._log = None
+
+    @contextlib.asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """Work on a request, once there is a slot for it."""
+        self._waiting += 1
+        try:
+            if self._slots is not None:
+                await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if self._slots is not None:
+                self._slots.release()
 
     def _note(self, entry: dict[str, object]) -> None:
         if self._log is not None:
