@@ -5,7 +5,7 @@ drawn from a range, so that replicas are the bottleneck as GPUs are. Everything 
 Serve, Ray Data, environments with tools, routing. Service times are taken from the rows of the
 run with the fewest replicas alone; the other sizes are predicted from those.
 
-    python scripts/sim/measure.py --replicas 1 2 4 --output measured.json
+    python -m scripts.sim.measure --replicas 1 2 4 --output measured.json
 """
 
 from __future__ import annotations

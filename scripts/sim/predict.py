@@ -1,6 +1,6 @@
 """What the simulation says of 1 to 1,000 replicas, from service times that `measure.py` wrote.
 
-python scripts/sim/predict.py measured.json --plot docs/images/scaling.svg
+python -m scripts.sim.predict measured.json --plot docs/images/scaling.svg
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def _run(measured: Measured, slots: int, replicas: int, rollouts: int) -> Outcom
 def table(replicas: Any, growing: list[Outcome], fixed: list[Outcome]) -> list[str]:
     """Markdown."""
     lines = [
-        f"| replicas | rollouts/s | of ideal | {JOB_ROLLOUTS:,} rollouts take | of it, the last 5 % "
-        "| replica hours | slots busy |",
+        f"| replicas | rollouts/s | of ideal | {JOB_ROLLOUTS:,} rollouts take "
+        "| of it, the last 5 % | replica hours | slots busy |",
         "|---|---|---|---|---|---|---|",
     ]
     unit = growing[0].steady_rollouts_per_second / replicas[0]
