@@ -13,6 +13,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gym_ray.client import AsyncRolloutClient as AsyncRolloutClient
+    from gym_ray.client import RolloutClient as RolloutClient
+    from gym_ray.client import RolloutGroup as RolloutGroup
+    from gym_ray.client import RolloutResult as RolloutResult
     from gym_ray.collection import Rollouts as Rollouts
     from gym_ray.collection import RunSummary as RunSummary
     from gym_ray.collection import collect as collect
@@ -36,6 +40,10 @@ if TYPE_CHECKING:
     from gym_ray.verdict import Verdict as Verdict
 
 _HOME = {
+    "AsyncRolloutClient": "gym_ray.client",
+    "RolloutClient": "gym_ray.client",
+    "RolloutGroup": "gym_ray.client",
+    "RolloutResult": "gym_ray.client",
     "Rollouts": "gym_ray.collection",
     "RunSummary": "gym_ray.collection",
     "collect": "gym_ray.collection",

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from gym_ray import compat_cli, environment_cli, export_cli, hub_cli, import_cli
+from gym_ray import compat_cli, environment_cli, export_cli, hub_cli, import_cli, weights_cli
 from gym_ray.errors import ConfigError, FailedShareExceeded, GymRayError, Interrupted
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.add_typer(export_cli.app)
 app.add_typer(hub_cli.app)
 app.add_typer(compat_cli.app)
 app.add_typer(import_cli.app)
+app.command()(weights_cli.weights)
 
 
 @app.callback()

@@ -60,6 +60,43 @@ class RunConfig(Section):
             raise ValueError("name at least one environment, e.g. `environments: {math: {}}`")
         return value
 
+    @pydantic.model_validator(mode="after")
+    def _staleness_is_known(self) -> RunConfig:
+        if self.collect.max_staleness is not None and self.policy.engine == "openai":
+            raise ValueError(
+                "collect.max_staleness needs a policy whose weights' versions are known, and "
+                "policy.engine openai tells none; leave it out"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _priorities_take_effect(self) -> RunConfig:
+        if not self.has_priorities:
+            return self
+        if self.policy.engine == "openai":
+            raise ValueError(
+                "environments.NAME.priority needs policy.engine vllm: the queue of a remote policy "
+                "is its server's"
+            )
+        given = self.policy.engine_args.get("scheduling_policy", "priority")
+        if given != "priority":
+            raise ValueError(
+                f"environments.NAME.priority needs policy.engine_args.scheduling_policy priority, "
+                f"not {given}; leave it out"
+            )
+        return self
+
+    @property
+    def has_priorities(self) -> bool:
+        """Whether some environment's turns go before another's."""
+        return any(section.priority for section in self.environments.values())
+
+    @property
+    def quotas(self) -> dict[str, int]:
+        """Rollouts at once of the environments that have a limit of their own."""
+        limits = {name: section.max_in_flight for name, section in self.environments.items()}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
     def to_tree(self) -> dict[str, Any]:
         """The resolved config as plain values; what came from an environment variable stays an
         interpolation, so that no secret is written to disk or compared.
@@ -108,7 +145,7 @@ TUNING_KEYS = (
 
 
 #: Keys of an environment that do not change what is collected.
-_NOT_COLLECTED = ("resources", "autoscaling", "datasets")
+_NOT_COLLECTED = ("resources", "autoscaling", "datasets", "max_in_flight", "priority")
 
 #: Keys of a judge that say how fast it is asked.
 _JUDGE_LIMITS = ("max_concurrency", "requests_per_minute", "max_retries")

@@ -19,6 +19,7 @@ class FailureKind(StrEnum):
     POLICY_UNAVAILABLE = "policy_unavailable"
     POLICY_ERROR = "policy_error"
     POLICY_REJECTED = "policy_rejected"
+    POLICY_STALE = "policy_stale"
     ENVIRONMENT_ERROR = "environment_error"
     ENVIRONMENT_UNAVAILABLE = "environment_unavailable"
     TOOL_TIMEOUT = "tool_timeout"
@@ -30,13 +31,15 @@ class FailureKind(StrEnum):
     CANCELLED = "cancelled"
 
 
-#: Transport and provider failures: another attempt with a fresh environment may succeed.
+#: Transport and provider failures, and tokens of old weights: another attempt with a fresh
+#: environment may succeed.
 #: Everything else is deterministic for a given rollout, and retrying it only burns tokens.
 RETRYABLE: frozenset[FailureKind] = frozenset(
     {
         FailureKind.POLICY_TIMEOUT,
         FailureKind.POLICY_UNAVAILABLE,
         FailureKind.POLICY_ERROR,
+        FailureKind.POLICY_STALE,
         FailureKind.ENVIRONMENT_UNAVAILABLE,
         FailureKind.SANDBOX_ERROR,
         FailureKind.CANCELLED,

@@ -120,6 +120,23 @@ def turn_of_item(item: Mapping[str, Any]) -> str | None:
     return (name.rpartition("_")[0] if kind == "function_call" else name) or None
 
 
+def last_items(items: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The last item of each turn of the policy.
+
+    Items of one turn have IDs of one prefix (`items.items_from_message`), which tells apart
+    turns with nothing told in between.
+    """
+    last: dict[str, Any] | None = None
+    for item in items:
+        if last is not None and turn_of_item(item) != turn_of_item(last):
+            yield last
+            last = None
+        if turn_of_item(item) is not None:
+            last = item
+    if last is not None:
+        yield last
+
+
 def _row_of(text: str) -> dict[str, Any]:
     try:
         row = json.loads(text)
@@ -187,7 +204,7 @@ def _output(rollout: Rollout) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = json.loads(rollout.response)
     if not len(rollout.token_ids):
         return items
-    last = list(_last_items(items))
+    last = list(last_items(items))
     if len(last) != len(rollout.turns):
         raise ValueError(
             f"rollout {rollout.spec.rollout_id}: its items are those of {len(last)} turns and "
@@ -199,20 +216,3 @@ def _output(rollout: Rollout) -> list[dict[str, Any]]:
         item["generation_token_ids"] = rollout.token_ids[start:end].tolist()
         item["generation_log_probs"] = rollout.logprobs[start:end].tolist()
     return items
-
-
-def _last_items(items: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The last item of each turn of the policy.
-
-    Items of one turn have IDs of one prefix (`items.items_from_message`), which tells apart
-    turns with nothing told in between.
-    """
-    last: dict[str, Any] | None = None
-    for item in items:
-        if last is not None and turn_of_item(item) != turn_of_item(last):
-            yield last
-            last = None
-        if turn_of_item(item) is not None:
-            last = item
-    if last is not None:
-        yield last

@@ -14,7 +14,7 @@ import datetime
 import json
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 from gym_ray.agents import Agent, Attempt, Episode, Limits, Toolbox
 from gym_ray.environment import Environment, Outcome, fresh_state, open_task
@@ -31,6 +31,7 @@ from gym_ray.transcript import PrefixBroken
 from gym_ray.turn import Generation, Tokens
 from gym_ray.verdict import Verdict
 from gym_ray.verifiers.verification import Verification
+from gym_ray.weights import StalenessLimit
 
 #: Most of an attempt's time that is kept for verifying.
 _VERIFYING_SHARE = 0.1
@@ -50,12 +51,25 @@ class RunSettings:
         sampling: the run's sampling parameters; a task may narrow them.
         timeout_seconds: deadline of one attempt.
         gateway_url: address of the HTTP gateway, which `agent: external` needs.
+        max_staleness, when_stale: see `CollectConfig`.
     """
 
     run_id: str
     sampling: Sampling
     timeout_seconds: float
     gateway_url: str | None = None
+    max_staleness: int | None = None
+    when_stale: Literal["drop", "wait"] = "drop"
+
+    def staleness(self, oldest_version: int | None) -> StalenessLimit | None:
+        """The limit of a rollout's next turn; None for no limit.
+
+        Args:
+            oldest_version: of its earlier turns; None before the first.
+        """
+        if self.max_staleness is None:
+            return None
+        return StalenessLimit(self.max_staleness, oldest_version, self.when_stale)
 
 
 class Runner:
@@ -73,6 +87,7 @@ class Runner:
         turn_timeout_seconds: deadline of one turn.
         agent_options: limits of the loop.
         toolbox: what `tool_calling` offers; the environment's own methods when None.
+        priority: of the policy calls; lower numbers go first.
     """
 
     def __init__(
@@ -89,6 +104,7 @@ class Runner:
         agent_options: AgentOptions | None = None,
         toolbox: Toolbox | None = None,
         chat: Chat | None = None,
+        priority: int = 0,
     ) -> None:
         self._environment = environment
         self._agent_name = agent_name
@@ -99,6 +115,7 @@ class Runner:
         self._chat = chat
         self._verification = verification
         self._turn_timeout_seconds = turn_timeout_seconds
+        self._priority = priority
         self._options = agent_options or AgentOptions()
         self._toolbox = toolbox or Toolbox(environment, self._options)
 
@@ -179,6 +196,7 @@ class Runner:
         )
         state = await fresh_state(self._environment, task)
         turn = 0
+        oldest_version: int | None = None
         samplings: list[Sampling] = []
 
         def next_turn() -> dict[str, Any]:
@@ -191,19 +209,26 @@ class Runner:
                 "seed": None if seed is None else turn_seed(seed, spec.rollout_id, number, attempt),
                 "timeout_seconds": max(0.0, min(self._turn_timeout_seconds, ends_at - _clock())),
                 "traceparent": traceparent,
+                "priority": self._priority,
             }
 
         async def sample(prompt: Tokens, own: Sampling | None = None) -> Generation:
+            nonlocal oldest_version
             request = GenerationRequest(
                 prompt_token_ids=prompt,
                 sampling=self._within_context(own or sampling, len(prompt)),
                 stop_token_ids=() if self._renderer is None else self._renderer.stop_token_ids,
+                staleness=settings.staleness(oldest_version),
                 **next_turn(),
             )
             generation = await self._generate(request)
             if generation.stop_reason == "abort":
                 raise RolloutFailure(FailureKind.POLICY_ERROR, "the engine aborted the generation")
             samplings.append(own or sampling)
+            versions = [span.version for span in generation.version_spans]
+            oldest_version = min(
+                versions if oldest_version is None else [oldest_version, *versions], default=None
+            )
             return generation
 
         async def converse(

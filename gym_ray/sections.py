@@ -30,6 +30,13 @@ class AutoscalingConfig(Section):
     """Replicas at most."""
     target_ongoing_requests: float = Field(200.0, gt=0)
     """Turns (policy) or rollouts (environment) in work per replica; more on average adds some."""
+    look_back_seconds: float = Field(10, gt=0)
+    """The load that counts is the mean over so long."""
+    upscale_delay_seconds: float = Field(10, ge=0)
+    """How long more replicas must be wanted before they are added."""
+    downscale_delay_seconds: float = Field(120, ge=0)
+    """How long fewer replicas must be wanted before the others are let go. One that is let go
+    takes no new rollouts and finishes those it has."""
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> AutoscalingConfig:
@@ -41,6 +48,14 @@ class AutoscalingConfig(Section):
         return self
 
 
+class PolicyAutoscalingConfig(AutoscalingConfig):
+    """How many replicas a policy has: as many as its turns or its KV cache ask for."""
+
+    target_kv_cache_usage: float = Field(0.8, gt=0, le=1)
+    """Share of a replica's KV cache in use, were its waiting turns in it too; more on average adds
+    some. Only vLLM tells it."""
+
+
 class ResourcesConfig(Section):
     """What one replica claims from the cluster."""
 
@@ -49,9 +64,22 @@ class ResourcesConfig(Section):
     num_cpus: float = Field(1, ge=0)
     """Logical CPUs of one replica."""
     bundles: list[dict[str, float]] | None = None
-    """Placement-group bundles of one replica that spans nodes, e.g. two times `{GPU: 8}`."""
+    """Placement-group bundles of one replica that spans nodes, one for each GPU: `{GPU: 1}`."""
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     """How the bundles are placed."""
+
+    @pydantic.field_validator("bundles")
+    @classmethod
+    def _one_gpu_each(cls, value: list[dict[str, float]] | None) -> list[dict[str, float]] | None:
+        if value is not None and not value:
+            raise ValueError("name at least one bundle, or leave bundles out")
+        for bundle in value or ():
+            if bundle.get("GPU", 0) > 1:
+                raise ValueError(
+                    f"a bundle has {bundle['GPU']:g} GPUs, and vLLM places one worker in each "
+                    f"bundle; write {bundle['GPU']:g} bundles of {{GPU: 1}} instead"
+                )
+        return value
 
 
 class PolicyConfig(Section):
@@ -68,7 +96,7 @@ class PolicyConfig(Section):
     engine_args: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the engine: vLLM's own, or those that docs/policies.md lists."""
     resources: ResourcesConfig = ResourcesConfig()
-    autoscaling: AutoscalingConfig = AutoscalingConfig()
+    autoscaling: PolicyAutoscalingConfig = PolicyAutoscalingConfig()
     startup_timeout_seconds: float = Field(900, gt=0)
     """How long replicas may take to be up before the command gives up."""
     request_timeout_seconds: float = Field(300, gt=0)
@@ -270,6 +298,11 @@ class EnvironmentConfig(Section):
     collection are there."""
     datasets: list[DatasetConfig] = Field(default_factory=list)
     """Task rows that `gym-ray prepare` makes training data of."""
+    max_in_flight: int | None = Field(None, ge=1)
+    """Its rollouts running at once in a collection; null for `collect.max_in_flight`."""
+    priority: int = 0
+    """Which of the policy's waiting turns go first: lower numbers do. Only where turns wait in a
+    queue of ours, that is with vLLM."""
     resources: ResourcesConfig = ResourcesConfig(num_cpus=1)
     autoscaling: AutoscalingConfig = AutoscalingConfig()
 
@@ -324,6 +357,12 @@ class CollectConfig(Section):
     """Deadline of one attempt."""
     run_timeout_seconds: float | None = Field(None, gt=0)
     """Deadline of the command; what is unfinished then is left for the next one."""
+    max_staleness: int | None = Field(None, ge=0)
+    """Most versions of the policy's weights that a rollout's oldest tokens may be behind while it
+    goes on; null for any age. See docs/weights.md."""
+    when_stale: Literal["drop", "wait"] = "drop"
+    """What happens to a turn that an update would make too stale: `drop` ends it (`policy_stale`),
+    `wait` holds the update until it has ended."""
     drain_timeout_seconds: float = Field(30, gt=0)
     """How long rollouts in flight may finish after Ctrl-C, SIGTERM or the run deadline."""
     report: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(default_factory=list)
@@ -341,10 +380,14 @@ class ServeConfig(Section):
     """Port to listen on."""
     api_key_env: str | None = "GYM_RAY_API_KEY"
     """Environment variable of the bearer key that clients must send; not set, none is asked for."""
+    admin_key_env: str | None = "GYM_RAY_ADMIN_KEY"
+    """Environment variable of the bearer key of `/weights`; not set, that route is closed."""
     output: str | None = None
     """Directory for the rollouts of sessions and of `/run`; null to keep none."""
     session_timeout_seconds: float = Field(3600, gt=0)
     """After this a session is closed and what there is gets verified."""
+    batch_retention_seconds: float = Field(3600, gt=0)
+    """How long a batch that no client holds is remembered, results and acknowledgements."""
     max_body_bytes: int = Field(64 * 1024 * 1024, ge=1024)
     """Larger requests are refused; of `/run/bulk`, longer lines."""
     autoscaling: AutoscalingConfig = AutoscalingConfig()

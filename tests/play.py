@@ -48,6 +48,8 @@ def player(make_spec: Callable[..., RolloutSpec]) -> Play:
         renderer: RolloutRenderer = RENDERER,
         timeout_seconds: float = 60.0,
         max_output_tokens: int = 2000,
+        max_staleness: int | None = None,
+        priority: int = 0,
         **fields: Any,
     ) -> Rollout:
         environment = environment or Workshop()
@@ -69,9 +71,13 @@ def player(make_spec: Callable[..., RolloutSpec]) -> Play:
             verification=on_loop(environment),
             agent_options=agent_options,
             toolbox=Toolbox(environment, agent_options),
+            priority=priority,
         )
         settings = RunSettings(
-            "run", Sampling(max_output_tokens=max_output_tokens), timeout_seconds
+            "run",
+            Sampling(max_output_tokens=max_output_tokens),
+            timeout_seconds,
+            max_staleness=max_staleness,
         )
         rollout = asyncio.run(runner.run(spec, settings, attempt=1))
         assert broken_invariants([rollout]) == []

@@ -1,15 +1,21 @@
 """Admission: how many rollouts may start now. A pure state machine.
 
-Facts are pushed in (`started`, `finished`, `written`), the decision comes out (`startable`).
+Facts are pushed in (`started`, `finished`, `written`), the decision comes out (`next_call`).
 
 Invariants:
-* running <= max_in_flight;
+* running <= max_in_flight, and those of an environment with a quota <= that;
 * running + unwritten <= max_in_flight + headroom, so a kill costs at most that many rollouts;
 * a call is never started half full while waiting a moment would fill it, because a call to an
-  environment costs the same for one rollout as for sixteen.
+  environment costs the same for one rollout as for sixteen;
+* what waits longest starts first, whatever its environment, so what runs is a mixture as the input
+  is; only an environment whose quota is full is passed over.
 """
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 #: Rollouts of one call to an environment replica, at most.
 CALL_ROLLOUTS = 16
@@ -23,6 +29,7 @@ class Admission:
 
     Args:
         max_in_flight: rollouts running at once.
+        quotas: of those, rollouts of an environment; without one it may have all.
 
     Attributes:
         running: rollouts started and not finished.
@@ -30,34 +37,59 @@ class Admission:
         closed: set when draining; nothing starts any more.
     """
 
-    def __init__(self, max_in_flight: int) -> None:
+    def __init__(
+        self, max_in_flight: int, quotas: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         low, high = SEGMENT_ROWS
         self.max_in_flight = max_in_flight
         self.headroom = max(low, max_in_flight // 2)
         self.segment_rows = min(max(max_in_flight // 4, low), high)
-        self.call_rollouts = min(max(max_in_flight // 4, 1), CALL_ROLLOUTS)
+        self.call_rollouts = _call_rollouts(max_in_flight)
         self.running = 0
         self.unwritten = 0
         self.closed = False
+        self._quotas = quotas
+        self._of: Counter[str] = Counter()
 
-    def startable(self, waiting: int) -> int:
-        """How many of `waiting` rollouts to start as one call now; 0 to wait."""
-        if self.closed or waiting == 0:
-            return 0
-        wanted = min(waiting, self.call_rollouts)
+    def next_call(self, waiting: Iterable[tuple[str, int]]) -> tuple[str, int] | None:
+        """Which rollouts to start as one call now; None to wait.
+
+        Args:
+            waiting: environments and how many of each wait, the one that waits longest first.
+        """
+        if self.closed:
+            return None
         free = min(
             self.max_in_flight - self.running,
             self.max_in_flight + self.headroom - self.running - self.unwritten,
         )
-        return wanted if wanted <= free else 0
+        for environment, count in waiting:
+            wanted = min(count, self.call_rollouts)
+            if (quota := self._quotas.get(environment)) is not None:
+                wanted = min(wanted, _call_rollouts(quota))
+                if wanted > quota - self._of[environment]:
+                    continue
+            if wanted:
+                # Nothing smaller that waits less long may take the room this one waits for.
+                return (environment, wanted) if wanted <= free else None
+        return None
 
-    def started(self, count: int) -> None:
+    def started(self, environment: str, count: int) -> None:
         self.running += count
+        self._of[environment] += count
 
-    def finished(self, count: int, *, to_write: int) -> None:
+    def finished(self, environment: str, count: int, *, to_write: int) -> None:
         """`count` rollouts stopped running; `to_write` of them have a row (not to be retried)."""
         self.running -= count
+        self._of[environment] -= count
         self.unwritten += to_write
 
     def written(self, count: int) -> None:
         self.unwritten -= count
+
+
+def _call_rollouts(in_flight: int) -> int:
+    """Rollouts of a call where so many run: some four calls at least, so that it is not all or
+    nothing.
+    """
+    return min(max(in_flight // 4, 1), CALL_ROLLOUTS)

@@ -15,35 +15,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from gym_ray.collection import preconditions
 from gym_ray.collection import summary as summaries
 from gym_ray.collection.compaction import is_compact
 from gym_ray.collection.group_compaction import compact_run, has_groups, judges_of_groups
 from gym_ray.collection.groups import count_failures
-from gym_ray.collection.index import Index, contains
+from gym_ray.collection.index import Index
 from gym_ray.collection.input import TaskInput
-from gym_ray.collection.manifest import ROW_GROUP_ROWS, Manifest, write_manifest
+from gym_ray.collection.manifest import Manifest, write_manifest
 from gym_ray.collection.pipeline import Pass, rollout_stages
 from gym_ray.collection.progress import Progress, duration
+from gym_ray.collection.remaining import write_remaining
 from gym_ray.collection.stage import StageSettings
 from gym_ray.collection.stop import StopSignal
 from gym_ray.collection.summary import RunSummary
 from gym_ray.collection.trackers import Trackers
 from gym_ray.config import RunConfig, load_config
 from gym_ray.directory import RunDirectory, dataset_files
-from gym_ray.errors import ConfigError, FailureKind, GymRayError, Interrupted
+from gym_ray.errors import ConfigError, GymRayError, Interrupted
 from gym_ray.objective import describe
 from gym_ray.registry import load_environments
-from gym_ray.rollout import failed_rollout
 from gym_ray.routing import Router
-from gym_ray.rows import specs_from_table
 from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
-from gym_ray.schema import MANIFEST_SCHEMA
-from gym_ray.storage import write_text_whole, written_whole
+from gym_ray.storage import write_text_whole
 
 _POLL_SECONDS = 0.5
 
@@ -115,7 +110,7 @@ class _Collector:
         return Trackers(self._config, self._directory.id, path, self._progress.say)
 
     def _run(self, manifest: Manifest) -> RunSummary:
-        remaining = self._write_remaining(manifest)
+        remaining = write_remaining(self._directory, manifest, self._config.policy.model)
         before = manifest.rollouts - remaining
         if self._directory.resumed:
             self._progress.say(
@@ -162,58 +157,6 @@ class _Collector:
         self._directory.save_config(self._config)
         self._progress.say(f"{manifest.rollouts} rollouts to collect into {self._directory.path}")
         return manifest
-
-    def _write_remaining(self, manifest: Manifest) -> int:
-        """Write the manifest rows that are not done; invalid rows are settled at once.
-
-        Returns:
-            How many rollouts are to run.
-        """
-        done = Index.read(dataset_files(self._directory.path)).done()
-        path = self._directory.remaining
-        count = 0
-        with (
-            written_whole(path) as file,
-            pq.ParquetWriter(file, MANIFEST_SCHEMA, compression="zstd") as writer,
-        ):
-            for table in self._open_rows(manifest, done):
-                for start in range(0, len(table), ROW_GROUP_ROWS):
-                    writer.write_table(table.slice(start, ROW_GROUP_ROWS))
-                count += len(table)
-        return count
-
-    def _open_rows(self, manifest: Manifest, done: Any) -> Iterator[pa.Table]:
-        """Valid manifest rows that are not done, regrouped into full row groups."""
-        waiting: list[pa.Table] = []
-        rows = 0
-        for batch in manifest.batches():
-            table = pa.Table.from_batches([batch]).cast(MANIFEST_SCHEMA)
-            table = table.filter(pa.array(~contains(done, table["rollout_id"])))
-            self._settle_invalid(table.filter(table["error"].is_valid()))
-            table = table.filter(table["error"].is_null())
-            waiting.append(table)
-            rows += len(table)
-            if rows >= ROW_GROUP_ROWS:
-                yield pa.concat_tables(waiting).combine_chunks()
-                waiting, rows = [], 0
-        if rows:
-            yield pa.concat_tables(waiting).combine_chunks()
-
-    def _settle_invalid(self, table: pa.Table) -> None:
-        """Rows that are no legal task become failed rollouts without any Ray."""
-        specs = specs_from_table(table)
-        if specs:
-            rollouts = [
-                failed_rollout(
-                    spec,
-                    FailureKind.TASK_INVALID,
-                    spec.error or "",
-                    run_id=self._directory.id,
-                    model=self._config.policy.model,
-                )
-                for spec in specs
-            ]
-            self._directory.segments.write(f"invalid-{specs[0].rollout_id}", rollouts)
 
     # Running.
 
@@ -272,7 +215,7 @@ class _Collector:
         for _ in range(_MAX_PASSES):
             settings = self._stage_settings(application, gateway_url)
             error = self._run_pass(manifest, remaining, settings)
-            left = self._write_remaining(manifest)
+            left = write_remaining(self._directory, manifest, self._config.policy.model)
             if left == 0 or self._stop.reason is not None:
                 break
             if error is not None and left == remaining:
@@ -352,10 +295,13 @@ class _Collector:
                 sampling=Sampling(**config.sampling.model_dump()),
                 timeout_seconds=config.collect.rollout_timeout_seconds,
                 gateway_url=gateway_url,
+                max_staleness=config.collect.max_staleness,
+                when_stale=config.collect.when_stale,
             ),
             agents={name: section.agent for name, section in config.environments.items()},
             model=config.policy.model,
             max_in_flight=config.collect.max_in_flight,
+            quotas=config.quotas,
             max_attempts=config.collect.max_attempts,
             start_seconds=config.policy.startup_timeout_seconds,
             pass_id=uuid.uuid4().hex[:8],

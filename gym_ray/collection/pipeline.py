@@ -16,14 +16,20 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from gym_ray.collection.manifest import ROW_GROUP_ROWS
 from gym_ray.collection.monitor import Counts, Monitor, Order
 from gym_ray.collection.stage import CollectionStopped, RolloutStage, StageSettings
-from gym_ray.serving.cluster import ROLLOUTS_PER_STAGE, STAGE_CPUS
+from gym_ray.serving.cluster import (
+    ROLLOUTS_PER_STAGE,
+    STAGE_CPUS,
+    on_driver_node,
+    preferring_driver_node,
+)
 from gym_ray.storage import parquet_file
 
 #: Row groups a stage may have beyond those that fill it, so that it never waits for the next.
@@ -50,7 +56,7 @@ class Pass:
         import ray
 
         self._dataset = dataset
-        self._monitor: Any = ray.remote(Monitor).options(num_cpus=0).remote()
+        self._monitor: Any = ray.remote(Monitor).options(**on_driver_node()).remote()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="ray-data", daemon=True)
         self._thread.start()
@@ -106,15 +112,22 @@ def rollout_stages(remaining: Path, settings: StageSettings) -> Callable[[Any], 
 
     Args:
         remaining: Parquet file of manifest rows.
-        settings: what the stages need to know; `max_in_flight` is that of the whole run.
+        settings: what the stages need to know; `max_in_flight` and quotas are those of
+            the whole run.
     """
     manifest = remaining.resolve()
     groups = parquet_file(manifest).num_row_groups
-    stages = min(math.ceil(settings.max_in_flight / ROLLOUTS_PER_STAGE), groups)
+    # As many as share the smallest quota out with at least one rollout each.
+    wanted = math.ceil(settings.max_in_flight / ROLLOUTS_PER_STAGE)
+    stages = min(wanted, groups, *settings.quotas.values())
     share = math.ceil(settings.max_in_flight / stages)
     open_groups = math.ceil(share / ROW_GROUP_ROWS) + _SPARE_GROUPS
     size = math.ceil(groups / (stages * _RANGES_PER_STAGE))
-    of_one_stage = dataclasses.replace(settings, max_in_flight=share)
+    of_one_stage = dataclasses.replace(
+        settings,
+        max_in_flight=share,
+        quotas={name: quota // stages for name, quota in settings.quotas.items()},
+    )
 
     def dataset(monitor: Any) -> Any:
         return over_ranges(
@@ -124,6 +137,8 @@ def rollout_stages(remaining: Path, settings: StageSettings) -> Callable[[Any], 
             stages=stages,
             open_ranges=_RANGES_PER_STAGE,
             num_cpus=STAGE_CPUS,
+            # Spread, as Ray Data would have them, each would keep its node to the end of the run.
+            placement=preferring_driver_node(),
         )
 
     return dataset
@@ -137,6 +152,7 @@ def over_ranges(
     stages: int,
     open_ranges: int,
     num_cpus: float,
+    placement: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
     """A Ray Data pipeline in which actors of one class work through ranges of row groups.
 
@@ -146,6 +162,7 @@ def over_ranges(
         stages: actors.
         open_ranges: ranges an actor works on at once.
         num_cpus: logical CPUs of one.
+        placement: which nodes, in Ray Data's options; spread over all when empty.
     """
     import ray
 
@@ -165,4 +182,5 @@ def over_ranges(
             max_concurrent_calls_per_actor=open_ranges,
         ),
         num_cpus=num_cpus,
+        **placement,
     )

@@ -11,12 +11,14 @@ def check(config: RunConfig) -> None:
     """Refuse a config whose collection could only fail.
 
     Raises:
-        ConfigError: the agent cannot be carried by the renderer, nobody would start it, or a
-            library is missing that reports or traces need.
+        ConfigError: the output would be thrown away, the agent cannot be carried by the renderer,
+            nobody would start it, or a library is missing that reports or traces need.
     """
+    from gym_ray.serving.job import require_kept_output
     from gym_ray.serving.replicas import check_renderer
     from gym_ray.serving.traces import require_traces
 
+    require_kept_output("collect.output", config.collect.output)
     check_renderer(config)
     _check_agents(config)
     require_traces(config.observability.trace_share)

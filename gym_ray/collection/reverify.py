@@ -41,6 +41,7 @@ from gym_ray.environment import judges_asked
 from gym_ray.errors import RETRYABLE, ConfigError, GymRayError
 from gym_ray.registry import load_environment
 from gym_ray.sections import PolicyConfig
+from gym_ray.serving.job import folder_on_every_node, require_kept_output
 from gym_ray.storage import parquet_file, place, write_text_whole, written_whole
 
 _POLL_SECONDS = 0.5
@@ -86,6 +87,7 @@ def reverify(
     files = rollout_files(source)
     if source.resolve() == target.resolve():
         raise ConfigError(f"--output {str(output)!r} is what is reverified; name a new folder")
+    require_kept_output("--output", str(output))
     with kept_from_writers(source), Progress(quiet=quiet) as progress:
         checked = _config_of(source, target, config, overrides)
         index = Index.read(files)
@@ -268,7 +270,7 @@ class _Reverification:
         return ReverifySettings(
             run_id=self._directory.id,
             sections=dict(config.environments),
-            base_directory=str(Path(config.base_directory).resolve()),
+            base_directory=folder_on_every_node(str(Path(config.base_directory).resolve())),
             verification=config.verification,
             timeout_seconds=config.collect.rollout_timeout_seconds,
             max_attempts=config.collect.max_attempts,

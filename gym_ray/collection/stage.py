@@ -13,7 +13,6 @@ import dataclasses
 import logging
 import random
 import uuid
-from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ import pyarrow as pa
 
 from gym_ray.collection.admission import Admission
 from gym_ray.collection.monitor import Counts, Order
+from gym_ray.collection.queues import Queues
 from gym_ray.errors import RETRYABLE, FailureKind, GymRayError, one_line
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.rows import specs_from_table
@@ -64,6 +64,7 @@ class StageSettings:
         agents: agent of each environment, for rows of rollouts that never reached one.
         model: name for the `model` column of such rows.
         max_in_flight: rollouts this stage runs at once.
+        quotas: of those, rollouts of an environment, where it has a limit of its own.
         max_attempts: attempts per rollout.
         start_seconds: how long a replica may take to start.
         pass_id: names this pass over the manifest. Segments are looked for under it, so that a
@@ -79,6 +80,7 @@ class StageSettings:
     agents: dict[str, str]
     model: str
     max_in_flight: int
+    quotas: dict[str, int]
     max_attempts: int
     start_seconds: float
     pass_id: str
@@ -142,9 +144,9 @@ class RolloutStage:
         self._open_groups = asyncio.Semaphore(open_groups)
         self._monitor = monitor
         self._name = uuid.uuid4().hex
-        self._admission = Admission(settings.max_in_flight)
+        self._admission = Admission(settings.max_in_flight, settings.quotas)
         self._counts = Counts()
-        self._waiting: dict[str, deque[_Waiting]] = {}
+        self._waiting: Queues[_Waiting] = Queues()
         self._blocks: set[_Block] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: set[asyncio.Task[None]] = set()
@@ -185,7 +187,7 @@ class RolloutStage:
         block = _Block(key=key, unstarted=len(todo), outstanding=len(todo), durable=durable)
         self._blocks.add(block)
         for spec in todo:
-            self._enqueue(_Waiting(spec, 1, block))
+            self._waiting.add(spec.environment, _Waiting(spec, 1, block))
         self._pump()
         try:
             await durable
@@ -198,18 +200,15 @@ class RolloutStage:
 
     # Starting rollouts.
 
-    def _enqueue(self, item: _Waiting) -> None:
-        self._waiting.setdefault(item.spec.environment, deque()).append(item)
-
     def _pump(self) -> None:
         """Start every call that may start now."""
-        for environment, queue in self._waiting.items():
-            while count := self._admission.startable(len(queue)):
-                items = [self._start(queue.popleft()) for _ in range(count)]
-                self._admission.started(count)
-                call = self._spawn(self._call(environment, items))
-                self._calls.add(call)
-                call.add_done_callback(self._calls.discard)
+        while starting := self._admission.next_call(self._waiting.lengths()):
+            environment, count = starting
+            items = [self._start(item) for item in self._waiting.take(environment, count)]
+            self._admission.started(environment, count)
+            call = self._spawn(self._call(environment, items))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
 
     def _start(self, item: _Waiting) -> _Waiting:
         """Count a first attempt in, and begin its trace when it has one."""
@@ -239,7 +238,8 @@ class RolloutStage:
             async with asyncio.timeout(timeout):
                 async for rollouts in stream:
                     self._settle(
-                        [(pending.pop(rollout.spec.rollout_id), rollout) for rollout in rollouts]
+                        environment,
+                        [(pending.pop(rollout.spec.rollout_id), rollout) for rollout in rollouts],
                     )
         except asyncio.CancelledError:
             # Given up: the replica must not go on with it, nor wait for it when it is stopped.
@@ -254,9 +254,8 @@ class RolloutStage:
             reason = one_line(error)
         if pending:
             logger.warning("call to environment %s broke: %s", environment, reason)
-            self._settle(
-                [(item, self._unavailable(item, reason)) for item in list(pending.values())]
-            )
+            left = [(item, self._unavailable(item, reason)) for item in pending.values()]
+            self._settle(environment, left)
 
     def _handle(self, environment: str) -> Any:
         if environment not in self._handles:
@@ -280,7 +279,7 @@ class RolloutStage:
 
     # Finishing rollouts.
 
-    def _settle(self, results: Sequence[tuple[_Waiting, Rollout]]) -> None:
+    def _settle(self, environment: str, results: Sequence[tuple[_Waiting, Rollout]]) -> None:
         """Sort results into rows to write and attempts to make again."""
         finished = []
         for item, rollout in results:
@@ -295,14 +294,15 @@ class RolloutStage:
             if item.span is not None:
                 item.span.end_rollout(rollout)
         self._observer.finished(finished)
-        self._admission.finished(len(results), to_write=len(finished))
+        self._admission.finished(environment, len(results), to_write=len(finished))
         self._flush(full=False)
         self._pump()
 
     async def _retry(self, item: _Waiting) -> None:
         delay = min(_BACKOFF_SECONDS * 2 ** (item.attempt - 1), _BACKOFF_MAXIMUM_SECONDS)
         await asyncio.sleep(delay * random.uniform(0.5, 1.5))
-        self._enqueue(dataclasses.replace(item, attempt=item.attempt + 1))
+        again = dataclasses.replace(item, attempt=item.attempt + 1)
+        self._waiting.add(item.spec.environment, again)
         self._pump()
 
     def _count(self, rollout: Rollout) -> None:
@@ -363,8 +363,8 @@ class RolloutStage:
         """Set the gauges, which Ray forgets otherwise."""
         metrics.put(metrics.IN_FLIGHT, self._admission.running)
         metrics.put(metrics.UNWRITTEN, self._admission.unwritten)
-        for environment, queue in self._waiting.items():
-            metrics.put(metrics.QUEUED, len(queue), environment=environment)
+        for environment, count in self._waiting.lengths():
+            metrics.put(metrics.QUEUED, count, environment=environment)
         self._observer.report_rewards()
 
     def _give_up(self) -> None:

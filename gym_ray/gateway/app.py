@@ -26,11 +26,13 @@ class GatewaySettings:
 
     Attributes:
         api_key: bearer key of every route but the sessions' own; None asks for none.
+        admin_key: bearer key of `/weights`; None closes it.
         max_body_bytes: larger requests are answered with 413.
         policy_timeout_seconds: a policy call that takes longer is aborted.
     """
 
     api_key: str | None = None
+    admin_key: str | None = None
     max_body_bytes: int = 64 * 1024 * 1024
     policy_timeout_seconds: float = 300.0
 
@@ -65,7 +67,7 @@ def create_app(
     )
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(KeyGuard, api_key=settings.api_key)
+    app.add_middleware(KeyGuard, api_key=settings.api_key, admin_key=settings.admin_key)
 
     @app.get("/health", tags=["gateway"])
     async def health() -> dict[str, str]:

@@ -29,6 +29,7 @@ _FAILURES: Mapping[FailureKind, tuple[int, str]] = {
     FailureKind.TASK_INVALID: (400, "invalid_request_error"),
     FailureKind.POLICY_ERROR: (502, "server_error"),
     FailureKind.POLICY_UNAVAILABLE: (503, "server_error"),
+    FailureKind.POLICY_STALE: (503, "server_error"),
     FailureKind.ENVIRONMENT_UNAVAILABLE: (503, "server_error"),
     FailureKind.CANCELLED: (503, "server_error"),
     FailureKind.POLICY_TIMEOUT: (504, "server_error"),

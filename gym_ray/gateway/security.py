@@ -1,4 +1,5 @@
-"""Who may call the gateway: one bearer key for everything, and sessions with keys of their own.
+"""Who may call the gateway: one bearer key for everything, another for what changes the policy,
+and sessions with keys of their own.
 
 Covered here: a route is closed unless this file says otherwise, so one that is added later
 cannot be forgotten. Below `/sessions/{id}` the gateway's key is not asked for: those routes must
@@ -20,6 +21,10 @@ from gym_ray.gateway.errors import ApiError
 #: Routes that tell nothing worth a key.
 OPEN_PATHS = frozenset({"/health", "/openapi.json"})
 
+#: Routes that tell or change what is being served. The gateway's key does not open them, and
+#: without a key of their own they are closed to everyone.
+ADMIN_PATHS = frozenset({"/weights"})
+
 #: Routes of one session. `POST /sessions`, which makes one, needs the gateway's key.
 _SESSION_PATH = re.compile(r"/sessions/[^/]+(/.*)?")
 
@@ -30,17 +35,34 @@ class KeyGuard:
     Args:
         app: what is guarded.
         api_key: None asks for none.
+        admin_key: of `ADMIN_PATHS`; None closes them.
     """
 
-    def __init__(self, app: ASGIApp, *, api_key: str | None) -> None:
+    def __init__(self, app: ASGIApp, *, api_key: str | None, admin_key: str | None = None) -> None:
         self._app = app
         self._api_key = api_key
+        self._admin_key = admin_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._admits(scope):
+        refused = self._refusal(scope) if scope["type"] == "http" else None
+        if refused is None:
             await self._app(scope, receive, send)
-            return
-        await unauthorized("the gateway's key").response()(scope, receive, send)
+        else:
+            await refused.response()(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> ApiError | None:
+        if _path_of(scope).rstrip("/") not in ADMIN_PATHS:
+            return None if self._admits(scope) else unauthorized("the gateway's key")
+        if self._admin_key is None:
+            return ApiError(
+                403,
+                "this route is closed: start the gateway with an admin key "
+                "(serve.admin_key_env names its environment variable)",
+                code="closed",
+            )
+        if same_key(bearer_key(Headers(scope=scope)), self._admin_key):
+            return None
+        return unauthorized("the gateway's admin key")
 
     def _admits(self, scope: Scope) -> bool:
         path = _path_of(scope)

@@ -41,6 +41,7 @@ class ChatRequest:
         stop_token_ids: tokens that end the turn, beside the model's own; only of use to
             policies that speak tokens.
         traceparent: W3C context of the rollout's trace; None when it is not traced.
+        priority: of two waiting calls, the one with the lower number goes first.
     """
 
     request_id: str
@@ -54,6 +55,7 @@ class ChatRequest:
     required_prefix_token_ids: Tokens | None = None
     stop_token_ids: tuple[int, ...] = ()
     traceparent: str | None = None
+    priority: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

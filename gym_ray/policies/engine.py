@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Awaitable, Callable
 from typing import Protocol, runtime_checkable
 
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.sampling import Sampling
 from gym_ray.turn import Generation, Tokens
+from gym_ray.weights import Place, StalenessLimit, WeightsUpdate
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,6 +25,9 @@ class GenerationRequest:
         seed: engine seed of this very call, or None for the engine's own random stream.
         timeout_seconds: after this the answer is of no use any more, and the call is aborted.
         traceparent: W3C context of the rollout's trace; None when it is not traced.
+        staleness: how old the rollout's tokens may be; None for any age. The deployment keeps it,
+            engines need not look.
+        priority: of two waiting calls, the one with the lower number goes first.
     """
 
     request_id: str
@@ -32,6 +37,8 @@ class GenerationRequest:
     seed: int | None = None
     timeout_seconds: float = 300.0
     traceparent: str | None = None
+    staleness: StalenessLimit | None = None
+    priority: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,6 +70,7 @@ class PolicyInfo:
         context_length: most tokens of prompt plus generation; 0 when a remote policy's servers do
             not say.
         seed: the engine's own random seed, drawn fresh at each start.
+        weights_version: of the weights it has now; 0 until an update.
     """
 
     engine: str
@@ -71,6 +79,7 @@ class PolicyInfo:
     fingerprint: str
     context_length: int
     seed: int
+    weights_version: int = 0
 
 
 class Engine(Protocol):
@@ -119,4 +128,35 @@ class MeasuredEngine(Protocol):
 
     def load(self) -> EngineLoad:
         """As of the engine's last step."""
+        ...
+
+
+@runtime_checkable
+class UpdatableEngine(Protocol):
+    """An engine whose weights can be replaced while it serves."""
+
+    async def check_weights(self, update: WeightsUpdate, place: Place) -> None:
+        """Refuse weights that cannot be loaded; nothing changes.
+
+        Raises:
+            ConfigError: what is wrong with them.
+        """
+        ...
+
+    async def update_weights(
+        self, update: WeightsUpdate, place: Place, verify: Callable[[], Awaitable[None]]
+    ) -> str:
+        """Replace the weights. Tokens sampled from then on carry the update's version, and their
+        log-probabilities are of the new weights on the whole prefix.
+
+        Args:
+            update: which.
+            place: of this engine among those that are updated.
+            verify: awaited when the weights are loaded, before anything is sampled with them.
+
+        Any exception, cancelling included, leaves the engine unfit to serve.
+
+        Returns:
+            Digest of the weights in memory.
+        """
         ...

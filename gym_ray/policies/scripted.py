@@ -11,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import bisect
 import contextlib
+import dataclasses
 import hashlib
 import importlib
 import json
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pydantic
@@ -27,6 +29,7 @@ from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line
 from gym_ray.policies.engine import EngineLoad, GenerationRequest, PolicyInfo
 from gym_ray.renderers.tokenizers import ByteTokenizer
 from gym_ray.turn import Generation, Logprobs, StopReason, Tokens, VersionSpan
+from gym_ray.weights import Place, WeightsUpdate
 
 #: Called with the decoded prompt and the request; returns text, or the very token ids.
 Reply = Callable[[str, GenerationRequest], str | Sequence[int]]
@@ -58,8 +61,32 @@ class ScriptedArgs(pydantic.BaseModel):
     more with `"aborted": true` when it is aborted."""
 
 
+class Script(pydantic.BaseModel):
+    """`script.json` in a directory: what the scripted policy has for weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reply: str
+    """As `ScriptedArgs.reply`; of generations that begin under these weights."""
+    seed: int = 0
+    """Varies logprobs, together with the version."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Work:
+    """A generation in work: which weights it had from which share of its time on."""
+
+    began: float
+    seconds: float
+    weights: list[tuple[float, int, int]]
+    """(share of its time, version, seed)"""
+
+
 class ScriptedEngine:
-    """The engine protocol without a model.
+    """The engine protocol without a model, weights that change under way included.
+
+    Tokens come evenly over a generation's latency, so one that an update meets half-way has half
+    of its tokens, and their logprobs, of either version.
 
     Raises:
         ConfigError: an unknown argument, or a reply that cannot be imported.
@@ -80,9 +107,15 @@ class ScriptedEngine:
         self._tokenizer = ByteTokenizer()
         self._reply = load_reply(self.args.reply)
         self._log: int | None = None
-        self._running = 0
         self._waiting = 0
         self._slots = None if self.args.slots is None else asyncio.Semaphore(self.args.slots)
+        self._version = 0
+        self._seed = self.args.seed
+        self._work: dict[int, _Work] = {}
+        self._idle = asyncio.Event()
+        self._open = asyncio.Event()
+        self._idle.set()
+        self._open.set()
 
     async def start(self) -> PolicyInfo:
         if self.args.request_log is not None:
@@ -112,25 +145,68 @@ class ScriptedEngine:
         try:
             async with self._slot():
                 began = time.perf_counter()
-                await asyncio.sleep(self._latency(draw))
+                reply = self._reply
+                work = self._begin(self._latency(draw))
+                try:
+                    await asyncio.sleep(work.seconds)
+                finally:
+                    self._end(work)
         except asyncio.CancelledError:
             self._note({"request_id": request.request_id, "time": time.time(), "aborted": True})
             raise
         if draw < self.args.failure_rate:
             raise RolloutFailure(FailureKind.POLICY_ERROR, "scripted failure")
-        tokens, stop_reason = self._tokens(request, room)
+        tokens, stop_reason = self._tokens(reply, request, room)
+        logprobs, spans = _sampled(tokens, work)
         return Generation(
             token_ids=tokens,
-            logprobs=self._logprobs(tokens),
+            logprobs=logprobs,
             stop_reason=stop_reason,
-            version_spans=(VersionSpan(0, 0, len(tokens)),),
+            version_spans=spans,
             queued_seconds=began - started,
             generation_seconds=time.perf_counter() - began,
         )
 
+    async def check_weights(self, update: WeightsUpdate, place: Place) -> None:
+        """Refuse a directory without a `script.json`; see `UpdatableEngine.check_weights`."""
+        _script(update)
+
+    async def update_weights(
+        self, update: WeightsUpdate, place: Place, verify: Callable[[], Awaitable[None]]
+    ) -> str:
+        """Follow another script; see `UpdatableEngine.update_weights`."""
+        if update.mode == "drain":
+            self._open.clear()
+            await self._idle.wait()
+        script = _script(update)
+        reply = load_reply(script.reply)
+        await verify()
+        self._reply = reply
+        self._version, self._seed = update.version, script.seed
+        for work in self._work.values():
+            work.weights.append((self._share(work), self._version, self._seed))
+        self._open.set()
+        return hashlib.sha256(script.model_dump_json().encode()).hexdigest()[:32]
+
+    def _begin(self, seconds: float) -> _Work:
+        began = asyncio.get_running_loop().time()
+        work = _Work(began, seconds, [(0.0, self._version, self._seed)])
+        self._work[id(work)] = work
+        self._idle.clear()
+        return work
+
+    def _end(self, work: _Work) -> None:
+        del self._work[id(work)]
+        if not self._work:
+            self._idle.set()
+
+    def _share(self, work: _Work) -> float:
+        elapsed = asyncio.get_running_loop().time() - work.began
+        return min(1.0, elapsed / work.seconds) if work.seconds else 1.0
+
     def load(self) -> EngineLoad:
         """It has no cache."""
-        return EngineLoad(running=self._running, waiting=self._waiting)
+        return EngineLoad(running=len(self._work), waiting=self._waiting)
 
     async def check_health(self) -> None:
         return None
@@ -142,18 +218,17 @@ class ScriptedEngine:
 
     @contextlib.asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
-        """Work on a request, once there is a slot for it."""
+        """Room for a request, once there is a slot and no update that lets what runs end first."""
         self._waiting += 1
         try:
             if self._slots is not None:
                 await self._slots.acquire()
         finally:
             self._waiting -= 1
-        self._running += 1
         try:
+            await self._open.wait()
             yield
         finally:
-            self._running -= 1
             if self._slots is not None:
                 self._slots.release()
 
@@ -161,12 +236,14 @@ class ScriptedEngine:
         if self._log is not None:
             os.write(self._log, json.dumps(entry).encode() + b"\n")
 
-    def _tokens(self, request: GenerationRequest, room: int) -> tuple[Tokens, StopReason]:
-        if isinstance(self._reply, str):
-            reply: str | Sequence[int] = self._reply
+    def _tokens(
+        self, script: str | Reply, request: GenerationRequest, room: int
+    ) -> tuple[Tokens, StopReason]:
+        if isinstance(script, str):
+            reply: str | Sequence[int] = script
         else:
             prompt = self._tokenizer.decode(request.prompt_token_ids.tolist())
-            reply = self._reply(prompt, request)
+            reply = script(prompt, request)
         if isinstance(reply, str):
             ids = [*self._tokenizer.encode(reply), *request.stop_token_ids[:1]]
         else:
@@ -188,12 +265,6 @@ class ScriptedEngine:
             return None
         return bisect.bisect_left(range(len(ids) + 1), True, key=has_text)
 
-    def _logprobs(self, tokens: Tokens) -> Logprobs:
-        """Distinct by token and position, so that a shift by one shows; all below 0."""
-        position = np.arange(len(tokens))
-        mixed = (tokens * 7919 + position * 104729 + self.args.seed) % 1000
-        return (-(mixed + 1) / 1000.0).astype(np.float32)
-
     def _draw(self, request_id: str) -> float:
         digest = hashlib.sha256(f"{self.args.seed}/{request_id}".encode()).digest()
         return int.from_bytes(digest[:8], "big") / 2**64
@@ -204,6 +275,43 @@ class ScriptedEngine:
             low, high = latency
             return low + (high - low) * draw
         return latency
+
+
+def scripted_logprobs(tokens: Tokens, *, seed: int = 0, version: int = 0) -> Logprobs:
+    """Distinct by token, position and version, so that a shift by one shows; all below 0.
+
+    Args:
+        tokens: int32 [T], a generation from its first token on.
+        seed: of the policy, or of the script its weights are.
+        version: of its weights.
+    """
+    position = np.arange(len(tokens))
+    mixed = (tokens * 7919 + position * 104729 + version * 611953 + seed) % 1000
+    return (-(mixed + 1) / 1000.0).astype(np.float32)
+
+
+def _sampled(tokens: Tokens, work: _Work) -> tuple[Logprobs, tuple[VersionSpan, ...]]:
+    """Every token's logprob under the weights of its time, and which those were."""
+    starts = [round(share * len(tokens)) for share, _, _ in work.weights]
+    ends = [*starts[1:], len(tokens)]
+    logprobs = np.zeros(len(tokens), dtype=np.float32)
+    spans = []
+    for start, end, (_, version, seed) in zip(starts, ends, work.weights, strict=True):
+        if end > start:
+            logprobs[start:end] = scripted_logprobs(tokens, seed=seed, version=version)[start:end]
+            spans.append(VersionSpan(version, start, end))
+    return logprobs, tuple(spans)
+
+
+def _script(update: WeightsUpdate) -> Script:
+    if not isinstance(update.source, str):
+        raise ConfigError("the scripted policy takes weights from a directory only")
+    path = Path(update.source) / "script.json"
+    try:
+        return Script.model_validate_json(path.read_text())
+    except (OSError, ValueError) as error:
+        reason = one_line(error)
+        raise ConfigError(f"{path} is no script of the scripted policy: {reason}") from None
 
 
 def load_reply(reply: str) -> str | Reply:

@@ -26,7 +26,7 @@ import multiprocessing
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,13 +43,16 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from gym_ray.errors import ConfigError, FailureKind, GymRayError, RolloutFailure, one_line
 from gym_ray.policies.bundled import fingerprint, resolve_model
+from gym_ray.policies.checkpoints import check_checkpoint
 from gym_ray.policies.cpu_cores import available_cores, use_cpu_threads
 from gym_ray.policies.engine import EngineLoad, GenerationRequest, PolicyInfo
 from gym_ray.policies.orphans import OrphanWatch, end_processes, with_descendants
 from gym_ray.policies.vllm_load import VllmLoads
 from gym_ray.policies.vllm_output import generation_of
+from gym_ray.policies.vllm_weights import check_transfer, update_weights
 from gym_ray.sampling import Sampling
 from gym_ray.turn import Generation
+from gym_ray.weights import Place, Transfer, WeightsUpdate
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +188,10 @@ class VllmEngine:
         result = None
         try:
             async for output in llm.generate(
-                TokensPrompt(prompt_token_ids=prompt), parameters, request.request_id
+                TokensPrompt(prompt_token_ids=prompt),
+                parameters,
+                request.request_id,
+                priority=request.priority,
             ):
                 result = output
         except VLLMClientError as error:
@@ -197,6 +203,20 @@ class VllmEngine:
         if result is None or not result.finished:
             raise _failed("vLLM ended the request without a result")
         return generation_of(result, elapsed_seconds=time.monotonic() - began)
+
+    async def check_weights(self, update: WeightsUpdate, place: Place) -> None:
+        """Refuse weights that are not this model's; see `UpdatableEngine.check_weights`."""
+        if isinstance(update.source, Transfer):
+            check_transfer(self._running(), update.source, place)
+        if update.checkpoint is not None:
+            model = await asyncio.to_thread(resolve_model, self._model)
+            await asyncio.to_thread(check_checkpoint, update.checkpoint, like=model)
+
+    async def update_weights(
+        self, update: WeightsUpdate, place: Place, verify: Callable[[], Awaitable[None]]
+    ) -> str:
+        """Serve other weights; see `UpdatableEngine.update_weights`."""
+        return await update_weights(self._running(), update, place, verify)
 
     def load(self) -> EngineLoad:
         """What vLLM's scheduler had in work at its last step; summed over its engines."""

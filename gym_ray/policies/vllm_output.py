@@ -56,8 +56,8 @@ def _version_spans(spans: Any, *, length: int) -> tuple[VersionSpan, ...]:
     """Weight versions as numbers; `default` is what vLLM calls weights never updated."""
     if not length:
         return ()
-    if not spans:
-        return (VersionSpan(version=0, start=0, end=length),)
+    if not spans or spans[-1].end != length:
+        raise _failed("vLLM does not say which weights it sampled with")
     return tuple(
         VersionSpan(
             version=0 if span.version == "default" else int(span.version),

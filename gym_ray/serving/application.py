@@ -21,29 +21,22 @@ from gym_ray.config import RunConfig
 from gym_ray.errors import ConfigError, GymRayError
 from gym_ray.policies.engine import PolicyInfo
 from gym_ray.registry import code_digest
-from gym_ray.sections import AutoscalingConfig, PolicyConfig, ResourcesConfig
+from gym_ray.sections import PolicyConfig
+from gym_ray.serving import options
 from gym_ray.serving.cluster import policies_of, unmet_demand
+from gym_ray.serving.front import Front
+from gym_ray.serving.job import folder_on_every_node
 from gym_ray.serving.judges import config_of_judge
 from gym_ray.serving.lease import APPLICATION_PREFIX, Lease, holders
-from gym_ray.serving.policy_client import CALL_TURNS
-from gym_ray.serving.replicas import EnvironmentReplica, Front, PolicyReplica
+from gym_ray.serving.replicas import POLICY_DEPLOYMENT, EnvironmentReplica, PolicyReplica
+from gym_ray.serving.weights_record import WeightsStore
 
-POLICY_DEPLOYMENT = "policy"
 JUDGE_DEPLOYMENT = "judge-{name}"
 FRONT_DEPLOYMENT = "front"
 ENVIRONMENT_DEPLOYMENT = "environment-{name}"
 
 #: Sends calls of a session to the replica that has it.
 OWNER_ROUTER = "gym_ray.serving.owner_router.OwnerRouter"
-
-#: Calls a replica accepts at once. The bound that matters is `collect.max_in_flight`; this one
-#: only has to be out of its way, unlike Serve's default of 5.
-_MAX_ONGOING_REQUESTS = 4096
-
-#: A replica that is replaced finishes the rollouts it has; Serve's default of 20 s loses them.
-_GRACEFUL_SHUTDOWN_SECONDS = 600
-
-_HEALTH_CHECK_PERIOD_SECONDS = 10
 
 _POLL_SECONDS = 0.25
 _DESCRIBE_SECONDS = 2.0
@@ -96,11 +89,14 @@ class Application:
                 report(f"using application {name}, which is running already")
             else:
                 report(f"starting application {name}")
+                WeightsStore(name).forget()  # Those of an earlier one that was killed.
                 target = serve.RunTarget(build(config), name=name, route_prefix=None)
                 serve.run_many([target], wait_for_applications_running=False)
             wait_until_running(name, start_seconds, report, check, lambda: unmet_demand(config))
             timeout_seconds = config.policy.startup_timeout_seconds
             policy = ask(FRONT_DEPLOYMENT, name, "describe", timeout_seconds, check)
+            if policy.weights_version:
+                report(f"its policy has weights {policy.weights_version}, see `gym-ray weights`")
         except BaseException:
             lease.release()
             if not lease.others():
@@ -116,6 +112,7 @@ class Application:
             "engine_seed": self.policy.seed,
             "model": self.policy.model,
             "model_fingerprint": self.policy.fingerprint,
+            "weights_version": self.policy.weights_version,
             "gym_ray": importlib.metadata.version("gym-ray"),
             "ray": importlib.metadata.version("ray"),
             "python": sys.version.split()[0],
@@ -139,14 +136,18 @@ def build(config: RunConfig) -> Any:
     from ray import serve
     from ray.serve.config import RequestRouterConfig
 
+    base_directory = folder_on_every_node(config.base_directory)
+    config = config.model_copy(update={"base_directory": base_directory})
+
     def policy_deployment(name: str, section: PolicyConfig, own: RunConfig) -> Any:
         return (
             serve.deployment(PolicyReplica)
             .options(
                 name=name,
-                **_placement(section.resources),
-                **_scaling(section.autoscaling),
-                **_COMMON,
+                **options.placement(section.resources),
+                **options.policy_scaling(section.autoscaling),
+                **options.draining(section.request_timeout_seconds),
+                **options.COMMON,
             )
             .bind(own)
         )
@@ -163,18 +164,17 @@ def build(config: RunConfig) -> Any:
         .options(
             name=ENVIRONMENT_DEPLOYMENT.format(name=name),
             request_router_config=RequestRouterConfig(request_router_class=OWNER_ROUTER),
-            **_placement(section.resources),
-            **_scaling(section.autoscaling),
-            **_COMMON,
+            **options.placement(section.resources),
+            **options.environment_scaling(section.autoscaling),
+            **options.draining(config.collect.rollout_timeout_seconds),
+            **options.COMMON,
         )
         .bind(name, config, policy, judges)
         for name, section in config.environments.items()
     }
     return (
         serve.deployment(Front)
-        .options(
-            name=FRONT_DEPLOYMENT, num_replicas=1, ray_actor_options={"num_cpus": 0}, **_COMMON
-        )
+        .options(name=FRONT_DEPLOYMENT, num_replicas=1, **options.ON_HEAD_NODE, **options.COMMON)
         .bind(policy, environments)
     )
 
@@ -192,38 +192,6 @@ def take_down_unheld(*, except_for: str, report: Report) -> None:
             delete(name)
 
 
-#: Options of every deployment of ours.
-DEPLOYMENT_OPTIONS: dict[str, Any] = {
-    "health_check_period_s": _HEALTH_CHECK_PERIOD_SECONDS,
-    "logging_config": {"enable_access_log": False},
-}
-
-_COMMON: dict[str, Any] = {
-    "max_ongoing_requests": _MAX_ONGOING_REQUESTS,
-    "graceful_shutdown_timeout_s": _GRACEFUL_SHUTDOWN_SECONDS,
-    **DEPLOYMENT_OPTIONS,
-}
-
-
-def _placement(resources: ResourcesConfig) -> dict[str, Any]:
-    if resources.bundles is not None:
-        # The replica itself takes the first bundle's CPU; the engine's workers take the rest.
-        return {
-            "placement_group_bundles": resources.bundles,
-            "placement_group_strategy": resources.strategy,
-            "ray_actor_options": {"num_cpus": resources.bundles[0].get("CPU", 0)},
-        }
-    return {"ray_actor_options": {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}}
-
-
-def _scaling(autoscaling: AutoscalingConfig) -> dict[str, Any]:
-    if autoscaling.min_replicas == autoscaling.max_replicas:
-        return {"num_replicas": autoscaling.max_replicas}
-    # Serve counts calls, and a call carries up to so many rollouts or turns.
-    target = max(1.0, autoscaling.target_ongoing_requests / CALL_TURNS)
-    return {"autoscaling_config": {**autoscaling.model_dump(), "target_ongoing_requests": target}}
-
-
 #: Sections that decide what is served.
 _SERVED = {"policy", "judges", "environments", "verification"}
 
@@ -236,6 +204,8 @@ def application_name(config: RunConfig) -> str:
     with the old one, nor one project's replicas another's.
     """
     served = config.model_dump(mode="json", include=_SERVED)
+    for section in served["environments"].values():
+        del section["max_in_flight"]  # Each collection's own.
     served["code"] = {
         name: code_digest(name, section, config.base_directory)
         for name, section in config.environments.items()
@@ -249,7 +219,7 @@ def wait_until_not_deleting(name: str, report: Report, check: Callable[[], None]
     from ray import serve
     from ray.serve.schema import ApplicationStatus
 
-    deadline = time.monotonic() + _GRACEFUL_SHUTDOWN_SECONDS + 60
+    deadline = time.monotonic() + options.DRAIN_SECONDS + 60
     told = False
     while (found := serve.status().applications.get(name)) is not None:
         if found.status != ApplicationStatus.DELETING:
@@ -353,11 +323,12 @@ def ask(
     method: str,
     timeout_seconds: float,
     check: Callable[[], None],
+    *arguments: Any,
 ) -> Any:
     """What a method of a deployment returns.
 
     Args:
-        deployment, application, method: which one; it takes no arguments.
+        deployment, application, method, arguments: which one, and what it is called with.
         timeout_seconds: how long it may take; scaled to zero, a replica has to start first.
         check: called while waiting; raises to give up.
 
@@ -369,7 +340,7 @@ def ask(
     handle: Any = DeploymentHandle(deployment, application)
     # This process has no event loop that outlives the call, so the router gets one of its own.
     handle._init(_run_router_in_separate_loop=True)
-    answer = getattr(handle, method).remote()
+    answer = getattr(handle, method).remote(*arguments)
     deadline = time.monotonic() + timeout_seconds
     while True:
         try:
@@ -388,6 +359,7 @@ def delete(name: str) -> None:
     from ray import serve
 
     # Waits at most a minute. Longer only where a replica has calls of a killed command in work:
-    # Serve then stops it when they end, or after `_GRACEFUL_SHUTDOWN_SECONDS`.
+    # Serve then stops it when they end, or after the time it has to drain.
     with contextlib.suppress(TimeoutError):
         serve.delete(name)
+    WeightsStore(name).forget()

@@ -13,9 +13,13 @@ from gym_ray.config import RunConfig
 from gym_ray.errors import ConfigError, GymRayError, one_line
 from gym_ray.sections import EnvironmentConfig, PolicyConfig, ResourcesConfig
 from gym_ray.serving import SERVE_ENVIRONMENT
+from gym_ray.serving.job import job_variables
 from gym_ray.serving.traces import VARIABLES
 
 NAMESPACE = "gym-ray"
+
+#: Tries to start Ray on this machine.
+_STARTS = 3
 
 #: Logical CPUs of one rollout stage: it waits more than it works.
 STAGE_CPUS = 0.5
@@ -48,7 +52,13 @@ def connect(config: RunConfig) -> Cluster:
     _quieten()
     if ray.is_initialized():
         return Cluster(started=False)
-    environment = {**SERVE_ENVIRONMENT, **_passed_on()}
+    # Ray refuses a variable that the job this driver runs in sets as well; the job's stands.
+    given = job_variables()
+    environment = {
+        name: value
+        for name, value in {**SERVE_ENVIRONMENT, **_passed_on()}.items()
+        if name not in given
+    }
     common: dict[str, Any] = {
         "namespace": NAMESPACE,
         "log_to_driver": bool(os.environ.get("GYM_RAY_WORKER_LOGS")),
@@ -66,7 +76,7 @@ def connect(config: RunConfig) -> Cluster:
         return Cluster(started=False)
     # A small machine starts a dozen light workers at once; Ray's warning about it is moot.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
-    ray.init(
+    _start(
         address="local",
         num_cpus=max(os.cpu_count() or 1, math.ceil(_cpus_wanted(config))),
         include_dashboard=False,
@@ -80,12 +90,57 @@ def connect(config: RunConfig) -> Cluster:
     return Cluster(started=True)
 
 
+def _start(**options: Any) -> None:
+    """Start Ray on this machine; again where a busy one missed a deadline of Ray's own, which
+    gives its helper processes 15 seconds to come up.
+
+    Raises:
+        GymRayError: it does not start.
+    """
+    import ray
+
+    for left in reversed(range(_STARTS)):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if left == 0 or "timed out during startup" not in str(error):
+                raise GymRayError(
+                    f"Ray does not start on this machine: {one_line(error)}; its logs are in "
+                    "/tmp/ray/session_latest/logs"
+                ) from error
+
+
 def disconnect(cluster: Cluster) -> None:
     """Stop a cluster that `connect` started; leave a joined one alone."""
     import ray
 
     if cluster.started:
         ray.shutdown()
+
+
+def on_driver_node() -> dict[str, Any]:
+    """Options of an actor that asks for nothing and lives as long as this driver.
+
+    Ray would put it on any node, which could then not be released.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    node = ray.get_runtime_context().get_node_id()
+    affinity = NodeAffinitySchedulingStrategy(node_id=node, soft=True)
+    return {"num_cpus": 0, "scheduling_strategy": affinity}
+
+
+def preferring_driver_node() -> dict[str, Any]:
+    """Options of a Ray Data operator whose actors live as long as this driver: on its node as far
+    as that has room, which is there to the end anyway.
+    """
+    import ray
+
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    return {"label_selector": here, "fallback_strategy": [{"label_selector": {}}]}
 
 
 def unmet_demand(config: RunConfig) -> str | None:

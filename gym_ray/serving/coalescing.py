@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 
 Q = TypeVar("Q")
 A = TypeVar("A")
+T = TypeVar("T")
 
 
 class Coalescer(Generic[Q, A]):
@@ -103,6 +104,20 @@ class Coalescer(Generic[Q, A]):
         finally:
             for future in futures:
                 _settle(future, RolloutFailure(self._broken, reason))
+
+
+async def as_they_finish(
+    coroutines: Sequence[Coroutine[Any, Any, T]],
+) -> AsyncGenerator[list[T], None]:
+    """The other side of a call: run coroutines at once; yields what finished together, together."""
+    running = {asyncio.ensure_future(coroutine) for coroutine in coroutines}
+    try:
+        while running:
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            yield [task.result() for task in done]
+    finally:
+        for task in running:
+            task.cancel()
 
 
 def _settle(future: asyncio.Future[A], answer: A | RolloutFailure) -> None:

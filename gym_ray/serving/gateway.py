@@ -10,28 +10,40 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from gym_ray.config import RunConfig
+from gym_ray.errors import GymRayError
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.backend import PolicyBackend
+from gym_ray.gateway.batches import Opening, batch_routes
 from gym_ray.gateway.bulk import bulk_router
 from gym_ray.gateway.run import run_router
 from gym_ray.gateway.sessions import session_routes
 from gym_ray.gateway.token_chat import MessagePolicy, TokenPolicy
+from gym_ray.gateway.weights import weights_router
 from gym_ray.policies.engine import PolicyInfo
 from gym_ray.routing import Router
 from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
-from gym_ray.serving.application import ENVIRONMENT_DEPLOYMENT, POLICY_DEPLOYMENT
+from gym_ray.serving.application import ENVIRONMENT_DEPLOYMENT, FRONT_DEPLOYMENT
+from gym_ray.serving.batches import BatchClient, BatchReplica
 from gym_ray.serving.environment_client import EnvironmentClient
 from gym_ray.serving.policy_client import PolicyClient
 from gym_ray.serving.recorder import Recorder, RecordTarget
-from gym_ray.serving.replicas import load_policy_renderer
+from gym_ray.serving.replicas import POLICY_DEPLOYMENT, load_policy_renderer
 from gym_ray.serving.session_client import SessionClient
+from gym_ray.weights import UpdateRefused, WeightsReport, WeightsUpdate
 
 #: Keys of `collect` that decide how `/run` runs a rollout.
-_COLLECT_KEYS = ("max_attempts", "max_in_flight", "rollout_timeout_seconds")
+_COLLECT_KEYS = (
+    "max_attempts",
+    "max_in_flight",
+    "max_staleness",
+    "rollout_timeout_seconds",
+    "when_stale",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +57,7 @@ class GatewayPlan:
         run_id: names the rollouts of `/run` and of sessions.
         target: where those rollouts are recorded; None to keep none.
         api_key: bearer key to ask for; None asks for none. Not part of the printed form.
+        admin_key: bearer key of `/weights`; None closes it. Not part of the printed form.
     """
 
     config: RunConfig
@@ -53,11 +66,12 @@ class GatewayPlan:
     run_id: str
     target: RecordTarget | None = None
     api_key: str | None = dataclasses.field(default=None, repr=False)
+    admin_key: str | None = dataclasses.field(default=None, repr=False)
 
     def in_force(self) -> dict[str, Any]:
         """What clients notice of it; of the key, a digest."""
         config = self.config.model_dump(mode="json")
-        key = self.api_key or ""
+        key, admin_key = self.api_key or "", self.admin_key or ""
         return {
             **{f"sampling.{name}": value for name, value in config["sampling"].items()},
             **{f"collect.{name}": config["collect"][name] for name in _COLLECT_KEYS},
@@ -65,33 +79,31 @@ class GatewayPlan:
             # A `collect` that has the key in its config records nothing all the same.
             "serve.output": None if self.target is None else self.target.directory,
             "the bearer key": hashlib.sha256(key.encode()).hexdigest(),
+            "the admin key": hashlib.sha256(admin_key.encode()).hexdigest(),
         }
 
 
 class Gateway:
-    """One gateway replica. Several may run; none keeps anything another needs."""
+    """One gateway replica. Several may run; none keeps anything another needs.
 
-    async def __init__(self, plan: GatewayPlan) -> None:  # type: ignore[misc]
+    Args:
+        plan: what it is told.
+        batches: Serve handle of `Batches`.
+    """
+
+    async def __init__(self, plan: GatewayPlan, batches: Any) -> None:  # type: ignore[misc]
         config = plan.config
         self._plan = plan
         renderer = await asyncio.to_thread(load_policy_renderer, config)
         sampling = Sampling(**config.sampling.model_dump())
         start_seconds = config.policy.startup_timeout_seconds
+
         # A call of its own per turn, so that a client that goes away aborts exactly its own.
         client = PolicyClient(
             _handle(POLICY_DEPLOYMENT, plan.core), start_seconds=start_seconds, call_turns=1
         )
-        rollouts = EnvironmentClient(
-            {
-                name: _handle(ENVIRONMENT_DEPLOYMENT.format(name=name), plan.core)
-                for name in config.environments
-            },
-            RunSettings(plan.run_id, sampling, config.collect.rollout_timeout_seconds),
-            max_attempts=config.collect.max_attempts,
-            start_seconds=start_seconds,
-            model=plan.policy.model,
-            recorder=Recorder(plan.target) if plan.target is not None else None,
-        )
+        environments = _environments(plan)
+        rollouts = environment_client(plan, environments, _recorder_of(plan))
         tasks = Router(config.environments)
         policy: PolicyBackend = (
             MessagePolicy(plan.policy, sampling, client.chat)
@@ -99,11 +111,8 @@ class Gateway:
             else TokenPolicy(plan.policy, renderer, sampling, client.generate)
         )
         sessions = SessionClient(
-            {
-                name: _handle(ENVIRONMENT_DEPLOYMENT.format(name=name), plan.core)
-                for name in config.environments
-            },
-            RunSettings(plan.run_id, sampling, config.serve.session_timeout_seconds),
+            environments,
+            _settings(plan, sampling, config.serve.session_timeout_seconds),
             plan.target,
             start_seconds=start_seconds,
             call_seconds=config.policy.request_timeout_seconds,
@@ -113,16 +122,19 @@ class Gateway:
             policy=policy,
             settings=GatewaySettings(
                 api_key=plan.api_key,
+                admin_key=plan.admin_key,
                 max_body_bytes=config.serve.max_body_bytes,
                 policy_timeout_seconds=config.policy.request_timeout_seconds,
             ),
             routers=[
+                weights_router(_PolicyWeights(_handle(FRONT_DEPLOYMENT, plan.core))),
                 session_routes(
                     sessions,
                     tasks,
                     policy,
                     timeout_seconds=config.policy.request_timeout_seconds,
                 ),
+                batch_routes(BatchClient(batches), tasks),
                 run_router(rollouts, tasks),
                 bulk_router(
                     rollouts,
@@ -139,6 +151,99 @@ class Gateway:
     async def in_force(self) -> dict[str, Any]:
         """For a command that finds this gateway running."""
         return self._plan.in_force()
+
+
+class _PolicyWeights:
+    """The policy's weights, by way of the core application's front."""
+
+    def __init__(self, front: Any) -> None:
+        self._front = front
+
+    async def weights(self) -> WeightsReport:
+        report: WeightsReport = await self._front.weights.remote()
+        return report
+
+    async def update_weights(self, update: WeightsUpdate) -> WeightsReport | UpdateRefused:
+        outcome: WeightsReport | UpdateRefused | GymRayError
+        outcome = await self._front.update_weights.remote(update)
+        if isinstance(outcome, GymRayError):
+            raise outcome
+        return outcome
+
+
+class Batches(BatchReplica):
+    """The one replica that holds the batches of all gateway replicas."""
+
+    def __init__(self, plan: GatewayPlan) -> None:
+        self._plan = plan
+        self._recorder = _recorder_of(plan)
+        self._environments: Mapping[str, Any] = {}
+        super().__init__(
+            self._client_of,
+            run_id=plan.run_id,
+            max_running=plan.config.collect.max_in_flight,
+            retention_seconds=plan.config.serve.batch_retention_seconds,
+        )
+
+    def _client_of(self, opening: Opening) -> EnvironmentClient:
+        """A client of each opening's own: only rollouts of one batch share calls, so that giving
+        a batch up reaches the engine whatever others do.
+        """
+        self._environments = self._environments or _environments(self._plan)
+        return environment_client(self._plan, self._environments, self._recorder, opening)
+
+
+def environment_client(
+    plan: GatewayPlan,
+    environments: Mapping[str, Any],
+    recorder: Recorder | None,
+    opening: Opening | None = None,
+) -> EnvironmentClient:
+    """Runs rollouts in the environments of a core application.
+
+    Args:
+        plan: which application, and how rollouts run.
+        environments: their Serve handles.
+        recorder: makes them durable; None to keep none.
+        opening: of a batch, for what it wants of its own.
+    """
+    config = plan.config
+    sampling = Sampling(**config.sampling.model_dump())
+    timeout_seconds = config.collect.rollout_timeout_seconds
+    if opening is not None:
+        if opening.seed is not None:
+            sampling = dataclasses.replace(sampling, seed=opening.seed)
+        timeout_seconds = min(timeout_seconds, opening.rollout_timeout_seconds or timeout_seconds)
+    return EnvironmentClient(
+        environments,
+        _settings(plan, sampling, timeout_seconds),
+        max_attempts=config.collect.max_attempts,
+        start_seconds=config.policy.startup_timeout_seconds,
+        model=plan.policy.model,
+        recorder=recorder,
+    )
+
+
+def _environments(plan: GatewayPlan) -> dict[str, Any]:
+    """Serve handle of each environment."""
+    return {
+        name: _handle(ENVIRONMENT_DEPLOYMENT.format(name=name), plan.core)
+        for name in plan.config.environments
+    }
+
+
+def _recorder_of(plan: GatewayPlan) -> Recorder | None:
+    return Recorder(plan.target) if plan.target is not None else None
+
+
+def _settings(plan: GatewayPlan, sampling: Sampling, timeout_seconds: float) -> RunSettings:
+    return RunSettings(
+        plan.run_id,
+        sampling,
+        timeout_seconds,
+        max_staleness=plan.config.collect.max_staleness,
+        when_stale=plan.config.collect.when_stale,
+    )
 
 
 def _handle(deployment: str, application: str) -> Any:

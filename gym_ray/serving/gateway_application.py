@@ -14,8 +14,8 @@ from typing import Any
 
 from gym_ray.config import RunConfig
 from gym_ray.errors import ConfigError
+from gym_ray.serving import options
 from gym_ray.serving.application import (
-    DEPLOYMENT_OPTIONS,
     Application,
     Report,
     ask,
@@ -23,12 +23,13 @@ from gym_ray.serving.application import (
     wait_until_not_deleting,
     wait_until_running,
 )
-from gym_ray.serving.gateway import Gateway, GatewayPlan
+from gym_ray.serving.gateway import Batches, Gateway, GatewayPlan
 from gym_ray.serving.http import start_http
 from gym_ray.serving.lease import APPLICATION_PREFIX, Lease, holders
 from gym_ray.serving.recorder import RecordTarget
 
 GATEWAY_DEPLOYMENT = "gateway"
+BATCHES_DEPLOYMENT = "batches"
 GATEWAY_SUFFIX = "-gateway"
 
 #: Requests one replica takes. Each waits for a whole rollout, so this is no measure of load; it
@@ -40,6 +41,14 @@ _GRACEFUL_SHUTDOWN_SECONDS = 5
 
 #: Thousands of requests that come at once keep the event loop busy for a while.
 _HEALTH_CHECK_SECONDS = 300
+
+_OPTIONS: dict[str, Any] = {
+    "max_ongoing_requests": _MAX_ONGOING_REQUESTS,
+    "graceful_shutdown_timeout_s": _GRACEFUL_SHUTDOWN_SECONDS,
+    "health_check_timeout_s": _HEALTH_CHECK_SECONDS,
+    "ray_actor_options": {"num_cpus": 0},
+    **options.DEPLOYMENT_OPTIONS,
+}
 
 _START_SECONDS = 300.0
 
@@ -95,7 +104,8 @@ class GatewayApplication:
             policy=core.policy,
             run_id=target.run_id if target is not None else uuid.uuid4().hex[:12],
             target=target,
-            api_key=_api_key(config),
+            api_key=_key(config.serve.api_key_env),
+            admin_key=_key(config.serve.admin_key_env),
         )
         lease = Lease(name)
         try:
@@ -105,7 +115,13 @@ class GatewayApplication:
             if adopted:
                 report(f"using gateway {name}, which is running already")
             else:
-                target = serve.RunTarget(_build(plan), name=name, route_prefix="/")
+                target = serve.RunTarget(
+                    gateway_deployment(Gateway, config).bind(
+                        plan, batches_deployment(Batches).bind(plan)
+                    ),
+                    name=name,
+                    route_prefix="/",
+                )
                 serve.run_many([target], wait_for_applications_running=False)
             wait_until_running(name, _START_SECONDS, report, check)
             if adopted:
@@ -124,32 +140,25 @@ class GatewayApplication:
             delete(self.name)
 
 
-def _build(plan: GatewayPlan) -> Any:
+def gateway_deployment(gateway_class: type[Gateway], config: RunConfig) -> Any:
+    """The Serve deployment of a gateway, to be bound with what its class takes."""
     from ray import serve
 
-    autoscaling = plan.config.serve.autoscaling
-    scaling: dict[str, Any] = (
-        {"num_replicas": autoscaling.max_replicas}
-        if autoscaling.min_replicas == autoscaling.max_replicas
-        else {"autoscaling_config": autoscaling.model_dump()}
-    )
-    return (
-        serve.deployment(serve.ingress(None)(Gateway))
-        .options(
-            name=GATEWAY_DEPLOYMENT,
-            max_ongoing_requests=_MAX_ONGOING_REQUESTS,
-            graceful_shutdown_timeout_s=_GRACEFUL_SHUTDOWN_SECONDS,
-            health_check_timeout_s=_HEALTH_CHECK_SECONDS,
-            ray_actor_options={"num_cpus": 0},
-            **scaling,
-            **DEPLOYMENT_OPTIONS,
-        )
-        .bind(plan)
+    return serve.deployment(serve.ingress(None)(gateway_class)).options(
+        name=GATEWAY_DEPLOYMENT, **_OPTIONS, **options.scaling(config.serve.autoscaling)
     )
 
 
-def _api_key(config: RunConfig) -> str | None:
-    variable = config.serve.api_key_env
+def batches_deployment(batches_class: type[Batches]) -> Any:
+    """The Serve deployment that holds the batches, to be bound likewise; always one replica."""
+    from ray import serve
+
+    return serve.deployment(batches_class).options(
+        name=BATCHES_DEPLOYMENT, num_replicas=1, **_OPTIONS
+    )
+
+
+def _key(variable: str | None) -> str | None:
     return (os.environ.get(variable) or None) if variable else None
 
 

@@ -13,7 +13,7 @@ import socket
 import uuid
 from typing import Any
 
-from gym_ray.serving.cluster import NAMESPACE
+from gym_ray.serving.cluster import NAMESPACE, on_driver_node
 
 APPLICATION_PREFIX = "gym-ray-"
 _SEPARATOR = ":lease:"
@@ -29,7 +29,9 @@ class Lease:
         self.application = application
         self._name = f"{application}{_SEPARATOR}{holder}"
         self._actor: Any = (
-            ray.remote(_Holder).options(name=self._name, namespace=NAMESPACE, num_cpus=0).remote()
+            ray.remote(_Holder)
+            .options(name=self._name, namespace=NAMESPACE, **on_driver_node())
+            .remote()
         )
         # Until the actor is registered nobody else can see the lease.
         ray.get(self._actor.ping.remote(), timeout=120)

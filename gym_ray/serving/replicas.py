@@ -1,4 +1,4 @@
-"""What runs inside a Serve replica: the policy's engine, an environment, and the front.
+"""What runs inside a Serve replica: the policy's engine, or an environment.
 
 Failures of a rollout or of a turn come back as values, not as exceptions: an exception crossing
 Serve is wrapped, logged and counted as the replica's fault, and means here that the transport
@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
-import math
 import os
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterator,
     Awaitable,
-    Coroutine,
     Mapping,
     Sequence,
 )
@@ -33,19 +31,24 @@ from gym_ray.environment import judges_asked
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line
 from gym_ray.gateway.sessions import Closing, OpenedSession, SessionState
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
-from gym_ray.policies.engine import ChatEngine, Engine, GenerationRequest, PolicyInfo
+from gym_ray.policies.engine import ChatEngine, GenerationRequest, PolicyInfo
 from gym_ray.registry import environment_factory, load_environment, require_judges
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
-from gym_ray.sampling import Sampling
+from gym_ray.serving import autoscaling
+from gym_ray.serving.coalescing import as_they_finish
+from gym_ray.serving.engines import build_engine
 from gym_ray.serving.judges import connect_judges
+from gym_ray.serving.live_weights import LiveWeights
 from gym_ray.serving.logs import set_up_logs
 from gym_ray.serving.policy_client import PolicyClient, Reply, Request
 from gym_ray.serving.recorder import RecordTarget
 from gym_ray.serving.session_host import SessionHost
 from gym_ray.serving.traces import Span, attempt_span, flush_traces
 from gym_ray.serving.turn_observer import TurnObserver
+from gym_ray.serving.weights_record import WeightsStore
 from gym_ray.turn import Generation
+from gym_ray.weights import Place, ReplicaWeights, UpdateRefused, WeightsUpdate
 
 if TYPE_CHECKING:
     from gym_ray.renderers.renderer import RolloutRenderer
@@ -54,33 +57,11 @@ logger = logging.getLogger("ray.serve")
 
 T = TypeVar("T")
 
+#: Serve's name of the policy in every application.
+POLICY_DEPLOYMENT = "policy"
+
 #: What a session does not do, as a value.
 Refused: TypeAlias = RolloutFailure | SessionError
-
-
-def build_engine(config: RunConfig) -> Engine:
-    """The engine `policy.engine` names, not started yet."""
-    policy = config.policy
-    if policy.engine == "scripted":
-        from gym_ray.policies.scripted import ScriptedEngine
-
-        return ScriptedEngine(model=policy.model, engine_args=dict(policy.engine_args))
-    if policy.engine == "openai":
-        from gym_ray.policies.openai import OpenAIEngine
-
-        return OpenAIEngine(
-            model=policy.model,
-            engine_args=policy.engine_args,
-            sampling=Sampling(**config.sampling.model_dump()),
-        )
-    from gym_ray.policies.vllm import VllmEngine
-
-    arguments = dict(policy.engine_args)
-    gpus = policy.resources.num_gpus
-    if policy.resources.bundles is not None:
-        gpus = sum(bundle.get("GPU", 0) for bundle in policy.resources.bundles)
-        arguments.setdefault("distributed_executor_backend", "ray")
-    return VllmEngine(model=policy.model, engine_args=arguments, num_gpus=math.ceil(gpus))
 
 
 class PolicyReplica:
@@ -90,6 +71,8 @@ class PolicyReplica:
         set_up_logs(config.observability.log_format)
         self._engine = build_engine(config)
         self._info = await self._engine.start()
+        self._weights = LiveWeights(self._engine, _replica_tag(), _weights_store())
+        await self._weights.start()
         self._observer = TurnObserver(self._engine, config.policy.model)
         logger.info(
             "policy %s serves %s, engine seed %d",
@@ -104,7 +87,7 @@ class PolicyReplica:
             self._observer.watch(request, self._generate(index, request))
             for index, request in enumerate(requests)
         ]
-        async with contextlib.aclosing(_as_they_finish(turns)) as batches:
+        async with contextlib.aclosing(as_they_finish(turns)) as batches:
             async for answers in batches:
                 yield answers
 
@@ -126,7 +109,7 @@ class PolicyReplica:
 
     async def _answer(self, request: Request) -> Reply:
         if not isinstance(request, ChatRequest):
-            return await self._engine.generate(request)
+            return await self._weights.generate(request)
         if not isinstance(self._engine, ChatEngine):
             raise RolloutFailure(
                 FailureKind.POLICY_REJECTED, "this policy takes tokens, not messages"
@@ -146,13 +129,40 @@ class PolicyReplica:
             os._exit(1)
 
     async def info(self) -> PolicyInfo:
-        return self._info
+        weights = self._weights.current
+        return dataclasses.replace(
+            self._info,
+            fingerprint=weights.fingerprint or weights.loaded or self._info.fingerprint,
+            weights_version=weights.version,
+        )
+
+    # Called on all replicas at once; see `weights.py`.
+
+    async def weights(self) -> ReplicaWeights:
+        return self._weights.current
+
+    async def check_weights(
+        self, update: WeightsUpdate, place: Place
+    ) -> UpdateRefused | str | None:
+        return await self._weights.check(update, place)
+
+    async def update_weights(
+        self, update: WeightsUpdate, expected: str | None, among: Mapping[str, Place]
+    ) -> ReplicaWeights:
+        own = self._weights.current.replica
+        if own not in among:
+            return self._weights.current  # It has come up since, from the record.
+        return await self._weights.update(update, expected, among[own])
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:  # Serve asks for it by this name.
+        return self._observer.load()
 
     async def check_health(self) -> None:
         await self._engine.check_health()
 
     async def __del__(self) -> None:  # Serve awaits it when it stops a replica.
         self._observer.close()
+        self._weights.stop()
         await self._engine.stop()
         await asyncio.to_thread(flush_traces)
 
@@ -208,6 +218,7 @@ class EnvironmentReplica:
                 verification=self._verification,
                 agent_options=section.agent_options,
                 toolbox=toolbox,
+                priority=section.priority,
             )
 
         # Whatever the environment's own agent is, an outside one can open sessions on it.
@@ -216,6 +227,7 @@ class EnvironmentReplica:
         if agent is None:
             agent = ExternalAgent(section.external, self._sessions, config.base_directory)
         self._runner = runner(section.agent, agent)
+        self._running = 0
 
     async def run(
         self,
@@ -232,12 +244,19 @@ class EnvironmentReplica:
             traceparents: W3C contexts of those that are traced, by rollout id.
         """
         rollouts = [
-            self._run(spec, settings, attempt, traceparents.get(spec.rollout_id))
+            self._counted(self._run(spec, settings, attempt, traceparents.get(spec.rollout_id)))
             for spec, attempt in zip(specs, attempts, strict=True)
         ]
-        async with contextlib.aclosing(_as_they_finish(rollouts)) as batches:
+        async with contextlib.aclosing(as_they_finish(rollouts)) as batches:
             async for finished in batches:
                 yield finished
+
+    async def _counted(self, rollout: Awaitable[Rollout]) -> Rollout:
+        self._running += 1
+        try:
+            return await rollout
+        finally:
+            self._running -= 1
 
     async def _run(
         self, spec: RolloutSpec, settings: RunSettings, attempt: int, traceparent: str | None
@@ -279,6 +298,9 @@ class EnvironmentReplica:
     ) -> SessionState | Refused:
         return await _as_value(self._sessions.close(session_id, key, closing))
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:  # Serve asks for it by this name.
+        return {autoscaling.ROLLOUTS: self._running + self._sessions.count()}
+
     async def check_health(self) -> None:
         self._verification.check_health()
 
@@ -304,30 +326,12 @@ def _replica_tag() -> str:
     return tag
 
 
-async def _as_they_finish(
-    coroutines: Sequence[Coroutine[Any, Any, T]],
-) -> AsyncGenerator[list[T], None]:
-    """Run coroutines at once; yields what has finished, together what finished together."""
-    running = {asyncio.ensure_future(coroutine) for coroutine in coroutines}
-    try:
-        while running:
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            yield [task.result() for task in done]
-    finally:
-        for task in running:
-            task.cancel()
+def _weights_store() -> WeightsStore | None:
+    """Where this replica finds its weights; None for a judge's."""
+    from ray import serve
 
-
-class Front:
-    """Root of the application graph: keeps it one application, and says what is served."""
-
-    def __init__(self, policy: Any, environments: dict[str, Any]) -> None:
-        self._policy = policy
-        self._environments = environments
-
-    async def describe(self) -> PolicyInfo:
-        info: PolicyInfo = await self._policy.info.remote()
-        return info
+    context = serve.get_replica_context()
+    return WeightsStore(context.app_name) if context.deployment == POLICY_DEPLOYMENT else None
 
 
 def check_renderer(config: RunConfig) -> None:

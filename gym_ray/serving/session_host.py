@@ -160,6 +160,10 @@ class SessionHost:
         entry = self._find(session_id, key)
         return entry.state if isinstance(entry, _Result) else entry.state()
 
+    def count(self) -> int:
+        """Sessions whose rollouts have not ended."""
+        return len(self._rollouts)
+
     async def stop(self) -> None:
         """End all sessions, also those that are being opened; what they have is verified and
         recorded.

@@ -7,8 +7,8 @@ from collections.abc import Awaitable
 from typing import Any
 
 from gym_ray.errors import RolloutFailure
-from gym_ray.policies.engine import MeasuredEngine
-from gym_ray.serving import metrics
+from gym_ray.policies.engine import EngineLoad, MeasuredEngine
+from gym_ray.serving import autoscaling, metrics
 from gym_ray.serving.policy_client import Reply, Request
 from gym_ray.serving.traces import Span, child_span
 from gym_ray.turn import Generation
@@ -51,6 +51,16 @@ class TurnObserver:
             self._turns -= 1
             if span is not None:
                 _end(span, answer)
+
+    def load(self) -> dict[str, float]:
+        """What Serve's autoscaler decides by; see `autoscaling.py`."""
+        engine = self._engine.load() if isinstance(self._engine, MeasuredEngine) else EngineLoad()
+        return {
+            autoscaling.TURNS: self._turns,
+            autoscaling.ENGINE_RUNNING: engine.running,
+            autoscaling.ENGINE_WAITING: engine.waiting,
+            autoscaling.KV_CACHE_USAGE: engine.kv_cache_usage,
+        }
 
     def close(self) -> None:
         """Set no gauges any more."""

@@ -55,29 +55,51 @@ def reference(bundled_checkpoint: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(bundled_checkpoint, dtype=torch.float32).eval()
 
 
-@pytest.fixture(scope="session")
-def tiny_checkpoint(bundled_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama of two layers and random weights, with the bundled model's tokenizer."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+WriteModel = Callable[..., Path]
 
-    directory = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=49152,
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=8192,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(directory)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(bundled_checkpoint / name, directory)
-    return directory
+
+@pytest.fixture(scope="session")
+def write_model(bundled_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> WriteModel:
+    """Write a Llama of two layers and random weights, with the bundled model's tokenizer."""
+
+    def write(seed: int = 0, **changes: Any) -> Path:
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        directory = tmp_path_factory.mktemp("tiny")
+        torch.manual_seed(seed)
+        sizes = {
+            "vocab_size": 49152,
+            "hidden_size": 128,
+            "intermediate_size": 256,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 8192,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        }
+        LlamaForCausalLM(LlamaConfig(**{**sizes, **changes})).save_pretrained(directory)
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copy(bundled_checkpoint / name, directory)
+        return directory
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(write_model: WriteModel) -> Path:
+    return write_model()
+
+
+@pytest.fixture(scope="session")
+def start_engine(run: Run) -> Callable[..., Iterator[VllmEngine]]:
+    """What fixtures with an engine of their own yield from."""
+
+    def start(model: str, **engine_args: Any) -> Iterator[VllmEngine]:
+        yield from _started(run, model, **engine_args)
+
+    return start
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +114,13 @@ def replica_one(run: Run, tiny_checkpoint: Path) -> Iterator[VllmEngine]:
 
 @pytest.fixture(scope="session")
 def replica_two(run: Run, tiny_checkpoint: Path) -> Iterator[VllmEngine]:
-    yield from _started(run, str(tiny_checkpoint), max_model_len=8192, max_num_seqs=2)
+    yield from _started(
+        run,
+        str(tiny_checkpoint),
+        max_model_len=8192,
+        max_num_seqs=2,
+        scheduling_policy="priority",
+    )
 
 
 def _started(run: Run, model: str, **engine_args: Any) -> Iterator[VllmEngine]:

@@ -134,6 +134,26 @@ def test_cancelling_a_call_frees_its_place_in_the_engine(replica_one: VllmEngine
     assert run(scenario()) > 0.5
 
 
+def test_a_waiting_call_of_lower_number_goes_first(replica_two: VllmEngine, run) -> None:
+    """The engine holds two sequences, so two more wait until the shorter of these has ended."""
+
+    async def scenario() -> list[str]:
+        ended: list[str] = []
+
+        async def call(name: str, output: int, priority: int) -> None:
+            asked = dataclasses.replace(request(output=output), request_id=name, priority=priority)
+            await replica_two.generate(asked)
+            ended.append(name)
+
+        await asyncio.gather(
+            *(call(f"running {tokens}", tokens, -1) for tokens in (100, 1000)),
+            *(call(f"priority {priority}", 24, priority) for priority in (1, 0)),
+        )
+        return ended
+
+    assert run(scenario()) == ["running 100", "priority 0", "priority 1", "running 1000"]
+
+
 def test_unknown_engine_arguments_are_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="max_model_len"):
         check_engine_args({"max_modell_len": 10})

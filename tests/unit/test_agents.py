@@ -307,3 +307,16 @@ def test_a_step_that_fails_fails_the_rollout(guess: Play, action: str, says: str
     rollout = guess(action)
 
     assert (rollout.error_kind, rollout.error) == ("environment_error", says)
+
+
+def test_every_turn_carries_the_priority_of_its_environment(play: Play) -> None:
+    engine = ScriptedEngine(model="m", engine_args={"reply": "tests.replies:turns_in_the_prompt"})
+    priorities: list[int] = []
+
+    async def generate(request: GenerationRequest) -> Generation:
+        priorities.append(request.priority)
+        return await engine.generate(request)
+
+    play(call_tool("count"), "ok", generate=generate, priority=-3)
+
+    assert priorities == [-3, -3]

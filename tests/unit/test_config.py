@@ -219,6 +219,8 @@ def test_keys_that_decide_what_is_collected_are_shown_with_both_values() -> None
         "collect.drain_timeout_seconds=7",
         "environments.math.resources.num_cpus=7",
         "environments.math.autoscaling.max_replicas=7",
+        "environments.math.max_in_flight=7",
+        "environments.math.priority=7",
     ],
 )
 def test_tuning_keys_may_change_between_two_starts(override: str) -> None:
@@ -226,6 +228,25 @@ def test_tuning_keys_may_change_between_two_starts(override: str) -> None:
 
     assert dumped(before) != dumped(after)
     assert differing_keys(dumped(before), dumped(after)) == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "says"),
+    [
+        ("policy.engine=openai", "the queue of a remote policy is its server's"),
+        ("policy.engine_args.scheduling_policy=fcfs", "priority, not fcfs; leave it out"),
+    ],
+)
+def test_priorities_that_would_have_no_effect_are_refused(policy: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_config(SMALLEST, ["environments.math.priority=1", policy])
+
+
+def test_a_quota_is_a_matter_of_the_collection_and_not_of_what_is_served() -> None:
+    config = load_config(SMALLEST, ["environments.math.max_in_flight=7"])
+
+    assert config.quotas == {"math": 7}
+    assert application_name(config) == application_name(load_config(SMALLEST))
 
 
 @pytest.mark.parametrize("key", TUNING_KEYS)
@@ -285,3 +306,9 @@ def test_values_from_the_environment_are_used_and_never_written(
     assert "secret" not in config.to_yaml()
     monkeypatch.setenv("JUDGE_KEY", "rotated")
     assert differing_keys(config.to_tree(), load_config(source).to_tree()) == []
+
+
+def test_staleness_cannot_be_bounded_for_a_policy_that_tells_no_versions() -> None:
+    limit = "collect.max_staleness=1"
+    assert "tells none" in refusal(SMALLEST, "policy.engine=openai", limit)
+    assert load_config(SMALLEST, [limit]).collect.max_staleness == 1

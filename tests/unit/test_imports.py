@@ -8,7 +8,9 @@ import pytest
 
 import gym_ray
 
-HEAVY = ["ray", "torch", "vllm", "transformers", "pyarrow", "renderers", "huggingface_hub"]
+HEAVY = [
+    "ray", "torch", "vllm", "transformers", "pyarrow", "renderers", "huggingface_hub", "fastapi",
+]  # fmt: skip
 
 
 def measured(statement: str) -> tuple[float, list[str]]:
@@ -32,6 +34,7 @@ def measured(statement: str) -> tuple[float, list[str]]:
         ("import gym_ray", HEAVY),
         ("from gym_ray import Environment", HEAVY),
         ("import gym_ray.cli, gym_ray.config", HEAVY),
+        ("from gym_ray import RolloutClient", ["ray", "torch", "vllm", "transformers", "fastapi"]),
         ("import gym_ray.collection", ["ray", "torch", "vllm", "transformers"]),
         ("import gym_ray.policies.scripted, gym_ray.runner", ["ray", "torch", "vllm"]),
     ],

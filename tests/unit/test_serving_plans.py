@@ -3,15 +3,17 @@
 import asyncio
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from ray.exceptions import ActorDiedError
 
 from gym_ray.config import load_config
-from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
+from gym_ray.errors import ConfigError, FailureKind, GymRayError, RolloutFailure
 from gym_ray.policies.engine import PolicyInfo
 from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
+from gym_ray.serving.cluster import connect
 from gym_ray.serving.gateway import GatewayPlan
 from gym_ray.serving.recorder import RecordTarget
 from gym_ray.serving.replicas import check_renderer
@@ -66,3 +68,23 @@ def test_a_replica_lost_while_it_opens_a_session_is_worth_another_try() -> None:
     with pytest.raises(RolloutFailure) as caught:
         asyncio.run(client.open(spec_of(sum_row("3"))))
     assert caught.value.kind == FailureKind.ENVIRONMENT_UNAVAILABLE
+
+
+@pytest.mark.parametrize(("failures", "starts"), [(0, 1), (2, 3), (3, 3)])
+def test_a_busy_machine_gets_ray_started_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, failures: int, starts: int
+) -> None:
+    said = "The current node timed out during startup."
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    init = mock.Mock(side_effect=[*[Exception(said)] * failures, None])
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", mock.Mock())
+    monkeypatch.setattr("ray.cluster_resources", dict)
+    config = load_config(SERVED)
+
+    if failures == 3:
+        with pytest.raises(GymRayError, match=r"Ray does not start on this machine: .*The current"):
+            connect(config)
+    else:
+        assert connect(config).started
+    assert init.call_count == starts

@@ -1,0 +1,67 @@
+# gym-ray's images, one for nodes with NVIDIA GPUs and a smaller one for the others:
+#
+#   docker build --target gpu -t gym-ray:0.1.0-gpu .
+#   docker build --target cpu -t gym-ray:0.1.0-cpu .
+#
+# For x86-64. Both start from the same base, hold packages pinned by scripts/lock-*.txt (written by
+# scripts/lock.sh) in one layer and gym-ray in another, so a change of gym-ray sends megabytes to the nodes and not gigabytes. vLLM's packages
+# bring CUDA's libraries; of the node they need the driver and NVIDIA's container runtime.
+FROM python:3.11.14-slim-bookworm AS base
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+# Compilers: Triton and vLLM's CPU build make kernels at run time. wget: KubeRay's probes.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends bubblewrap g++ gcc libc6-dev wget \
+ && rm -rf /var/lib/apt/lists/*
+RUN pip install --no-cache-dir uv==0.13.9 \
+ && python -m venv /opt/venv \
+ && useradd --create-home --uid 1000 --user-group gym-ray \
+ && mkdir /app && chown gym-ray /app \
+ && echo "export PATH=/opt/venv/bin:\$PATH" > /etc/profile.d/gym-ray.sh
+# RAY_SERVE_… and what follows: gym_ray/serving/__init__.py. Serve reads them where Ray starts.
+# hadolint ignore=DL3064
+ENV PATH=/opt/venv/bin:$PATH \
+    VIRTUAL_ENV=/opt/venv \
+    UV_NO_CACHE=1 \
+    PYTHONUNBUFFERED=1 \
+    RAY_USAGE_STATS_ENABLED=0 \
+    RAY_SERVE_THROUGHPUT_OPTIMIZED=1 \
+    RAY_SERVE_ENABLE_DIRECT_INGRESS=0 \
+    RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S=300 \
+    RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S=60 \
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    TOKENIZERS_PARALLELISM=false
+WORKDIR /build
+COPY pyproject.toml ./
+COPY scripts/install.sh scripts/overrides-cpu.txt scripts/lock-cpu.txt scripts/lock-vllm.txt scripts/
+
+FROM base AS packages-cpu
+RUN scripts/install.sh /opt/venv/bin/python cpu -c scripts/lock-cpu.txt -r pyproject.toml --extra cpu --extra mcp --extra verifiers
+
+FROM base AS packages-gpu
+RUN scripts/install.sh /opt/venv/bin/python vllm -c scripts/lock-vllm.txt -r pyproject.toml --extra vllm --extra bundled --extra mcp --extra verifiers
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+FROM packages-cpu AS cpu
+COPY README.md LICENSE ./
+COPY environments environments
+COPY gym_ray gym_ray
+RUN scripts/install.sh /opt/venv/bin/python cpu --no-deps .
+WORKDIR /app
+COPY deployments deployments
+USER 1000
+# A node is well when Ray answers: of `ray start`, and of a command that started Ray for itself.
+HEALTHCHECK --interval=30s --timeout=20s --start-period=180s --retries=3 CMD ["ray", "health-check"]
+CMD ["gym-ray", "--help"]
+
+FROM packages-gpu AS gpu
+COPY README.md LICENSE ./
+COPY environments environments
+COPY gym_ray gym_ray
+RUN scripts/install.sh /opt/venv/bin/python vllm --no-deps .
+WORKDIR /app
+COPY deployments deployments
+USER 1000
+HEALTHCHECK --interval=30s --timeout=20s --start-period=180s --retries=3 CMD ["ray", "health-check"]
+CMD ["gym-ray", "--help"]

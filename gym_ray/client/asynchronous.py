@@ -1,0 +1,142 @@
+"""`AsyncRolloutClient`: the client on an event loop of the caller's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Collection
+from types import TracebackType
+from typing import Unpack
+
+from gym_ray.client.batch import Batch
+from gym_ray.client.groups import Groups, OnFailure
+from gym_ray.client.results import RolloutGroup, RolloutResult
+from gym_ray.client.tasks import Tasks
+from gym_ray.client.transport import Transport
+from gym_ray.client.wishes import CallOptions, Wishes
+
+
+class AsyncRolloutClient:
+    """Asks a running service for rollouts.
+
+    Args:
+        base_url: of the service, as `gym-ray serve` prints it.
+        api_key: its key; None for the environment variable `GYM_RAY_API_KEY`, and no key
+            without that.
+        max_in_flight: rollouts of one call at once, see `run`.
+        lease_seconds: 1 to 600; a client that gave no sign of life for so long (killed, or
+            unreachable) has its rollouts given up. Finished ones are kept.
+        max_retries: tries after the first, of every request, when the service cannot be
+            reached; with growing, jittered pauses, about half a minute in all for 8.
+        request_timeout_seconds: how long one request may take, beside what it waits on purpose.
+
+    Example:
+        >>> async with AsyncRolloutClient("http://127.0.0.1:8000") as client:  # doctest: +SKIP
+        ...     async for result in client.run(tasks):
+        ...         print(result.index, result.reward)
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        max_in_flight: int = 256,
+        lease_seconds: float = 30.0,
+        max_retries: int = 8,
+        request_timeout_seconds: float = 60.0,
+    ) -> None:
+        self._max_in_flight = max_in_flight
+        self._lease_seconds = lease_seconds
+        self._transport = Transport(
+            base_url,
+            api_key=api_key or os.environ.get("GYM_RAY_API_KEY"),
+            max_retries=max_retries,
+            timeout_seconds=request_timeout_seconds,
+        )
+        self._open: set[Batch] = set()
+
+    async def run(
+        self, tasks: Tasks, *, received: Collection[int] = (), **options: Unpack[CallOptions]
+    ) -> AsyncGenerator[RolloutResult, None]:
+        """One rollout per task; yields results as they complete, each with its task's index.
+
+        A result counts as received, and is acknowledged, when the caller comes back for the
+        next one. A failed rollout is a result too; there are as many results as tasks, or this
+        raises. Leaving the loop, closing the client or cancelling gives up what still runs.
+
+        Args:
+            tasks: task rows. Consumed lazily, in another thread when it is no sequence.
+            received: indices the caller has already, by its own records: they are neither run
+                nor yielded. Closes the one gap a name leaves: a caller killed between keeping a
+                result and acknowledging it.
+            options: see `CallOptions`.
+
+        Raises:
+            CallTimeout: `timeout_seconds` are over.
+            BatchConflict: another client took the name over, or an index has another content
+                than it had.
+            ServiceUnavailable, Unauthorized, RequestRefused, ResultsMissing: as they say.
+            ValueError: a task is not a JSON object.
+        """
+        async with self.batch(tasks, 1, received, options) as batch:
+            while (result := await batch.next()) is not None:
+                yield result
+                batch.handled([result])
+
+    async def groups(
+        self,
+        tasks: Tasks,
+        n: int,
+        *,
+        on_failure: OnFailure = "yield",
+        received: Collection[int] = (),
+        **options: Unpack[CallOptions],
+    ) -> AsyncGenerator[RolloutGroup, None]:
+        """`n` rollouts per task; yields groups as they are complete, each with its task's index.
+
+        A group is acknowledged as a whole. Otherwise as `run`.
+
+        Args:
+            tasks, received, options: as `run`; `received` are groups.
+            n: rollouts per task.
+            on_failure: what becomes of a group with failed rollouts: it is yielded, with them,
+                or `GroupFailed` is raised.
+
+        Raises:
+            GroupFailed: see `on_failure`.
+        """
+        async with self.batch(tasks, n, received, options) as batch:
+            groups = Groups(batch, n, on_failure)
+            while (group := await groups.next()) is not None:
+                yield group
+                batch.handled(group.results)
+
+    def batch(
+        self, tasks: Tasks, repeats: int, received: Collection[int], options: CallOptions
+    ) -> Batch:
+        """What `run` and `groups` are made of: a context manager that yields result by result."""
+        if repeats < 1:
+            raise ValueError(f"a group has at least one rollout, not {repeats}")
+        given = {name: value for name, value in options.items() if value is not None}
+        defaults = {"max_in_flight": self._max_in_flight, "lease_seconds": self._lease_seconds}
+        wishes = Wishes(**{**defaults, **given})  # type: ignore[arg-type]
+        batch = Batch(self._transport, tasks, repeats, wishes, received, self._open.discard)
+        self._open.add(batch)
+        return batch
+
+    async def close(self) -> None:
+        """Give up what runs and close the connections. Idempotent."""
+        for batch in list(self._open):
+            await batch.close()
+        await self._transport.close()
+
+    async def __aenter__(self) -> AsyncRolloutClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

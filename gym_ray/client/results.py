@@ -1,0 +1,109 @@
+"""What a client yields: rollouts, and groups of them, as values."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from gym_ray.errors import FailureKind
+from gym_ray.nemo_gym import output_row
+from gym_ray.rollout import LossMask, Rollout, Status, TruncationReason
+from gym_ray.turn import Logprobs, Tokens, Turn
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RolloutResult:
+    """One finished rollout.
+
+    Attributes:
+        index: position of the task in what was given.
+        rollout_index: which of the task's rollouts it is; 0 in `run`.
+        rollout: the whole row.
+    """
+
+    index: int
+    rollout_index: int
+    rollout: Rollout
+
+    @property
+    def status(self) -> Status:
+        """`completed`, `truncated` (verified all the same) or `failed` (no reward)."""
+        return self.rollout.status
+
+    @property
+    def failed(self) -> bool:
+        return self.rollout.status == "failed"
+
+    @property
+    def truncation_reason(self) -> TruncationReason | None:
+        return self.rollout.truncation_reason
+
+    @property
+    def reward(self) -> float | None:
+        """None unless verified."""
+        return self.rollout.reward
+
+    @property
+    def reward_components(self) -> Mapping[str, float]:
+        """Weighted parts that sum to the reward, when there are any."""
+        return self.rollout.reward_components
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        return self.rollout.metrics
+
+    @property
+    def error_kind(self) -> FailureKind | None:
+        """Where it failed and how; None unless failed."""
+        return self.rollout.error_kind
+
+    @property
+    def error(self) -> str | None:
+        return self.rollout.error
+
+    @property
+    def token_ids(self) -> Tokens:
+        """int32 [T], prompts and generations; empty where there are none."""
+        return self.rollout.token_ids
+
+    @property
+    def loss_mask(self) -> LossMask:
+        """int8 [T], 1 where the policy sampled."""
+        return self.rollout.loss_mask
+
+    @property
+    def logprobs(self) -> Logprobs:
+        """float32 [T], sampling logprob where sampled, 0 elsewhere."""
+        return self.rollout.logprobs
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """Policy calls: lengths, stop reasons, and which weights sampled which tokens."""
+        return self.rollout.turns
+
+    def row(self) -> dict[str, Any]:
+        """NeMo Gym's output row: the task row's keys, `response` with token fields, `reward`."""
+        return output_row(self.rollout)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RolloutGroup:
+    """All rollouts of one task.
+
+    Attributes:
+        index: position of the task in what was given.
+        results: as many as were asked for, in the order of their `rollout_index`.
+    """
+
+    index: int
+    results: tuple[RolloutResult, ...]
+
+    @property
+    def rewards(self) -> list[float | None]:
+        """Of each rollout; None for those that failed."""
+        return [result.reward for result in self.results]
+
+    @property
+    def failures(self) -> tuple[RolloutResult, ...]:
+        return tuple(result for result in self.results if result.failed)

@@ -1,0 +1,172 @@
+"""HTTP to the service: one session, bounded retries, and which status is which error.
+
+Every request of the client can be repeated without harm, so whatever breaks on the way is tried
+again, after a pause that grows and is jittered so that many clients do not return at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from gym_ray.client.errors import (
+    BatchConflict,
+    ClientError,
+    RequestRefused,
+    ServiceUnavailable,
+    Unauthorized,
+)
+
+#: Pause before the first retry, doubled for each further one, up to the maximum.
+_PAUSE_SECONDS = 0.1
+_PAUSE_MAXIMUM_SECONDS = 10.0
+
+#: Statuses another try may cure: overload, a restarting service, a proxy without a backend.
+_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+
+#: Codes of the service after which the batch has to be opened again, and then is as it was.
+_REOPEN = frozenset({"batch_unknown", "batch_released"})
+
+
+class MustReopen(Exception):
+    """The service does not hold the batch for this client (any more)."""
+
+
+class Transport:
+    """Sends requests.
+
+    Args:
+        base_url: of the service.
+        api_key: bearer key; None sends none.
+        max_retries: tries after the first.
+        timeout_seconds: of one try, beside what a request waits on purpose.
+    """
+
+    def __init__(
+        self, base_url: str, *, api_key: str | None, max_retries: int, timeout_seconds: float
+    ) -> None:
+        if urlsplit(base_url).scheme not in ("http", "https"):
+            raise ValueError(f"base_url must be like http://127.0.0.1:8000, not {base_url!r}")
+        self._base_url = base_url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._max_retries = max_retries
+        self._timeout_seconds = timeout_seconds
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, *, retries: int | None = None
+    ) -> dict[str, Any]:
+        """The JSON object a request is answered with; {} where there is no body."""
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        content = await self.content(method, path, data, retries=retries)
+        answer: dict[str, Any] = json.loads(content) if content else {}
+        return answer
+
+    async def content(
+        self,
+        method: str,
+        path: str,
+        data: bytes | None = None,
+        *,
+        accept: str = "application/json",
+        waits_seconds: float = 0.0,
+        retries: int | None = None,
+    ) -> bytes:
+        """The body a request is answered with.
+
+        Args:
+            method, path: what is asked; the path with its query.
+            data: a JSON body.
+            accept: media type wanted.
+            waits_seconds: how long the service may wait on purpose.
+            retries: other than the client's.
+
+        Raises:
+            MustReopen: see there.
+            ClientError: all else that is no success.
+        """
+        left = self._max_retries if retries is None else retries
+        pause = _PAUSE_SECONDS
+        while True:
+            try:
+                return await self._once(method, path, data, accept, waits_seconds)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                if left == 0:
+                    raise ServiceUnavailable(self._unreachable(error)) from error
+            except ServiceUnavailable:
+                if left == 0:
+                    raise
+            left -= 1
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, _PAUSE_MAXIMUM_SECONDS)
+
+    async def close(self) -> None:
+        self._closed = True
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _once(
+        self, method: str, path: str, data: bytes | None, accept: str, waits_seconds: float
+    ) -> bytes:
+        if self._closed:
+            raise ClientError("the client is closed; make another one")
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # Every batch has a poll open all the time; requests must not wait for polls.
+                connector=aiohttp.TCPConnector(limit=0),
+                headers=self._headers,
+            )
+        timeout = aiohttp.ClientTimeout(total=self._timeout_seconds + waits_seconds)
+        headers = {"Accept": accept}
+        if data is not None:
+            headers["Content-Type"] = "application/json"
+        async with self._session.request(
+            method, self._base_url + path, data=data, headers=headers, timeout=timeout
+        ) as answer:
+            content = await answer.read()
+            if answer.status < 300:
+                return content
+            raise self._error(answer.status, content)
+
+    def _error(self, status: int, content: bytes) -> Exception:
+        message, code = _told(content)
+        if code in _REOPEN:
+            return MustReopen(message)
+        where = f"{self._base_url} answered {status}: {message}"
+        if status == 401:
+            return Unauthorized(f"{where}; give api_key, or set GYM_RAY_API_KEY")
+        if status == 409:
+            return BatchConflict(message)
+        if status in _TRANSIENT:
+            return ServiceUnavailable(f"{where}; see the service's log")
+        if status == 404:
+            hint = f"{where}; is this a gym-ray service of this version?"
+            # Without a code Serve has answered: a service that restarts has no routes meanwhile.
+            return ServiceUnavailable(hint) if code is None else RequestRefused(hint)
+        if status == 413:
+            return RequestRefused(f"{where} (one task row is too large)")
+        return RequestRefused(where)
+
+    def _unreachable(self, error: BaseException) -> str:
+        reason = str(error) or type(error).__name__
+        return (
+            f"{self._base_url} cannot be reached after {self._max_retries + 1} tries: {reason}; "
+            "is `gym-ray serve` running there?"
+        )
+
+
+def _told(content: bytes) -> tuple[str, str | None]:
+    """Message and code of an error's body."""
+    try:
+        error: Mapping[str, Any] = json.loads(content)["error"]
+        return str(error["message"]), error.get("code")
+    except (ValueError, KeyError, TypeError):
+        return content[:200].decode("utf-8", "replace") or "no reason given", None

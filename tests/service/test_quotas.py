@@ -1,0 +1,48 @@
+"""Several environments in one collection, on a real local Ray with the scripted policy."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import gym_ray
+from tests.cluster import until, write_rows
+from tests.games import game, waiting_config
+
+PATIENCE = 240
+
+
+def test_an_environment_with_a_quota_starts_no_more_and_holds_nobody_back(
+    cluster: str, tmp_path: Path
+) -> None:
+    hold = tmp_path / "hold"
+    hold.touch()
+    rows = [
+        game(number, tmp_path / name, agent_ref=name, asleep_while=str(hold))
+        for number in range(40)
+        for name in ("scarce", "plenty")
+    ]
+    config = waiting_config(
+        tmp_path,
+        write_rows(tmp_path / "tasks.jsonl", rows),
+        {"scarce": {"max_in_flight": 3}, "plenty": {}},
+        collect__max_in_flight=32,
+    )
+    summaries: list[gym_ray.RunSummary] = []
+    collecting = threading.Thread(
+        target=lambda: summaries.append(gym_ray.collect(config, quiet=True)), daemon=True
+    )
+
+    def started() -> dict[str, int]:
+        logs = {name: tmp_path / name for name in ("scarce", "plenty")}
+        return {name: len(log.read_text()) if log.exists() else 0 for name, log in logs.items()}
+
+    collecting.start()
+    # Of 32 places 3 are the scarce one's; the others fill with calls of 8.
+    until(lambda: started() == {"scarce": 3, "plenty": 24}, PATIENCE, "all places taken")
+    hold.unlink()
+    collecting.join(PATIENCE)
+
+    (summary,) = summaries
+    assert (summary.completed, summary.failed) == (80, 0)
+    assert started() == {"scarce": 40, "plenty": 40}
