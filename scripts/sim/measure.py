@@ -5,7 +5,7 @@ drawn from a range, so that replicas are the bottleneck as GPUs are. Everything 
 Serve, Ray Data, environments with tools, routing. Service times are taken from the rows of the
 run with the fewest replicas alone; the other sizes are predicted from those.
 
-    python -m scripts.sim.measure --replicas 1 2 4 --output measured.json
+    python -m scripts.sim.measure --replicas 1 2 4 --output scripts/sim/measured.json
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from gym_ray import GymnasiumEnvironment, Step, Task
 class Rounds(GymnasiumEnvironment):
     """As many turns as the task says."""
 
-    async def reset(self, task: Task) -> list[str]:
-        return []
+    async def reset(self, task: Task) -> list[int]:
+        return [task["rounds"]]
 
-    async def step(self, state: list[str], action: str) -> Step:
-        state.append(action)
-        return Step("Go on.", reward=1.0, done=len(state) == 1 + len(action) % 3)
+    async def step(self, state: list[int], action: str) -> Step:
+        state[0] -= 1
+        return Step("Go on.", reward=float(not state[0]), done=not state[0])
 '''
 
 
@@ -84,14 +84,14 @@ def collected(replicas: int) -> Any:
         (folder / "rounds.py").write_text(GAME)
         with open(folder / "tasks.jsonl", "w") as file:
             for number in range(rollouts):
-                row = {"responses_create_params": {"input": f"Round {number}."}}
+                prompt = {"input": f"Game {number}."}
+                row = {"responses_create_params": prompt, "rounds": 1 + number % 3}
                 file.write(json.dumps(row) + "\n")
         config = {
             "policy": {
                 "engine": "scripted",
                 "model": "scripted",
                 "engine_args": {
-                    "reply": "scripts.sim.measure:words",
                     "latency_seconds": LATENCY_SECONDS,
                     "slots": SLOTS,
                 },
@@ -114,11 +114,6 @@ def collected(replicas: int) -> Any:
         summary = gym_ray.collect(config)
         assert summary.completed == rollouts, summary
         return gym_ray.read_rollouts(folder / "run").to_arrow(["turns", "seconds", "started_at"])
-
-
-def words(prompt: str, request: Any) -> str:
-    """Replies of one to three letters, the same for the same request."""
-    return "abc"[: 1 + sum(request.request_id.encode()) % 3]
 
 
 def service_times(rows: Any) -> Measured:

@@ -1,12 +1,13 @@
 """What the simulation says of 1 to 1,000 replicas, from service times that `measure.py` wrote.
 
-python -m scripts.sim.predict measured.json --plot docs/images/scaling.svg
+python -m scripts.sim.predict scripts/sim/measured.json --plot docs/images/scaling.svg
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,11 @@ def main() -> None:
     measured, slots = Measured(**found["measured"]), found["slots"]
     growing = [_run(measured, slots, n, ROLLOUTS * slots * n) for n in arguments.replicas]
     fixed = [_run(measured, slots, n, JOB_ROLLOUTS) for n in arguments.replicas]
-    for line in table(arguments.replicas, growing, fixed):
+    unit = slots / (statistics.mean(measured.turn_seconds) * statistics.mean(measured.turns))
+    for line in table(arguments.replicas, growing, fixed, unit):
         print(line)
     if arguments.plot is not None:
-        plot(arguments.plot, arguments.replicas, growing, fixed, found["runs"])
+        plot(arguments.plot, arguments.replicas, growing, fixed, found["runs"], unit)
 
 
 def _run(measured: Measured, slots: int, replicas: int, rollouts: int) -> Outcome:
@@ -45,14 +47,13 @@ def _run(measured: Measured, slots: int, replicas: int, rollouts: int) -> Outcom
     return simulate(measured, fleet, rollouts)
 
 
-def table(replicas: Any, growing: list[Outcome], fixed: list[Outcome]) -> list[str]:
-    """Markdown."""
+def table(replicas: Any, growing: list[Outcome], fixed: list[Outcome], unit: float) -> list[str]:
+    """Markdown; `unit` is what a replica does whose slots are never empty, rollouts/s."""
     lines = [
         f"| replicas | rollouts/s | of ideal | {JOB_ROLLOUTS:,} rollouts take "
         "| of it, the last 5 % | replica hours | slots busy |",
         "|---|---|---|---|---|---|---|",
     ]
-    unit = growing[0].steady_rollouts_per_second / replicas[0]
     for count, more, job in zip(replicas, growing, fixed, strict=True):
         rate = more.steady_rollouts_per_second
         lines.append(
@@ -63,7 +64,12 @@ def table(replicas: Any, growing: list[Outcome], fixed: list[Outcome]) -> list[s
 
 
 def plot(
-    path: Path, replicas: Any, growing: list[Outcome], fixed: list[Outcome], runs: list[Any]
+    path: Path,
+    replicas: Any,
+    growing: list[Outcome],
+    fixed: list[Outcome],
+    runs: list[Any],
+    unit: float,
 ) -> None:
     """Rate against replicas with the measured points, and what a job of one size costs."""
     import matplotlib
@@ -74,7 +80,6 @@ def plot(
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     rates = [outcome.steady_rollouts_per_second for outcome in growing]
-    unit = rates[0] / replicas[0]
     left.loglog(replicas, [unit * count for count in replicas], ":", color="grey", label="ideal")
     left.loglog(replicas, rates, label="simulated")
     left.loglog(

@@ -85,6 +85,6 @@ def test_the_prediction_is_a_table_and_a_plot(
 
     header, _, one, four = capsys.readouterr().out.splitlines()
     assert "400 rollouts take" in header
-    assert [cell.strip() for cell in one.split("|")[1:4:2]] == ["1", "100%"]
+    assert one.startswith("| 1 |")
     assert four.startswith("| 4 |")
     assert "</svg>" in picture.read_text()
