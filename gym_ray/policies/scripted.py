@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -17,7 +18,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,9 @@ class ScriptedArgs(pydantic.BaseModel):
     """Varies logprobs, latencies and failures."""
     context_length: int = Field(32768, ge=1)
     """Most tokens of prompt plus generation."""
+    slots: int | None = Field(None, ge=1)
+    """Requests worked on at once, while the others wait as in an engine whose batch is full; null
+    for all of them."""
     request_log: str | None = None
     """File to which every request's id is appended as it arrives, one JSON object a line; once
     more with `"aborted": true` when it is aborted."""
@@ -103,6 +107,8 @@ class ScriptedEngine:
         self._tokenizer = ByteTokenizer()
         self._reply = load_reply(self.args.reply)
         self._log: int | None = None
+        self._waiting = 0
+        self._slots = None if self.args.slots is None else asyncio.Semaphore(self.args.slots)
         self._version = 0
         self._seed = self.args.seed
         self._work: dict[int, _Work] = {}
@@ -137,13 +143,14 @@ class ScriptedEngine:
             )
         draw = self._draw(request.request_id)
         try:
-            await self._open.wait()
-            reply = self._reply
-            work = self._begin(self._latency(draw))
-            try:
-                await asyncio.sleep(work.seconds)
-            finally:
-                self._end(work)
+            async with self._slot():
+                began = time.perf_counter()
+                reply = self._reply
+                work = self._begin(self._latency(draw))
+                try:
+                    await asyncio.sleep(work.seconds)
+                finally:
+                    self._end(work)
         except asyncio.CancelledError:
             self._note({"request_id": request.request_id, "time": time.time(), "aborted": True})
             raise
@@ -156,8 +163,8 @@ class ScriptedEngine:
             logprobs=logprobs,
             stop_reason=stop_reason,
             version_spans=spans,
-            queued_seconds=0.0,
-            generation_seconds=time.perf_counter() - started,
+            queued_seconds=began - started,
+            generation_seconds=time.perf_counter() - began,
         )
 
     async def check_weights(self, update: WeightsUpdate, place: Place) -> None:
@@ -198,8 +205,8 @@ class ScriptedEngine:
         return min(1.0, elapsed / work.seconds) if work.seconds else 1.0
 
     def load(self) -> EngineLoad:
-        """It begins everything at once, and has no cache."""
-        return EngineLoad(running=len(self._work))
+        """It has no cache."""
+        return EngineLoad(running=len(self._work), waiting=self._waiting)
 
     async def check_health(self) -> None:
         return None
@@ -208,6 +215,22 @@ class ScriptedEngine:
         if self._log is not None:
             os.close(self._log)
             self._log = None
+
+    @contextlib.asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """Room for a request, once there is a slot and no update that lets what runs end first."""
+        self._waiting += 1
+        try:
+            if self._slots is not None:
+                await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            await self._open.wait()
+            yield
+        finally:
+            if self._slots is not None:
+                self._slots.release()
 
     def _note(self, entry: dict[str, object]) -> None:
         if self._log is not None:
