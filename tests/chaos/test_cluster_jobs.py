@@ -8,7 +8,7 @@ import shutil
 import signal
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +35,41 @@ SCALING = {
     "look_back_seconds": 1, "upscale_delay_seconds": 0.5, "downscale_delay_seconds": 2,
 }  # fmt: skip
 
-POLICY, ENVIRONMENT = "policy", "environment-waiting"
 
+class Metrics:
+    """What Prometheus would read from the head.
 
-class Trace:
-    """Running replicas of policy and environment, as the metrics tell them, and every change."""
+    Attributes:
+        replicas: running replicas of policy and environment, every change of them.
+    """
 
     def __init__(self, server: JobServer) -> None:
         self._server = server
-        self.seen: list[tuple[int, int]] = []
+        self.replicas: list[tuple[int, int]] = []
+
+    def retries(self) -> int:
+        """Attempts that failed and were tried again."""
+        return int(sum(value for _, value in self._values("ray_gym_ray_retries_total")))
 
     def running(self) -> tuple[int, int]:
+        """Running replicas of policy and environment."""
+        running: Counter[str] = Counter()
+        for labels, value in self._values("ray_serve_deployment_replica_healthy"):
+            running[labels["deployment"]] += int(value)
+        now = (running["policy"], running["environment-waiting"])
+        if self.replicas[-1:] != [now]:
+            self.replicas.append(now)
+        return now
+
+    def _values(self, name: str) -> list[tuple[dict[str, str], float]]:
         with urllib.request.urlopen(self._server.metrics, timeout=30) as answer:
             text = answer.read().decode()
-        running: Counter[str] = Counter()
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if sample.name == "ray_serve_deployment_replica_healthy":
-                    running[sample.labels["deployment"]] += int(sample.value)
-        now = (running[POLICY], running[ENVIRONMENT])
-        if self.seen[-1:] != [now]:
-            self.seen.append(now)
-        return now
+        return [
+            (sample.labels, sample.value)
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name
+        ]
 
 
 @pytest.fixture
@@ -67,19 +80,18 @@ def server() -> Iterator[JobServer]:
 
 
 class Games:
-    """A thousand games in a project to submit, of which three lots go on until let go.
+    """A thousand games in a project to submit.
 
-    As many as are in flight play while the file `first` is there, as many again while `second`
-    is; the last eight sleep while `tail` is.
+    All that run go on for as long as the file `held` is there; eight sleep while `tail` is.
     """
 
     def __init__(self, folder: Path, output: str) -> None:
-        self._folder = folder
+        self.held, self.tail = folder / "held", folder / "tail"
+        self._starts = folder / "starts"
         self.project = folder / "project"
         self.project.mkdir()
         shutil.copy(HERE / "waiting.py", self.project)
-        for lot in ("first", "second", "tail"):
-            self._file(lot).touch()
+        self.tail.touch()
         rows = write_rows(self.project / "tasks.jsonl", map(self._row, range(ROLLOUTS)))
         scaled: dict[str, Any] = {"resources": {"num_cpus": 0.1}, "autoscaling": SCALING}
         config = waiting_config(
@@ -87,35 +99,20 @@ class Games:
             rows,
             {"waiting": {**scaled, "entrypoint": "waiting.py:Waiting"}},
             policy__autoscaling=SCALING,
-            policy__engine_args__latency_seconds=0.3,
             collect__input="tasks.jsonl",
             collect__output=output,
             collect__max_in_flight=IN_FLIGHT,
         )
+        config["policy"]["engine_args"]["latency_seconds"] = 0.3
         (self.project / "games.yaml").write_text(yaml.safe_dump(config))
 
-    def started(self, lot: str) -> int:
-        """Games of a lot that have started so far, each as often as it has."""
-        starts = self._starts(lot)
-        return len(starts.read_text()) if starts.exists() else 0
-
-    def let_go(self, lot: str) -> None:
-        self._file(lot).unlink()
+    def started(self) -> int:
+        """Games that have started so far, each as often as it has."""
+        return len(self._starts.read_text()) if self._starts.exists() else 0
 
     def _row(self, number: int) -> dict[str, Any]:
-        if 300 <= number < 300 + IN_FLIGHT:
-            return game(number, self._starts("first"), playing_while=str(self._file("first")))
-        if 600 <= number < 600 + IN_FLIGHT:
-            return game(number, self._starts("second"), playing_while=str(self._file("second")))
-        if number >= ROLLOUTS - 8:
-            return game(number, self._starts("tail"), asleep_while=str(self._file("tail")))
-        return game(number, self._starts("short"))
-
-    def _file(self, lot: str) -> Path:
-        return self._folder / lot
-
-    def _starts(self, lot: str) -> Path:
-        return self._folder / f"{lot}-starts"
+        asleep = {"asleep_while": str(self.tail)} if number >= ROLLOUTS - 8 else {}
+        return game(number, self._starts, playing_while=str(self.held), **asleep)
 
 
 @pytest.mark.timeout(1500)
@@ -123,7 +120,7 @@ def test_a_job_scales_and_loses_its_driver_and_a_node_and_no_rollout(
     server: JobServer, bucket: str, tmp_path: Path
 ) -> None:
     output = f"{bucket}/{tmp_path.name}/games"
-    games, trace = Games(tmp_path, output), Trace(server)
+    games, metrics = Games(tmp_path, output), Metrics(server)
 
     def submit(submission_id: str) -> None:
         done = server.submit(
@@ -131,41 +128,40 @@ def test_a_job_scales_and_loses_its_driver_and_a_node_and_no_rollout(
         )
         assert done.returncode == 0, done.stdout
 
-    def wait_for(condition: Any, job: str, what: str) -> None:
+    def wait_for(what: str, condition: Callable[[], bool], *, job: str) -> None:
         def true_or_over() -> bool:
-            trace.running()
+            metrics.running()
             return condition() or server.job(job)["status"] not in ("PENDING", "RUNNING")
 
-        until(true_or_over, PATIENCE, f"{what}; {trace.seen}")
-        assert condition(), f"{what}; {trace.seen}; {server.ray('job', 'logs', job)}"
+        until(true_or_over, PATIENCE, f"{what}; replicas: {metrics.replicas}")
+        assert condition(), f"{what}; {metrics.replicas}; {server.ray('job', 'logs', job)}"
 
     submit("games-1")
-    wait_for(lambda: trace.running() == (3, 3), "games-1", "three replicas of each under load")
-    wait_for(lambda: games.started("first") >= IN_FLIGHT, "games-1", "the first lot plays")
+    wait_for("a third has started", lambda: games.started() > ROLLOUTS / 3, job="games-1")
+    games.held.touch()
+    wait_for("three replicas of each", lambda: metrics.running() == (3, 3), job="games-1")
     os.kill(int(server.job("games-1")["driver_info"]["pid"]), signal.SIGKILL)
-    until(lambda: server.job("games-1")["status"] == "FAILED", 60, "the job is over")
-    games.let_go("first")
+    until(lambda: server.job("games-1")["status"] == "FAILED", PATIENCE, "the first job is over")
+    games.held.unlink()
 
     submit("games-2")
+    wait_for("more have started", lambda: games.started() > ROLLOUTS / 2, job="games-2")
+    games.held.touch()
     wait_for(
-        lambda: (
-            games.started("second") == IN_FLIGHT
-            and any(POLICY in name for name in server.replicas_of_node())
-        ),
-        "games-2",
-        "the second lot plays, with replicas on the node",
+        "a policy replica runs on the node",
+        lambda: any(name.endswith(":policy") for name in server.replicas_of_node()),
+        job="games-2",
     )
     lost = server.replicas_of_node()
     server.lose_node()
-    wait_for(lambda: games.started("second") > IN_FLIGHT, "games-2", "lost games start again")
-    games.let_go("second")
-    wait_for(lambda: games.started("tail") >= 8, "games-2", "the last games have started")
-    wait_for(lambda: trace.running() == (1, 1), "games-2", "one replica of each for the last games")
-    games.let_go("tail")
-    until(lambda: server.job("games-2")["status"] != "RUNNING", PATIENCE, "the job ends")
+    wait_for("lost attempts are made again", lambda: metrics.retries() > 0, job="games-2")
+    games.held.unlink()
+    wait_for("one replica of each is left", lambda: metrics.running() == (1, 1), job="games-2")
+    games.tail.unlink()
+    until(lambda: server.job("games-2")["status"] != "RUNNING", PATIENCE, "the second job ends")
 
     logs = server.ray("job", "logs", "--log-color", "false", "games-2")
-    print(f"replicas of policy and environment: {trace.seen}; lost with the node: {lost}\n{logs}")
+    print(f"replicas: {metrics.replicas}; lost with the node: {lost}; it said:\n{logs}")
     assert server.job("games-2")["status"] == "SUCCEEDED", logs
     summary = json.loads(place(f"{output}/summary.json").read_text())
     counts = {name: summary[name] for name in ("completed", "truncated", "failed", "pending")}
