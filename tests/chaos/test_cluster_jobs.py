@@ -148,8 +148,11 @@ def test_a_job_scales_and_loses_its_driver_and_a_node_and_no_rollout(
     wait_for("more have started", lambda: games.started() > ROLLOUTS / 2, job="games-2")
     games.held.touch()
     wait_for(
-        "a policy replica runs on the node",
-        lambda: any(name.endswith(":policy") for name in server.replicas_of_node()),
+        "three replicas of each again, some on the node",
+        lambda: (
+            metrics.running() == (3, 3)
+            and any(name.endswith(":policy") for name in server.replicas_of_node())
+        ),
         job="games-2",
     )
     lost = server.replicas_of_node()
