@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -71,10 +72,42 @@ class JobServer:
     Attributes:
         address: of its job server, for `RAY_API_SERVER_ADDRESS`.
         variables: environment of a process that may use it.
+        metrics: where Prometheus would read those of the head, Serve's controller's among them.
+        node: the node beside the head.
     """
 
     address: str
     variables: dict[str, str]
+    metrics: str
+    node: psutil.Process
+
+    def submit(self, project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """What `scripts/submit.sh` does and says in a project's folder."""
+        return subprocess.run(
+            [str(SUBMIT), *arguments],
+            cwd=project,
+            env={**self.variables, "HF_TOKEN": "token-of-the-hub"},
+            text=True,
+            timeout=300,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def replicas_of_node(self) -> list[str]:
+        """Names of the Serve replicas that run on the node."""
+        names = []
+        for process in self.node.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                names += [word for word in process.cmdline()[:1] if "ServeReplica" in word]
+        return names
+
+    def lose_node(self) -> None:
+        """End every process of the node at once, as a machine that loses its power."""
+        # Stopped first, so that none starts another meanwhile.
+        self.node.suspend()
+        for process in (*self.node.children(recursive=True), self.node):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def ray(self, *arguments: str, check: bool = True) -> str:
         """What a `ray` command says, on both streams."""
@@ -87,7 +120,7 @@ class JobServer:
 
     def application(self, name: str) -> dict[str, Any]:
         """What Serve knows of an application; its status is `NOT_STARTED` while that is nothing."""
-        applications = json.loads(self._get("/api/serve/applications/"))["applications"]
+        applications = json.loads(_get(self.variables, "/api/serve/applications/"))["applications"]
         found: dict[str, Any] = applications.get(name, {"status": "NOT_STARTED"})
         return found
 
@@ -102,26 +135,32 @@ class JobServer:
 
     def job(self, submission_id: str) -> dict[str, Any]:
         """What the job server knows of a job."""
-        answer: dict[str, Any] = json.loads(self._get(f"/api/jobs/{submission_id}"))
+        answer: dict[str, Any] = json.loads(_get(self.variables, f"/api/jobs/{submission_id}"))
         return answer
 
-    def answers(self) -> bool:
-        """Whether the job server is up."""
-        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-            return b"[" in self._get("/api/jobs/")
-        return False
 
-    def _get(self, path: str) -> bytes:
-        headers = {"Authorization": f"Bearer {self.variables['RAY_AUTH_TOKEN']}"}
-        request = urllib.request.Request(self.address + path, headers=headers)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            body: bytes = answer.read()
-            return body
+def _answers(variables: dict[str, str]) -> bool:
+    """Whether the job server is up."""
+    with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+        return b"[" in _get(variables, "/api/jobs/")
+    return False
+
+
+def _get(variables: dict[str, str], path: str) -> bytes:
+    headers = {"Authorization": f"Bearer {variables['RAY_AUTH_TOKEN']}"}
+    request = urllib.request.Request(variables["RAY_API_SERVER_ADDRESS"] + path, headers=headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        body: bytes = answer.read()
+        return body
 
 
 @contextlib.contextmanager
-def job_server() -> Iterator[JobServer]:
-    """A head without CPUs, where drivers run, and a node with three."""
+def job_server(*, head_cpus: int = 0, node_cpus: int = 3) -> Iterator[JobServer]:
+    """A head, where drivers run, and a node.
+
+    Args:
+        head_cpus, node_cpus: logical CPUs of each.
+    """
     # Not below pytest's own folder, whose name is too long for Ray's sockets.
     folder = Path(tempfile.mkdtemp(prefix="gr-"))
     port, dashboard = free_port(), free_port()
@@ -136,27 +175,35 @@ def job_server() -> Iterator[JobServer]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_AUTO_CONNECT": "0",
     }
-    server = JobServer(variables["RAY_API_SERVER_ADDRESS"], variables)
+    metrics = free_port()
     log = folder / "start.log"
     head = (
-        "--head", f"--port={port}", "--num-cpus=0", f"--temp-dir={folder}/ray",
+        "--head", f"--port={port}", f"--num-cpus={head_cpus}", f"--temp-dir={folder}/ray",
         "--include-dashboard=true", f"--dashboard-port={dashboard}",
-        f"--ray-client-server-port={free_port()}",
+        f"--ray-client-server-port={free_port()}", f"--metrics-export-port={metrics}",
     )  # fmt: skip
     # As on a machine of its own, where the job's folder has another path too.
-    other = f"--temp-dir={folder}/other"
+    node = (
+        f"--address=127.0.0.1:{port}", f"--num-cpus={node_cpus}", f"--temp-dir={folder}/other",
+        f"--metrics-export-port={free_port()}",
+    )  # fmt: skip
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.enter_context(_node(variables, log, *head))
-        until(server.answers, 90, f"the job server answers; ray start said: {log.read_text()}")
-        stack.enter_context(
-            _node(variables, log, f"--address=127.0.0.1:{port}", "--num-cpus=3", other)
+        until(
+            lambda: _answers(variables), 90, f"the job server answers; it said: {log.read_text()}"
         )
-        yield server
+        process = stack.enter_context(_node(variables, log, *node))
+        yield JobServer(
+            variables["RAY_API_SERVER_ADDRESS"],
+            variables,
+            f"http://127.0.0.1:{metrics}/metrics",
+            process,
+        )
 
 
 @contextlib.contextmanager
-def _node(variables: dict[str, str], log: Path, *options: str) -> Iterator[None]:
+def _node(variables: dict[str, str], log: Path, *options: str) -> Iterator[psutil.Process]:
     process = None
     for _ in range(_STARTS):
         process = _start(variables, log, *options)
@@ -165,7 +212,7 @@ def _node(variables: dict[str, str], log: Path, *options: str) -> Iterator[None]
     if process is None:
         pytest.fail(f"a node does not start: {log.read_text()}")
     try:
-        yield
+        yield psutil.Process(process.pid)
     finally:
         _end(process)
 
@@ -175,7 +222,6 @@ def _start(variables: dict[str, str], log: Path, *options: str) -> subprocess.Po
     common = (
         f"--dashboard-agent-listen-port={free_port()}",
         f"--dashboard-agent-grpc-port={free_port()}",
-        f"--metrics-export-port={free_port()}",
         "--node-ip-address=127.0.0.1",
         "--object-store-memory=150000000",
         "--disable-usage-stats",

@@ -121,16 +121,17 @@ def disconnect(cluster: Cluster) -> None:
 
 
 def on_driver_node() -> dict[str, Any]:
-    """Options of an actor that asks for nothing and lives as long as this driver.
+    """Options of an actor that needs next to nothing and lives as long as this driver.
 
-    Ray would put it on any node, which could then not be released.
+    Ray would put it on any node, which could then not be released, and with which it could be lost.
+    Actors that ask for nothing at all go to one at random, whatever their affinity (Ray 2.60).
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     node = ray.get_runtime_context().get_node_id()
     affinity = NodeAffinitySchedulingStrategy(node_id=node, soft=True)
-    return {"num_cpus": 0, "scheduling_strategy": affinity}
+    return {"num_cpus": 0, "memory": 1, "scheduling_strategy": affinity}
 
 
 def preferring_driver_node() -> dict[str, Any]:

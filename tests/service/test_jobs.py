@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import yaml
 
 import gym_ray
 from tests.cluster import free_port, until
-from tests.jobs import ROOT, SUBMIT, JobServer, job_server, write_project
+from tests.jobs import ROOT, JobServer, job_server, write_project
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
@@ -24,25 +24,13 @@ def server() -> Iterator[JobServer]:
         yield running
 
 
-def submit(server: JobServer, project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(SUBMIT), *arguments],
-        cwd=project,
-        env={**server.variables, "HF_TOKEN": "token-of-the-hub"},
-        text=True,
-        timeout=300,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-
-
 def test_a_submitted_job_collects_with_what_the_folder_holds_and_says_how_far_it_is(
     server: JobServer, tmp_path: Path
 ) -> None:
     output = tmp_path / "shared" / "sums"
     project = write_project(tmp_path / "project", output, tasks=40, latency_seconds=0.01)
 
-    done = submit(server, project, "--submission-id", "sums", "sums.yaml", "collect.num_repeats=2")
+    done = server.submit(project, "--submission-id", "sums", "sums.yaml", "collect.num_repeats=2")
 
     assert done.returncode == 0, done.stdout
     rollouts = list(gym_ray.read_rollouts(output))
@@ -67,8 +55,8 @@ def test_a_stopped_job_drains_and_submitting_it_again_continues_it(
     output = tmp_path / "shared" / "slow"
     project = write_project(tmp_path / "project", output, tasks=400, latency_seconds=1.0)
 
-    started = submit(
-        server, project, "--no-wait", "--submission-id", "slow-1", "sums.yaml",
+    started = server.submit(
+        project, "--no-wait", "--submission-id", "slow-1", "sums.yaml",
         "collect.max_in_flight=2",
     )  # fmt: skip
     assert started.returncode == 0, started.stdout
@@ -91,8 +79,8 @@ def test_a_stopped_job_drains_and_submitting_it_again_continues_it(
     assert 0 < summary["completed"] < 400
     assert summary["completed"] + summary["pending"] == 400
 
-    again = submit(
-        server, project, "--submission-id", "slow-2", "sums.yaml", "collect.max_in_flight=64"
+    again = server.submit(
+        project, "--submission-id", "slow-2", "sums.yaml", "collect.max_in_flight=64"
     )
 
     assert again.returncode == 0, again.stdout
@@ -137,7 +125,7 @@ def test_a_job_whose_output_would_go_with_its_folder_is_refused(
 ) -> None:
     project = write_project(tmp_path / "project", tmp_path, tasks=1, latency_seconds=0)
 
-    here = submit(server, project, "sums.yaml", "collect.output=runs/lost")
+    here = server.submit(project, "sums.yaml", "collect.output=runs/lost")
     by_hand = server.ray(
         "job", "submit", "--working-dir", str(project), "--",
         "python", "-m", "gym_ray", "collect", "sums.yaml", "collect.output=runs/lost",
@@ -153,9 +141,11 @@ def test_a_cluster_with_a_token_refuses_a_submitter_without_it(
     server: JobServer, tmp_path: Path
 ) -> None:
     project = write_project(tmp_path / "project", tmp_path / "out", tasks=1, latency_seconds=0)
-    stranger = JobServer(server.address, {**server.variables, "RAY_AUTH_TOKEN": "0" * 64})
+    stranger = dataclasses.replace(
+        server, variables={**server.variables, "RAY_AUTH_TOKEN": "0" * 64}
+    )
 
-    refused = submit(stranger, project, "--submission-id", "stranger", "sums.yaml")
+    refused = stranger.submit(project, "--submission-id", "stranger", "sums.yaml")
 
     assert refused.returncode != 0
     assert "stranger" not in server.ray("job", "list")
