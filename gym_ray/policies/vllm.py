@@ -89,6 +89,8 @@ def check_engine_args(engine_args: Mapping[str, Any]) -> None:
                 f"policy.engine_args.logprobs_mode must be {LOGPROBS_MODE!r} (the default): rows "
                 f"record the distribution tokens were drawn from; got {value!r}"
             )
+        if name == "worker_extension_cls" and value:
+            raise ConfigError("policy.engine_args.worker_extension_cls: gym-ray sets its own")
         if name in known:
             continue
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -255,6 +257,7 @@ class VllmEngine:
             # By default, what xgrammar cannot compile goes to another backend, whose masks differ:
             # a row's grammar would no longer say what was sampled from.
             "structured_outputs_config": StructuredOutputsConfig(backend="xgrammar"),
+            "worker_extension_cls": "gym_ray.policies.vllm_worker.WorkerExtension",
         }
         if self._num_gpus > 1:
             defaults["distributed_executor_backend"] = "mp"

@@ -40,6 +40,7 @@ async def update_weights(
         await _receive(llm, update.source, place)
     else:
         await llm.collective_rpc("reload_weights", kwargs={"weights_path": update.source})
+    await llm.collective_rpc("repack_weights")
     await verify()
     await llm.update_weight_version(str(update.version))
     loaded = _digest(await llm.compute_weight_checksums())

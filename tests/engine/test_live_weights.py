@@ -71,7 +71,9 @@ class Weights:
 
 @pytest.fixture(scope="module")
 def weights(write_model: Any) -> Weights:
-    return Weights([write_model(seed=seed, initializer_range=0.15) for seed in (10, 11)])
+    # A head that shares the embedding's weights has copies of its own to be renewed on a CPU.
+    shape = {"initializer_range": 0.15, "tie_word_embeddings": True}
+    return Weights([write_model(seed=seed, **shape) for seed in (10, 11)])
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +198,9 @@ def test_weights_of_another_model_are_refused_and_nothing_changes(
     engine: VllmEngine, write_model: Any, changes: dict[str, Any], says: str, run: Any
 ) -> None:
     before = run(engine.generate(request(3, output=4)))
-    other = WeightsUpdate(version=1000, source=str(write_model(**changes)))
+    other = WeightsUpdate(
+        version=1000, source=str(write_model(**{"tie_word_embeddings": True, **changes}))
+    )
 
     with pytest.raises(ConfigError, match=says):
         run(engine.check_weights(other, Place()))

@@ -40,7 +40,7 @@ class RecordedLlm:
         async def ask(*arguments: Any, **named: Any) -> Any:
             self.asked.append((method, arguments or named))
             if method == "collective_rpc":
-                self.asked[-1] = (arguments[0], named["kwargs"])
+                self.asked[-1] = (arguments[0], named.get("kwargs", {}))
             return [{"a": "1"}] if method == "compute_weight_checksums" else None
 
         return ask
@@ -65,6 +65,7 @@ def test_a_transfer_is_received_between_pausing_and_numbering_and_every_replica_
         ("update_weights", {"update_info": {"names": ["a"]}}),
         ("update_weights", {"update_info": {"names": ["b"]}}),
         ("finish_weight_update", {}),
+        ("repack_weights", {}),
         ("update_weight_version", ("3",)),
         ("compute_weight_checksums", {}),
         ("resume_generation", {}),
@@ -94,7 +95,9 @@ def test_an_engine_is_not_resumed_with_weights_that_could_not_be_verified() -> N
         asyncio.run(
             update_weights(llm, WeightsUpdate(version=1, source="/weights"), Place(), verify)
         )
-    assert [method for method, _ in llm.asked] == ["pause_generation", "reload_weights"]
+    assert [method for method, _ in llm.asked] == [
+        "pause_generation", "reload_weights", "repack_weights"
+    ]  # fmt: skip
 
 
 def test_a_world_without_room_for_every_worker_is_refused() -> None:
