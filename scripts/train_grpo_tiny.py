@@ -94,7 +94,8 @@ def train(
         groups = list(client.groups(random.sample(tasks, TASKS), REPEATS, on_failure="raise"))
         rewards.append(statistics.mean(reward for group in groups for reward in group.rewards))
         samples = samples_of(groups, version)
-        worst = max(float((ratios(model, batch(samples)) - 1).abs().max()), 0.0)
+        with torch.no_grad():
+            worst = float((ratios(model, batch(samples)) - 1).abs().max())
         print(
             f"version {version}: mean reward {rewards[-1]:.3f}, {len(samples)} rollouts to learn "
             f"from, ratios within {worst:.1e} of 1, {time.monotonic() - began:.1f} s",
