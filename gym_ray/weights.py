@@ -7,6 +7,7 @@ owned here: loading (policies), and which replicas load when (serving).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -123,6 +124,12 @@ class WeightsReport:
             **dataclasses.asdict(self),
             "replicas": [dataclasses.asdict(replica) for replica in self.replicas],
         }
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> WeightsReport:
+        """The report `to_json` tells."""
+        replicas = tuple(ReplicaWeights(**replica) for replica in told["replicas"])
+        return cls(**{**told, "replicas": replicas})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

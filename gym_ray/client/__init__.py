@@ -19,6 +19,7 @@ from gym_ray.client.errors import (
     ResultsMissing,
     ServiceUnavailable,
     Unauthorized,
+    UpdateRefused,
 )
 from gym_ray.client.results import RolloutGroup, RolloutResult
 
@@ -35,4 +36,5 @@ __all__ = [
     "RolloutResult",
     "ServiceUnavailable",
     "Unauthorized",
+    "UpdateRefused",
 ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Mapping
 from types import TracebackType
-from typing import Unpack
+from typing import Any, Literal, Unpack
 
 from gym_ray.client.batch import Batch
 from gym_ray.client.groups import Groups, OnFailure
@@ -13,6 +13,7 @@ from gym_ray.client.results import RolloutGroup, RolloutResult
 from gym_ray.client.tasks import Tasks
 from gym_ray.client.transport import Transport
 from gym_ray.client.wishes import CallOptions, Wishes
+from gym_ray.weights import WeightsReport, WeightsUpdate
 
 
 class AsyncRolloutClient:
@@ -22,6 +23,8 @@ class AsyncRolloutClient:
         base_url: of the service, as `gym-ray serve` prints it.
         api_key: its key; None for the environment variable `GYM_RAY_API_KEY`, and no key
             without that.
+        admin_key: what `update_weights` needs; None for the environment variable
+            `GYM_RAY_ADMIN_KEY`.
         max_in_flight: rollouts of one call at once, see `run`.
         lease_seconds: 1 to 600; a client that gave no sign of life for so long (killed, or
             unreachable) has its rollouts given up. Finished ones are kept.
@@ -40,11 +43,13 @@ class AsyncRolloutClient:
         base_url: str,
         *,
         api_key: str | None = None,
+        admin_key: str | None = None,
         max_in_flight: int = 256,
         lease_seconds: float = 30.0,
         max_retries: int = 8,
         request_timeout_seconds: float = 60.0,
     ) -> None:
+        self._admin_key = admin_key or os.environ.get("GYM_RAY_ADMIN_KEY")
         self._max_in_flight = max_in_flight
         self._lease_seconds = lease_seconds
         self._transport = Transport(
@@ -110,6 +115,44 @@ class AsyncRolloutClient:
             while (group := await groups.next()) is not None:
                 yield group
                 batch.handled(group.results)
+
+    async def update_weights(
+        self,
+        version: int,
+        source: str | Mapping[str, Any],
+        *,
+        mode: Literal["keep", "drain"] = "keep",
+        timeout_seconds: float = 600.0,
+    ) -> WeightsReport:
+        """Give the policy new weights; returns when every replica has them.
+
+        Whatever breaks on the way is tried again: the same update a second time does nothing, or
+        completes the first.
+
+        Args:
+            version: more than every earlier one.
+            source: checkpoint directory that every replica can read, or a transfer; see
+                docs/weights.md.
+            mode: what becomes of generations in flight: `keep` goes on with them under the new
+                weights, `drain` lets them end first.
+            timeout_seconds: how long a replica may take.
+
+        Raises:
+            UpdateRefused: it cannot be; nothing has changed.
+            Unauthorized: not the admin key, or the service has none.
+            ServiceUnavailable: some replicas could not load, after all retries.
+        """
+        update = WeightsUpdate.model_validate(
+            {"version": version, "source": source, "mode": mode, "timeout_seconds": timeout_seconds}
+        )
+        answer = await self._transport.ask(
+            "POST",
+            "/weights",
+            update.model_dump(),
+            waits_seconds=timeout_seconds,
+            key=self._admin_key,
+        )
+        return WeightsReport.from_json(answer)
 
     def batch(
         self, tasks: Tasks, repeats: int, received: Collection[int], options: CallOptions

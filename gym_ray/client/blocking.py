@@ -10,9 +10,9 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Collection, Coroutine, Generator, Iterator
+from collections.abc import Collection, Coroutine, Generator, Iterator, Mapping
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import Any, Literal, TypeVar, Unpack
 
 from gym_ray.client.asynchronous import AsyncRolloutClient
 from gym_ray.client.batch import Batch
@@ -21,6 +21,7 @@ from gym_ray.client.groups import Groups, OnFailure
 from gym_ray.client.results import RolloutGroup, RolloutResult
 from gym_ray.client.tasks import Tasks
 from gym_ray.client.wishes import CallOptions
+from gym_ray.weights import WeightsReport
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ class RolloutClient:
         base_url: str,
         *,
         api_key: str | None = None,
+        admin_key: str | None = None,
         max_in_flight: int = 256,
         lease_seconds: float = 30.0,
         max_retries: int = 8,
@@ -52,6 +54,7 @@ class RolloutClient:
         self._client = AsyncRolloutClient(
             base_url,
             api_key=api_key,
+            admin_key=admin_key,
             max_in_flight=max_in_flight,
             lease_seconds=lease_seconds,
             max_retries=max_retries,
@@ -86,6 +89,19 @@ class RolloutClient:
             while (group := self._call(groups.next())) is not None:
                 yield group
                 self._loop.call_soon_threadsafe(batch.handled, group.results)
+
+    def update_weights(
+        self,
+        version: int,
+        source: str | Mapping[str, Any],
+        *,
+        mode: Literal["keep", "drain"] = "keep",
+        timeout_seconds: float = 600.0,
+    ) -> WeightsReport:
+        """As `AsyncRolloutClient.update_weights`."""
+        return self._call(
+            self._client.update_weights(version, source, mode=mode, timeout_seconds=timeout_seconds)
+        )
 
     def close(self) -> None:
         """Give up what runs and close the connections. Idempotent."""

@@ -24,6 +24,12 @@ class RequestRefused(ClientError):
     """The service does not take the request (400, 404 of the route, 413, 422, 429)."""
 
 
+class UpdateRefused(ClientError):
+    """The weights are not the policy's, the version is no new one, or another update is under way
+    (400, 409 of `/weights`); nothing has changed.
+    """
+
+
 class ServiceUnavailable(ClientError):
     """No answer, or only errors of the server, after all retries."""
 

@@ -21,6 +21,7 @@ from gym_ray.client.errors import (
     RequestRefused,
     ServiceUnavailable,
     Unauthorized,
+    UpdateRefused,
 )
 
 #: Pause before the first retry, doubled for each further one, up to the maximum.
@@ -32,6 +33,9 @@ _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 
 #: Codes of the service after which the batch has to be opened again, and then is as it was.
 _REOPEN = frozenset({"batch_unknown", "batch_released"})
+
+#: Codes of updates that cannot be.
+_REFUSED_UPDATE = frozenset({"version_conflict", "busy", "wrong_source", "not_updatable"})
 
 
 class MustReopen(Exception):
@@ -61,11 +65,25 @@ class Transport:
         self._closed = False
 
     async def ask(
-        self, method: str, path: str, body: Any = None, *, retries: int | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        retries: int | None = None,
+        waits_seconds: float = 0.0,
+        key: str | None = None,
     ) -> dict[str, Any]:
-        """The JSON object a request is answered with; {} where there is no body."""
+        """The JSON object a request is answered with; {} where there is no body.
+
+        Args:
+            method, path, retries, waits_seconds, key: as `content`.
+            body: what is sent as JSON, or its bytes.
+        """
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        content = await self.content(method, path, data, retries=retries)
+        content = await self.content(
+            method, path, data, retries=retries, waits_seconds=waits_seconds, key=key
+        )
         answer: dict[str, Any] = json.loads(content) if content else {}
         return answer
 
@@ -78,6 +96,7 @@ class Transport:
         accept: str = "application/json",
         waits_seconds: float = 0.0,
         retries: int | None = None,
+        key: str | None = None,
     ) -> bytes:
         """The body a request is answered with.
 
@@ -87,6 +106,7 @@ class Transport:
             accept: media type wanted.
             waits_seconds: how long the service may wait on purpose.
             retries: other than the client's.
+            key: bearer key other than the client's.
 
         Raises:
             MustReopen: see there.
@@ -96,7 +116,7 @@ class Transport:
         pause = _PAUSE_SECONDS
         while True:
             try:
-                return await self._once(method, path, data, accept, waits_seconds)
+                return await self._once(method, path, data, accept, waits_seconds, key)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 if left == 0:
                     raise ServiceUnavailable(self._unreachable(error)) from error
@@ -114,7 +134,13 @@ class Transport:
             await session.close()
 
     async def _once(
-        self, method: str, path: str, data: bytes | None, accept: str, waits_seconds: float
+        self,
+        method: str,
+        path: str,
+        data: bytes | None,
+        accept: str,
+        waits_seconds: float,
+        key: str | None,
     ) -> bytes:
         if self._closed:
             raise ClientError("the client is closed; make another one")
@@ -126,6 +152,8 @@ class Transport:
             )
         timeout = aiohttp.ClientTimeout(total=self._timeout_seconds + waits_seconds)
         headers = {"Accept": accept}
+        if key is not None:
+            headers["Authorization"] = f"Bearer {key}"
         if data is not None:
             headers["Content-Type"] = "application/json"
         async with self._session.request(
@@ -141,8 +169,13 @@ class Transport:
         if code in _REOPEN:
             return MustReopen(message)
         where = f"{self._base_url} answered {status}: {message}"
-        if status == 401:
-            return Unauthorized(f"{where}; give api_key, or set GYM_RAY_API_KEY")
+        if code in _REFUSED_UPDATE:
+            return UpdateRefused(message)
+        if status in (401, 403):
+            return Unauthorized(
+                f"{where}; give api_key or set GYM_RAY_API_KEY; for update_weights, admin_key or "
+                "GYM_RAY_ADMIN_KEY"
+            )
         if status == 409:
             return BatchConflict(message)
         if status in _TRANSIENT:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+import gym_ray
 from gym_ray.errors import GymRayError
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.weights import weights_router
@@ -133,3 +134,37 @@ def test_a_wrong_update_is_told_by_its_field(body: dict[str, Any], param: str) -
         answer = http.post("/weights", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     assert not backend.updates
+
+
+def test_the_client_updates_and_reads_the_report() -> None:
+    backend = Weights()
+    with gateway(backend) as http:
+        url = str(http.base_url)
+        with gym_ray.RolloutClient(url, api_key=KEY, admin_key=ADMIN_KEY) as client:
+            assert client.update_weights(1, "/weights/1", mode="drain") == REPORT
+        assert backend.updates == [WeightsUpdate(version=1, source="/weights/1", mode="drain")]
+
+        backend.outcome = UpdateRefused("version_conflict", "it has version 3")
+        with (
+            gym_ray.RolloutClient(url, api_key=KEY, admin_key=ADMIN_KEY) as client,
+            pytest.raises(gym_ray.client.UpdateRefused, match="it has version 3"),
+        ):
+            client.update_weights(1, "/weights/1")
+        with (
+            gym_ray.RolloutClient(url, api_key=KEY, admin_key="guess") as client,
+            pytest.raises(gym_ray.client.Unauthorized, match="GYM_RAY_ADMIN_KEY"),
+        ):
+            client.update_weights(1, "/weights/1")
+
+
+def test_the_client_tries_again_while_an_update_is_not_complete() -> None:
+    backend = Weights()
+    backend.outcome = GymRayError("replica b does not answer")
+    with gateway(backend) as http:
+        url = str(http.base_url)
+        with (
+            gym_ray.RolloutClient(url, admin_key=ADMIN_KEY, max_retries=2) as client,
+            pytest.raises(gym_ray.client.ServiceUnavailable, match="b does not answer"),
+        ):
+            client.update_weights(1, "/weights/1")
+    assert len(backend.updates) == 3
