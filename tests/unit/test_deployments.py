@@ -99,8 +99,7 @@ def test_autoscaled_cluster_releases_every_replica_and_has_room_for_what_is_in_f
 
     assert policy.replicas == (0, 16)
     assert environment.replicas == (0, 32)
-    # Serve counts calls of up to 16 turns.
-    assert (policy.target, environment.target) == (192 / 16, 128 / 16)
+    assert (policy.target, environment.target) == (192, 128)
     assert 16 * 192 == config.collect.max_in_flight <= 32 * 128
 
 
@@ -147,7 +146,7 @@ def test_serve_file_builds_one_application_with_the_gateway_in_it() -> None:
 
     deployments = asked(application(declared["args"]))
 
-    assert set(deployments) == {"gateway", "front", "policy", "environment-math"}
+    assert set(deployments) == {"gateway", "batches", "front", "policy", "environment-math"}
     assert deployments["policy"].gpus == 1
     assert deployments["policy"].replicas == (1, 4)
 
