@@ -107,7 +107,8 @@ def train(
         client.update_weights(
             version + 1, str(save(model, tokenizer, folder / f"step-{version + 1}"))
         )
-        shutil.rmtree(folder / f"step-{version}")  # Replicas that start now read the next one.
+        if version:  # Replicas start from the first one and then read the newest.
+            shutil.rmtree(folder / f"step-{version}")
     return rewards
 
 
