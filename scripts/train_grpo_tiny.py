@@ -41,14 +41,14 @@ from gym_ray.datasets.advantages import standardized
 from gym_ray.environments.reasoning_gym import ReasoningGymEnvironment
 from gym_ray.policies.bundled import resolve_model
 
-ITERATIONS = 12
+ITERATIONS = 16
 TASKS = 48  # of an iteration
 REPEATS = 8  # of a task
 STEPS = 4  # on the rollouts of an iteration
 CLIP = 0.2
 
 #: Mean reward of the last three iterations over that of the first one.
-MARGIN = 0.2
+MARGIN = 0.15
 
 #: How far a ratio may be from 1 before the first step: engine and trainer compute in float32.
 TOLERANCE = 1e-3
