@@ -15,7 +15,7 @@ import pyarrow as pa
 import yaml
 
 from gym_ray.collection.summary import RunSummary
-from gym_ray.datasets.card import shown, table
+from gym_ray.datasets.card import published_facts, shown, table
 from gym_ray.errors import ConfigError
 from gym_ray.schema import SCHEMA
 
@@ -42,8 +42,7 @@ def rollouts_card(summary: RunSummary, tree: Mapping[str, Any], license: str | N
         tree: its `run.yaml`.
         license: of the dataset, as the Hub calls it; None where it is not stated.
     """
-    run = dict(tree.get("run") or {})
-    run.pop("base_directory", None)
+    run = published_facts(tree.get("run") or {})
     model = (tree.get("policy") or {}).get("model")
     reward = summary.reward
     mean = "none" if reward.mean is None else f"{reward.mean:.4f}"
