@@ -220,6 +220,8 @@ def unfinished(target: Path) -> Iterator[Path]:
         ConfigError: there is something at the target, or it cannot be written.
     """
     reachable(target, "--output")
+    if not target.name:
+        raise ConfigError(f"--output {str(target)!r} is where you are; name a new folder")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"--output {str(target)!r} is not empty; name a new folder")
     folder = target.with_name(f"{target.name}.unfinished")

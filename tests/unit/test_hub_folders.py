@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from gym_ray.datasets.hub import pull, push
+from gym_ray.datasets.hub.cards import prepared_card
 from gym_ray.datasets.hub.secret_values import secret_settings
 from gym_ray.errors import ConfigError
 from gym_ray.schema import SCHEMA
@@ -163,7 +164,7 @@ def test_prepared_tasks_have_their_splits_and_licences(tmp_path: Path) -> None:
     assert run_command("prepare", config, "--output", tmp_path / "data")[0] == 0
     report = push(tmp_path / "data", "o/n", dry_run=True)
     front = front_matter(report.card)
-    assert front["license"] == ["mit", "other"]
+    assert sorted(front["license"]) == ["mit", "unknown"]
     assert front["configs"] == [
         {
             "config_name": "tasks",
@@ -243,3 +244,21 @@ def test_a_url_is_no_folder_to_push_or_pull(
     with pytest.raises(ConfigError, match="only a local or mounted place"):
         pull("o/n", "s3://bucket/run")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_one_is_in_is_no_output(
+    tmp_path: Path, demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ConfigError, match="is where you are; name a new folder"):
+        pull("o/n", ".")
+    assert run_command("export", "nemo-gym", demo, "--output", ".")[0] == 2
+    assert not list(Path.cwd().iterdir())
+
+
+def test_a_card_states_no_licence_where_a_task_file_states_none() -> None:
+    files = [{"name": "sums", "licence": "MIT"}, {"name": "held", "licence": None}]
+    report = {"written": {"train": 2}, "task_files": files}
+    assert "license" not in front_matter(prepared_card(report, ["train"], None))
+    assert front_matter(prepared_card(report, ["train"], "mit"))["license"] == "mit"

@@ -85,6 +85,8 @@ def pull(
     """
     began = time.monotonic()
     target = require_local(output, "--output")
+    if not target.name:
+        raise ConfigError(f"--output {str(output)!r} is where you are; name a new folder")
     repository = Repository(repo_id, revision)
     with Progress(quiet=quiet) as progress:
         try:
