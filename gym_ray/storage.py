@@ -71,6 +71,21 @@ def place(name: str | Path) -> Path:
     return cast(Path, found)
 
 
+def require_local(name: str | Path, key: str) -> Path:
+    """What a path names, where a URL cannot be taken.
+
+    Args:
+        name: as the user gave it.
+        key: where.
+
+    Raises:
+        ConfigError: it is a URL, which as a path would be a folder called `s3:`.
+    """
+    if "://" in str(name):
+        raise ConfigError(f"{key} {str(name)!r}: only a local or mounted place is taken here")
+    return Path(name)
+
+
 def is_remote(path: Path) -> bool:
     """Whether a place is in an object store."""
     return not isinstance(path, Path)
@@ -181,10 +196,15 @@ def move_folder(source: Path, target: Path, *, last: str) -> None:
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Delete what killed writers left behind. Only safe while nobody writes."""
+    """Delete the files killed writers left behind. Only safe while nobody writes.
+
+    An unfinished folder, and what is in it, is somebody else's: of an export into the directory.
+    """
     if not is_remote(directory):
         for path in directory.rglob(f"*{UNFINISHED}"):
-            path.unlink(missing_ok=True)
+            above = path.relative_to(directory).parents
+            if path.is_file() and not any(folder.suffix == UNFINISHED for folder in above):
+                path.unlink(missing_ok=True)
 
 
 def content_tag(path: Path) -> str:
@@ -265,10 +285,10 @@ def unwritten(folder: Path) -> Iterator[None]:
         return
     try:
         lock = os.open(folder / ".lock", os.O_RDONLY)
-    except OSError:  # None there, or in a folder that cannot be written anyway.
+        _flock(lock, fcntl.LOCK_SH)
+    except OSError:  # None there, or in a folder that cannot be written anyway, or be locked.
         yield
         return
-    _flock(lock, fcntl.LOCK_SH)
     try:
         yield
     finally:
@@ -360,9 +380,12 @@ def _content(path: Path) -> bytes:
 def _flock(lock: int, kind: int) -> None:
     try:
         fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(lock)
         raise InUse from None
+    except OSError:  # Such as a file system without locks.
+        os.close(lock)
+        raise
 
 
 def _filesystem(path: Path) -> Any:

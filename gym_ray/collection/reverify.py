@@ -289,6 +289,7 @@ class _Reverification:
         counts = Counts()
         while running.running():
             running.wait(_POLL_SECONDS)
+            self._directory.check()
             counts = running.counts()
             self._progress.show(counts, before=before, expected=len(self._index.table))
             if self._stop.requested():
@@ -311,6 +312,7 @@ class _Reverification:
         shards = 0
         interrupted = None
         if len(now.table) == len(self._index.table):
+            self._directory.check()
             shards = compact_run(self._config, now, self._directory, self._progress.say)
             self._directory.remaining.unlink(missing_ok=True)
             now = Index.read(dataset_files(self._directory.path))

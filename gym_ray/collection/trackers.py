@@ -23,6 +23,7 @@ from gym_ray.collection.monitor import Counts
 from gym_ray.collection.summary import RunSummary
 from gym_ray.config import RunConfig
 from gym_ray.errors import ConfigError, one_line
+from gym_ray.storage import is_remote
 
 #: Library of each tracker; the extra of gym-ray has the tracker's name.
 _LIBRARIES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
@@ -55,11 +56,16 @@ class Tracker(Protocol):
 
 
 def require_trackers(config: RunConfig) -> None:
-    """Refuse trackers whose library is not installed.
+    """Refuse trackers whose library is not installed, or that cannot write where they should.
 
     Raises:
-        ConfigError: says which extra to install.
+        ConfigError: says which extra to install, or which tracker to take instead.
     """
+    if "tensorboard" in config.collect.report and "://" in config.collect.output:
+        raise ConfigError(
+            f"collect.report: tensorboard writes files into collect.output, and "
+            f"{config.collect.output} is in an object store; report to mlflow or wandb instead"
+        )
     for name in config.collect.report:
         if importlib.util.find_spec(_LIBRARIES[name]) is None:
             raise ConfigError(
@@ -276,7 +282,8 @@ class _Wandb:
             project=os.environ.get("WANDB_PROJECT", _PROJECT),
             id=run_id,
             resume="allow",
-            dir=str(output),
+            # Files on their way to the server, in the working directory where W&B has no other.
+            dir=None if is_remote(output) else str(output),
             config={"model": config.policy.model, "environments": list(config.environments)},
             # Nothing of this process is to be captured or said but what is logged.
             settings=wandb.Settings(console="off", silent=True),

@@ -14,6 +14,7 @@ from gym_ray.datasets.licences import Licences, front_matter, shown_licences
 from gym_ray.datasets.packing import Packing
 from gym_ray.datasets.tally import Tally
 from gym_ray.objective import OBJECTIVES
+from gym_ray.storage import is_remote, place
 
 #: What the card says of the rows of each kind.
 _ABOUT = {
@@ -27,12 +28,12 @@ _ABOUT = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What `export` did; also `DIR/export.json`.
+    """What `export` did; also `DIR/export.json`, where `output` is the folder's name only.
 
     Attributes:
         kind: `rl`, `sft`, `dpo`, `nemo-gym` or `atif`.
         output: the folder.
-        source: where the rollouts are.
+        source: what the rollouts are in, as `published_name` has it.
         options: of the recipe: filters and shapes.
         preset: those of them that the run's objective gave.
         license: as given.
@@ -83,10 +84,22 @@ def counts_of(tally: Tally) -> dict[str, Any]:
 
 
 def provenance(folder: Path) -> dict[str, Any]:
-    """Facts of a run directory's `run.yaml`; {} for a folder that has none."""
-    run = dict(_run_yaml(folder).get("run") or {})
-    run.pop("base_directory", None)
-    return run
+    """Facts of a run directory's `run.yaml` to publish; {} for a folder that has none."""
+    return published_facts(_run_yaml(folder).get("run") or {})
+
+
+def published_facts(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The `run` section of a `run.yaml` without where things are on this machine."""
+    facts = {key: value for key, value in run.items() if key != "base_directory"}
+    source = facts.get("source")
+    if isinstance(source, dict) and "path" in source:
+        facts["source"] = {**source, "path": published_name(place(str(source["path"])))}
+    return facts
+
+
+def published_name(path: Path) -> str:
+    """A place as cards tell it: a URL whole, of a folder its name, as exports are published."""
+    return str(path) if is_remote(path) else path.resolve().name
 
 
 def preset_of(folder: Path, kind: str) -> dict[str, Any]:

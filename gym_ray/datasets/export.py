@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gym_ray.collection.progress import Progress
-from gym_ray.datasets.card import ExportReport, card, counts_of, provenance
+from gym_ray.datasets.card import ExportReport, card, counts_of, provenance, published_name
 from gym_ray.datasets.licences import declared_licences
 from gym_ray.datasets.packing import packing_of
 from gym_ray.datasets.recipe import TRAIN, Recipe
@@ -125,7 +125,7 @@ def export(
         report = ExportReport(
             kind=kind,
             output=str(target),
-            source=str(place(rollouts).resolve()),
+            source=published_name(place(rollouts)),
             options=dataclasses.asdict(recipe),  # type: ignore[call-overload]
             preset=dict(preset),
             license=license,
@@ -143,7 +143,9 @@ def export(
         )
         names = sorted(path.name for path in folder.iterdir())
         (folder / "README.md").write_text(card(report, names))
-        (folder / "export.json").write_text(report.to_json())
+        (folder / "export.json").write_text(
+            dataclasses.replace(report, output=published_name(target)).to_json()
+        )
         move_folder(folder, target, last="export.json")
     return report
 
@@ -218,6 +220,8 @@ def unfinished(target: Path) -> Iterator[Path]:
         ConfigError: there is something at the target, or it cannot be written.
     """
     reachable(target, "--output")
+    if not target.name:
+        raise ConfigError(f"--output {str(target)!r} is where you are; name a new folder")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"--output {str(target)!r} is not empty; name a new folder")
     folder = target.with_name(f"{target.name}.unfinished")

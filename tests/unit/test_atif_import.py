@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from gym_ray import read_rollouts
 from gym_ray.datasets.atif.format import Refused, checked
+from gym_ray.datasets.atif.imports import import_atif
 from gym_ray.datasets.atif.rollouts import restored
 from gym_ray.datasets.atif.trajectories import trajectory_of
+from gym_ray.errors import ConfigError
 from gym_ray.renderers.items import items_from_message, items_from_told
 from gym_ray.renderers.messages import AssistantMessage, ToolCall
 from gym_ray.rollout import Rollout
@@ -505,3 +507,11 @@ def test_files_that_are_not_there_are_named(
 
     assert code == 2
     assert reason in capsys.readouterr().err
+
+
+def test_a_url_is_no_output_of_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.jsonl").touch()
+    with pytest.raises(ConfigError, match="--output 's3://bucket/run': only a local or mounted"):
+        import_atif(["a.jsonl"], "s3://bucket/run", quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]

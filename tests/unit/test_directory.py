@@ -1,5 +1,6 @@
 """The run directory: one writer, one config, and never somebody else's folder."""
 
+import errno
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -183,6 +184,29 @@ def test_what_killed_writers_left_is_removed_and_never_counted(
 
     assert not half.exists()
     assert again.segments.durable("block") == {make_rollout().spec.rollout_id}
+
+
+def test_an_unfinished_export_into_the_directory_is_left_alone(
+    begun: Path, open_directory: Open
+) -> None:
+    part = begun / "rl.unfinished" / "train-00000.parquet.1234.unfinished"
+    part.parent.mkdir()
+    part.write_bytes(b"PAR1")
+
+    assert open_directory().resumed
+
+    assert part.exists()
+
+
+def test_a_file_system_without_locks_is_told_from_a_run_in_use(
+    open_directory: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+
+    assert "cannot be written: No locks available" in refusal(open_directory)
 
 
 def test_run_yaml_holds_the_resolved_config(begun: Path) -> None:

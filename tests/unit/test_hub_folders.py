@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from gym_ray.datasets.hub import push
+from gym_ray.datasets.hub import pull, push
+from gym_ray.datasets.hub.cards import prepared_card
 from gym_ray.datasets.hub.secret_values import secret_settings
 from gym_ray.errors import ConfigError
 from gym_ray.schema import SCHEMA
@@ -163,7 +164,7 @@ def test_prepared_tasks_have_their_splits_and_licences(tmp_path: Path) -> None:
     assert run_command("prepare", config, "--output", tmp_path / "data")[0] == 0
     report = push(tmp_path / "data", "o/n", dry_run=True)
     front = front_matter(report.card)
-    assert front["license"] == ["mit", "other"]
+    assert sorted(front["license"]) == ["mit", "unknown"]
     assert front["configs"] == [
         {
             "config_name": "tasks",
@@ -192,3 +193,72 @@ def test_a_prepare_that_wrote_nothing_is_not_published(tmp_path: Path) -> None:
     assert run_command("prepare", config, "--output", tmp_path / "data")[0] == 1
     with pytest.raises(ConfigError, match=r"wrote no rows there \(1 were rejected\)"):
         push(tmp_path / "data", "o/n", dry_run=True)
+
+
+@pytest.mark.parametrize("kind", ["rollouts", "export"])
+def test_what_was_made_of_rows_that_may_not_be_distributed_stays_private(
+    tmp_path: Path, demo: Path, kind: str
+) -> None:
+    licence = "NVIDIA Internal Use Only, Do Not Distribute"
+    tree = yaml.safe_load((demo / "run.yaml").read_text())
+    tree["environments"]["arithmetic"]["datasets"] = [
+        {"name": "sums", "type": "train", "path": "t.jsonl", "licence": licence}
+    ]
+    (demo / "run.yaml").write_text(yaml.safe_dump(tree))
+    folder = demo
+    if kind == "export":
+        folder = tmp_path / "exported"
+        assert run_command("export", "nemo-gym", demo, "--output", folder)[0] == 0
+    with pytest.raises(ConfigError, match="Do Not Distribute'; push it with --private"):
+        push(folder, "o/n", dry_run=True)
+    assert push(folder, "o/n", dry_run=True, private=True).kind == kind
+
+
+def test_an_export_says_nothing_of_where_it_was_made(tmp_path: Path, demo: Path) -> None:
+    tree = yaml.safe_load((demo / "run.yaml").read_text())
+    tree["run"]["source"] = {"path": str(tmp_path / "earlier"), "rollouts": 8}
+    (demo / "run.yaml").write_text(yaml.safe_dump(tree))
+    folder = tmp_path / "exported"
+    assert run_command("export", "nemo-gym", demo, "--output", folder)[0] == 0
+    for name in ("README.md", "export.json"):
+        assert str(tmp_path) not in (folder / name).read_text()
+    card = push(folder, "o/n", dry_run=True).card
+    assert "| source | demo |" in card
+    assert '"path": "earlier"' in card
+    assert str(tmp_path) not in push(demo, "o/n", dry_run=True).card
+
+
+def test_trajectories_in_a_file_each_are_sent(tmp_path: Path, demo: Path) -> None:
+    folder = tmp_path / "exported"
+    assert run_command("export", "atif", demo, "--output", folder, "--one-file-each")[0] == 0
+    sent = push(folder, "o/n", dry_run=True).files
+    assert sum(name.startswith("trajectories/") for name in sent) == 8
+
+
+def test_a_url_is_no_folder_to_push_or_pull(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="only a local or mounted place"):
+        push("s3://bucket/run", "o/n", dry_run=True)
+    with pytest.raises(ConfigError, match="only a local or mounted place"):
+        pull("o/n", "s3://bucket/run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_one_is_in_is_no_output(
+    tmp_path: Path, demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ConfigError, match="is where you are; name a new folder"):
+        pull("o/n", ".")
+    assert run_command("export", "nemo-gym", demo, "--output", ".")[0] == 2
+    assert not list(Path.cwd().iterdir())
+
+
+def test_a_card_states_no_licence_where_a_task_file_states_none() -> None:
+    files = [{"name": "sums", "licence": "MIT"}, {"name": "held", "licence": None}]
+    report = {"written": {"train": 2}, "task_files": files}
+    assert "license" not in front_matter(prepared_card(report, ["train"], None))
+    assert front_matter(prepared_card(report, ["train"], "mit"))["license"] == "mit"

@@ -16,6 +16,7 @@ from gym_ray.collection import compaction, reverify_stage
 from gym_ray.collection.monitor import Counts
 from gym_ray.collection.reward_changes import ReverifyReport
 from gym_ray.collection.summary import RunSummary
+from gym_ray.directory import RunDirectory
 from gym_ray.errors import ConfigError, GymRayError
 from gym_ray.rollout import Rollout
 from tests.stored import stored_run, sum_rollout, unplayed
@@ -240,3 +241,21 @@ def test_the_source_and_the_config_of_an_output_stay_the_same(
         reverify(other)
     with pytest.raises(ConfigError, match="begun with another config"):
         reverify(source, overrides=[])
+
+
+def test_an_output_that_another_process_has_taken_over_is_not_touched(
+    reverify: Callable[..., ReverifyReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = stored_run(tmp_path / "run", groups(4))
+    reverify(source, stop_after=8)
+    before = sorted(path.name for path in (tmp_path / "new").rglob("*.parquet"))
+
+    def lost(_: RunDirectory) -> None:
+        raise GymRayError("another gym-ray process has taken it over")
+
+    monkeypatch.setattr(RunDirectory, "check", lost)
+    with pytest.raises(GymRayError, match="taken it over"):
+        reverify(source)
+
+    assert not list((tmp_path / "new" / "rollouts").iterdir())
+    assert set(before) <= {path.name for path in (tmp_path / "new").rglob("*.parquet")}

@@ -185,3 +185,10 @@ def test_a_tracker_that_is_not_installed_is_refused_with_what_to_install(
 
     with pytest.raises(ConfigError, match=r"pip install 'gym-ray\[mlflow\]'"):
         require_trackers(config_of("mlflow"))
+
+
+def test_event_files_are_refused_where_the_output_is_in_an_object_store() -> None:
+    config = load_config(config_of("tensorboard"), ["collect.output=s3://bucket/run"])
+
+    with pytest.raises(ConfigError, match="report to mlflow or wandb instead"):
+        require_trackers(config)

@@ -32,7 +32,7 @@ from gym_ray.directory import dataset_files
 from gym_ray.errors import ConfigError
 from gym_ray.rollout import Rollout
 from gym_ray.segments import SegmentStore
-from gym_ray.storage import write_text_whole
+from gym_ray.storage import require_local, write_text_whole
 
 OnInvalid = Literal["fail", "drop"]
 
@@ -129,7 +129,7 @@ def import_atif(
             nothing is left behind.
     """
     began = time.monotonic()
-    target = Path(output)
+    target = require_local(output, "--output")
     report = ImportReport(str(target), on_invalid)
     paths = [_file(name) for name in files]
     with unfinished(target) as folder, Progress(quiet=quiet) as progress:
@@ -166,7 +166,7 @@ def render(report: ImportReport) -> str:
 
 
 def _file(name: str | Path) -> Path:
-    path = Path(name)
+    path = require_local(name, "FILES")
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; name the files in it, e.g. {path}/*.jsonl")
     if not path.is_file():

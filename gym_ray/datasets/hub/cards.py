@@ -15,23 +15,13 @@ import pyarrow as pa
 import yaml
 
 from gym_ray.collection.summary import RunSummary
-from gym_ray.datasets.card import shown, table
+from gym_ray.datasets.card import published_facts, shown, table
+from gym_ray.datasets.licences import front_matter
 from gym_ray.errors import ConfigError
 from gym_ray.schema import SCHEMA
 
-#: What the Hub calls the licences of task files; the others have no name there.
-_HUB_LICENSES = {
-    "Apache 2.0": "apache-2.0",
-    "MIT": "mit",
-    "Creative Commons Attribution 4.0 International": "cc-by-4.0",
-    "Creative Commons Attribution-ShareAlike 4.0 International": "cc-by-sa-4.0",
-    "CC BY-SA 4.0": "cc-by-sa-4.0",
-    "CC BY-NC 3.0": "cc-by-nc-3.0",
-    "GNU General Public License v3.0": "gpl-3.0",
-}
 #: Types that Arrow and `datasets` call differently.
 _DTYPES = {pa.float32(): "float32", pa.float64(): "float64"}
-_OTHER_LICENSE = "other"
 
 
 def rollouts_card(summary: RunSummary, tree: Mapping[str, Any], license: str | None) -> str:
@@ -42,8 +32,7 @@ def rollouts_card(summary: RunSummary, tree: Mapping[str, Any], license: str | N
         tree: its `run.yaml`.
         license: of the dataset, as the Hub calls it; None where it is not stated.
     """
-    run = dict(tree.get("run") or {})
-    run.pop("base_directory", None)
+    run = published_facts(tree.get("run") or {})
     model = (tree.get("policy") or {}).get("model")
     reward = summary.reward
     mean = "none" if reward.mean is None else f"{reward.mean:.4f}"
@@ -81,7 +70,7 @@ def rollouts_card(summary: RunSummary, tree: Mapping[str, Any], license: str | N
     front = _front(
         {"rollouts": {"train": "rollouts/*.parquet"}},
         "rollouts",
-        license,
+        {} if license is None else {"license": license},
         columns=[field.name for field in kept],
         dataset_info={"config_name": "rollouts", "features": [_feature(field) for field in kept]},
     )
@@ -97,11 +86,9 @@ def prepared_card(report: Mapping[str, Any], splits: Sequence[str], license: str
         license: of the dataset, as the Hub calls it; None for those of the task files.
     """
     files = report.get("task_files", [])
-    licences = sorted({str(file["licence"]) for file in files if file.get("licence")})
-    stated: str | list[str] | None = license
-    if license is None and licences:
-        names = sorted({_HUB_LICENSES.get(licence, _OTHER_LICENSE) for licence in licences})
-        stated = names[0] if len(names) == 1 else names
+    stated = {"license": license}
+    if license is None:
+        stated = front_matter({"": {str(file.get("name")): file.get("licence") for file in files}})
     counted = {
         f"{file.get('name')}": f"{file.get('read')} read, {file.get('rejected')} rejected, "
         f"{file.get('duplicates')} duplicates; licence {file.get('licence') or 'not stated'}"
@@ -164,7 +151,7 @@ def data_patterns(card: str) -> list[str]:
 def _front(
     configs: Mapping[str, Mapping[str, str]],
     kind: str,
-    license: str | list[str] | None,
+    stated: Mapping[str, Any],
     *,
     columns: list[str] | None = None,
     dataset_info: Mapping[str, Any] | None = None,
@@ -179,9 +166,8 @@ def _front(
             for name, splits in configs.items()
         ],
         "tags": ["gym-ray", kind],
+        **stated,
     }
-    if license is not None:
-        front["license"] = license
     if dataset_info is not None:
         front["dataset_info"] = dataset_info
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 import yaml
 
 from gym_ray.collection.summary import RunSummary
+from gym_ray.datasets.atif.trajectories import TRAJECTORIES
 from gym_ray.datasets.hub.cards import checked_card, prepared_card, rollouts_card
 from gym_ray.datasets.hub.secret_values import secret_settings
+from gym_ray.datasets.licences import declared_licences
 from gym_ray.datasets.task_files import SPLITS
 from gym_ray.directory import kept_from_writers
 from gym_ray.errors import ConfigError
@@ -123,15 +125,21 @@ def _run(folder: Path, license: str | None) -> Contents:
     paths = [path for name in names if (path := folder / name).is_file()] + shards
     files = _files(folder, paths)
     card = _card(folder, license, files, lambda: rollouts_card(summary, tree, license))
-    return Contents("rollouts", files, card)
+    environments = declared_licences(folder, tree.get("environments") or ())
+    licences = [name for datasets in environments.values() for name in datasets.values()]
+    return Contents("rollouts", files, card, must_stay_private=_forbidding(licences))
 
 
 def _export(folder: Path, license: str | None) -> Contents:
     paths = [*folder.glob("*.parquet"), *folder.glob("*.jsonl"), folder / "export.json"]
+    paths += folder.glob(f"{TRAJECTORIES}/*.json")  # Of `export atif --one-file-each`.
     if not (folder / CARD).is_file():
         raise ConfigError(f"{folder}: lacks the {CARD} that `gym-ray export` wrote; export again")
     files = _files(folder, paths)
-    return Contents("export", files, _card(folder, license, files, str))
+    declared = _mapping(folder / "export.json").get("task_licences") or {}
+    licences = [name for datasets in declared.values() for name in datasets.values()]
+    card = _card(folder, license, files, str)
+    return Contents("export", files, card, must_stay_private=_forbidding(licences))
 
 
 def _prepared(folder: Path, license: str | None) -> Contents:
@@ -147,11 +155,15 @@ def _prepared(folder: Path, license: str | None) -> Contents:
         )
     names = [f"{split}{suffix}" for split in splits for suffix in _PREPARED_SUFFIXES]
     paths = [path for name in names if (path := folder / name).is_file()]
-    licences = {str(file.get("licence")) for file in report.get("task_files", [])}
-    kept = sorted(name for name in licences if "Do Not Distribute" in name)
+    licences = [file.get("licence") for file in report.get("task_files", [])]
     files = _files(folder, [*paths, folder / "report.json"])
     card = _card(folder, license, files, lambda: prepared_card(report, splits, license))
-    return Contents("tasks", files, card, must_stay_private=kept[0] if kept else None)
+    return Contents("tasks", files, card, must_stay_private=_forbidding(licences))
+
+
+def _forbidding(licences: Iterable[str | None]) -> str | None:
+    """The first of the licences that forbids publishing; None where none does."""
+    return min((name for name in licences if name and "Do Not Distribute" in name), default=None)
 
 
 def _card(

@@ -23,7 +23,7 @@ from gym_ray.collection.progress import Progress
 from gym_ray.datasets.hub.parquet_text import JSONL_SUFFIX, convertible, write_jsonl
 from gym_ray.datasets.hub.repository import MAIN, RemoteFile, Repository
 from gym_ray.errors import ConfigError, GymRayError, Interrupted
-from gym_ray.storage import UNFINISHED
+from gym_ray.storage import UNFINISHED, require_local
 
 #: Downloads at once.
 _WORKERS = 8
@@ -84,7 +84,9 @@ def pull(
         Interrupted: by Ctrl-C.
     """
     began = time.monotonic()
-    target = Path(output)
+    target = require_local(output, "--output")
+    if not target.name:
+        raise ConfigError(f"--output {str(output)!r} is where you are; name a new folder")
     repository = Repository(repo_id, revision)
     with Progress(quiet=quiet) as progress:
         try:

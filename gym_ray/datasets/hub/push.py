@@ -22,6 +22,7 @@ from gym_ray.datasets.hub.cards import data_patterns
 from gym_ray.datasets.hub.contents import CARD, Contents, open_contents
 from gym_ray.datasets.hub.repository import MAIN, Repository, status_of
 from gym_ray.errors import ConfigError, GymRayError, Interrupted
+from gym_ray.storage import require_local
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
@@ -96,7 +97,10 @@ def push(
         Interrupted: by Ctrl-C.
     """
     began = time.monotonic()
-    with open_contents(Path(folder), license) as contents, Progress(quiet=quiet) as progress:
+    with (
+        open_contents(require_local(folder, "FOLDER"), license) as contents,
+        Progress(quiet=quiet) as progress,
+    ):
         if contents.must_stay_private and not private:
             raise ConfigError(
                 f"{folder} has rows under {contents.must_stay_private!r}; push it with --private"
