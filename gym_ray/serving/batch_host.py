@@ -201,6 +201,7 @@ class BatchHost:
             batch.given_up += 1
         batch.news()
         self._set_timer(batch)
+        self._start_all()  # Its results may give way now.
 
     def _forget(self, batch: _Batch) -> None:
         self._give_up(batch)
