@@ -68,4 +68,5 @@ def test_a_late_page_of_a_lost_batch_hides_no_result_of_its_successor(
 
     result = asyncio.run(only_result())
 
-    assert result is not None and result.index == 0
+    assert result is not None
+    assert result.index == 0

@@ -71,7 +71,8 @@ def test_who_lost_the_connection_over_an_update_joins_it_by_asking_again() -> No
         await asyncio.wait([first])
 
         other = await leader.update(WeightsUpdate(version=2, source="/checkpoints/2"))
-        assert isinstance(other, UpdateRefused) and other.code == "busy"
+        assert isinstance(other, UpdateRefused)
+        assert other.code == "busy"
         again = asyncio.ensure_future(leader.update(UPDATE))
         policy.may_load.set()
         report = await again
