@@ -21,8 +21,8 @@ class AsyncRolloutClient:
 
     Args:
         base_url: of the service, as `gym-ray serve` prints it.
-        api_key: its key; None for the environment variable `GYM_RAY_API_KEY`, and no key
-            without that.
+        api_key: its key, "" for none; None for the environment variable `GYM_RAY_API_KEY`, and no
+            key without that.
         admin_key: what `update_weights` needs; None for the environment variable
             `GYM_RAY_ADMIN_KEY`.
         max_in_flight: rollouts of one call at once, see `run`.
@@ -49,12 +49,14 @@ class AsyncRolloutClient:
         max_retries: int = 8,
         request_timeout_seconds: float = 60.0,
     ) -> None:
+        if api_key is None:
+            api_key = os.environ.get("GYM_RAY_API_KEY")
         self._admin_key = admin_key or os.environ.get("GYM_RAY_ADMIN_KEY")
         self._max_in_flight = max_in_flight
         self._lease_seconds = lease_seconds
         self._transport = Transport(
             base_url,
-            api_key=api_key or os.environ.get("GYM_RAY_API_KEY"),
+            api_key=api_key,
             max_retries=max_retries,
             timeout_seconds=request_timeout_seconds,
         )

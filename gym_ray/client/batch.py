@@ -185,8 +185,9 @@ class Batch:
             "rollout_timeout_seconds": self._wishes.rollout_timeout_seconds,
             "seed": self._wishes.seed,
         }
-        self._after = 0
         opened = await self._transport.ask("PUT", self._path, wishes)
+        # Only now: a page of what is lost may have come while this was asked, with its cursor.
+        self._after = 0
         return int(opened["room"])
 
     async def _take(self) -> None:

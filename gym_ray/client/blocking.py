@@ -160,4 +160,9 @@ class RolloutClient:
         try:
             self._loop.run_forever()
         finally:
+            # Other threads wait for what is left, such as a request between two tries.
+            while left := asyncio.all_tasks(self._loop):
+                for task in left:
+                    task.cancel()
+                self._loop.run_until_complete(asyncio.wait(left))
             self._loop.close()

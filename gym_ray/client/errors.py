@@ -13,7 +13,7 @@ class ClientError(GymRayError):
 
 
 class Unauthorized(ClientError):
-    """The service asks for another key (401)."""
+    """The service asks for another key (401), or the route is closed (403)."""
 
 
 class BatchConflict(ClientError):
@@ -21,7 +21,7 @@ class BatchConflict(ClientError):
 
 
 class RequestRefused(ClientError):
-    """The service does not take the request (400, 404 of the route, 413, 422, 429)."""
+    """The service does not take the request (400, 404 of the route, 413, 422)."""
 
 
 class UpdateRefused(ClientError):
@@ -31,7 +31,7 @@ class UpdateRefused(ClientError):
 
 
 class ServiceUnavailable(ClientError):
-    """No answer, or only errors of the server, after all retries."""
+    """No answer, or only 408, 429 and errors of the server, after all retries."""
 
 
 class CallTimeout(ClientError):

@@ -33,8 +33,8 @@ ROOM = 4096
 #: Finished rollouts of all batches that are kept in memory; beyond, nothing new is started.
 KEPT_BYTES = 1024 * 1024 * 1024
 
-#: Batches at once.
-MAX_BATCHES = 1024
+#: Batches at once: of a trainer that opens one for each rollout (verl), a whole step's.
+MAX_BATCHES = 16_384
 
 #: The first result of a page waits so long for others.
 _GATHER_SECONDS = 0.01
@@ -70,6 +70,7 @@ class BatchHost:
         self._kept_bytes = kept_bytes
         self._max_batches = max_batches
         self._batches: dict[str, _Batch] = {}
+        self._short_of_memory = False
 
     async def open(self, name: str, opening: Opening) -> BatchState:
         batch = self._batches.get(name)
@@ -129,6 +130,7 @@ class BatchHost:
         batch = self._held(name, holder)
         for index in batch.ledger.acknowledge(indices):
             batch.running.pop(index).cancel()
+        self._start(batch)
         self._start_all()
 
     async def release(self, name: str, holder: str) -> None:
@@ -201,6 +203,7 @@ class BatchHost:
             batch.given_up += 1
         batch.news()
         self._set_timer(batch)
+        self._start_all()  # Its results may give way now.
 
     def _forget(self, batch: _Batch) -> None:
         self._give_up(batch)
@@ -221,6 +224,10 @@ class BatchHost:
     # Running.
 
     def _start_all(self) -> None:
+        """There may be memory again. For anything else no batch waits for another."""
+        if not self._short_of_memory:
+            return
+        self._short_of_memory = False
         for batch in self._batches.values():
             self._start(batch)
 
@@ -250,6 +257,7 @@ class BatchHost:
             batch.ledger.forget_results()
             if kept < self._kept_bytes:
                 return True
+        self._short_of_memory = True
         return False
 
     async def _run(self, batch: _Batch, index: int, row: Row) -> None:

@@ -47,8 +47,8 @@ class PolicyWeights:
         self._application = application
         self._deployment = deployment
         self._store = WeightsStore(application)
-        self._busy = asyncio.Lock()
-        self._tasks: set[asyncio.Task[WeightsReport | UpdateRefused]] = set()
+        self._under_way: tuple[WeightsUpdate, asyncio.Task[WeightsReport | UpdateRefused]] | None
+        self._under_way = None
 
     async def report(self) -> WeightsReport:
         """What every replica has now."""
@@ -57,7 +57,8 @@ class PolicyWeights:
         return _report(record, await self._ask(), starting)
 
     async def update(self, update: WeightsUpdate) -> WeightsReport | UpdateRefused:
-        """Carry an update out; see the module.
+        """Carry an update out; see the module. The one that is under way is joined when it is
+        asked for again, by who has lost the connection over it, say.
 
         Returns:
             What every replica has afterwards, those that failed with their `error`; or why the
@@ -66,17 +67,13 @@ class PolicyWeights:
         Raises:
             GymRayError: replicas do not answer; repeat the update to complete it.
         """
-        if self._busy.locked():
+        if self._under_way is None or self._under_way[1].done():
+            # Of its own: it goes on when who asks goes away.
+            self._under_way = update, asyncio.ensure_future(self._update(update))
+        known, task = self._under_way
+        if known != update:
             return UpdateRefused("busy", "another update is under way; ask again when it is done")
-        # Of its own: it goes on when who asks goes away.
-        task = asyncio.ensure_future(self._exclusively(update))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
-
-    async def _exclusively(self, update: WeightsUpdate) -> WeightsReport | UpdateRefused:
-        async with self._busy:
-            return await self._update(update)
 
     async def _update(self, update: WeightsUpdate) -> WeightsReport | UpdateRefused:
         if update.checkpoint is not None and not os.path.isabs(update.checkpoint):

@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import signal
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -452,6 +453,35 @@ def test_the_key_may_be_in_the_environment(base_url: str, monkeypatch: pytest.Mo
         assert len(list(client.run(tasks(1)))) == 1
 
 
+def test_an_empty_key_is_none_whatever_the_environment_says(
+    base_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GYM_RAY_API_KEY", KEY)
+    with RolloutClient(base_url, api_key="") as client, pytest.raises(Unauthorized):
+        list(client.run(tasks(1)))
+
+
+def test_closing_the_client_ends_what_another_thread_tries_again() -> None:
+    errors: list[Exception] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = RolloutClient(f"http://127.0.0.1:{listener.getsockname()[1]}", max_retries=1000)
+
+        def update() -> None:
+            try:
+                client.update_weights(1, "/checkpoints/1")
+            except ClientError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=update, daemon=True)
+        thread.start()
+        for _ in range(2):
+            listener.accept()[0].close()
+        client.close()
+        thread.join(20)
+
+    assert len(errors) == 1
+
+
 def test_a_service_that_is_not_there_is_named() -> None:
     with (
         RolloutClient("http://127.0.0.1:1", max_retries=1) as client,
@@ -599,6 +629,30 @@ def test_the_oldest_batch_nobody_holds_makes_way(rollouts: Rollouts) -> None:
         next(client.run(tasks(2), name="third"))
         assert state(url, "first") is None
         assert state(url, "second") is not None
+
+
+def test_who_waits_for_memory_goes_on_when_another_client_leaves(rollouts: Rollouts) -> None:
+    rollouts.text_length = 10_000
+    with (
+        batch_service(rollouts, kept_bytes=5_000) as url,
+        RolloutClient(url, api_key=KEY) as client,
+        RolloutClient(url, api_key=KEY) as other,
+    ):
+        full = other.run(tasks(1), name="full")
+        next(full)
+        received: list[int] = []
+        waiting = threading.Thread(
+            target=lambda: received.extend(
+                result.index for result in client.run(tasks(1), name="waits")
+            ),
+            daemon=True,
+        )
+        waiting.start()
+        until(lambda: (state(url, "waits") or {}).get("waiting") == 1, "there is no memory")
+
+        full.close()
+        waiting.join(20)
+        assert received == [0]
 
 
 def test_results_of_a_client_that_left_give_way_to_those_of_one_that_is_there(

@@ -228,6 +228,23 @@ def test_wrong_settings_name_their_key(nemo_gym: dict[str, Any], message: str) -
         settings_of(nemo_gym)
 
 
+def test_a_service_without_a_key_of_its_own_is_sent_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[str | None] = []
+
+    def client(url: str, *, api_key: str | None, max_in_flight: int) -> None:
+        sent.append(api_key)
+
+    monkeypatch.setattr("gym_ray.integrations.nemo_rl.http_service.AsyncRolloutClient", client)
+    monkeypatch.setenv("GYM_RAY_API_KEY", "of another service")
+    section = {"service_url": "http://rollouts:8000", "api_key_env": "ITS_KEY"}
+
+    service_of({"initial_global_config_dict": {"gym_ray": section}})
+
+    assert sent == [""]
+
+
 def test_the_policy_section_is_generated_from_nemo_rls_servers(tmp_path: Path) -> None:
     path = tmp_path / "environments.yaml"
     path.write_text(

@@ -37,7 +37,8 @@ class HttpService:
         self._start_seconds = settings.startup_timeout_seconds
         self._client = AsyncRolloutClient(
             self._url,
-            api_key=os.environ.get(settings.api_key_env),
+            # Never None: another service's key, in the client's own variable, is not to be sent.
+            api_key=os.environ.get(settings.api_key_env, ""),
             max_in_flight=settings.max_in_flight,
         )
 
