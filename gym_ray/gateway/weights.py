@@ -21,7 +21,11 @@ class WeightsBackend(Protocol):
     """The policy's weights."""
 
     async def weights(self) -> WeightsReport:
-        """What every replica has."""
+        """What every replica has.
+
+        Raises:
+            GymRayError: one does not say.
+        """
         ...
 
     async def update_weights(self, update: WeightsUpdate) -> WeightsReport | UpdateRefused:
@@ -40,7 +44,10 @@ def weights_router(backend: WeightsBackend) -> APIRouter:
     @router.get("/weights", summary="Versions of the policy's weights, replica by replica")
     async def weights() -> dict[str, Any]:
         """What the policy has to have, and what every replica has."""
-        return (await backend.weights()).to_json()
+        try:
+            return (await backend.weights()).to_json()
+        except GymRayError as error:
+            raise ApiError(503, str(error), type="server_error", code="incomplete") from error
 
     @router.post("/weights", summary="Update the policy's weights", responses=_RESPONSES)
     async def update_weights(update: WeightsUpdate) -> dict[str, Any]:

@@ -29,8 +29,11 @@ class Front:
         info: PolicyInfo = await self._policy.info.remote()
         return info
 
-    async def weights(self) -> WeightsReport:
-        return await self._weights.report()
+    async def weights(self) -> WeightsReport | GymRayError:
+        try:
+            return await self._weights.report()
+        except GymRayError as error:  # As below.
+            return error
 
     async def update_weights(
         self, update: WeightsUpdate

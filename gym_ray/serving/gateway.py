@@ -160,7 +160,9 @@ class _PolicyWeights:
         self._front = front
 
     async def weights(self) -> WeightsReport:
-        report: WeightsReport = await self._front.weights.remote()
+        report: WeightsReport | GymRayError = await self._front.weights.remote()
+        if isinstance(report, GymRayError):
+            raise report
         return report
 
     async def update_weights(self, update: WeightsUpdate) -> WeightsReport | UpdateRefused:

@@ -32,6 +32,8 @@ class Weights:
         self.updates: list[WeightsUpdate] = []
 
     async def weights(self) -> WeightsReport:
+        if isinstance(self.outcome, GymRayError):
+            raise self.outcome
         return REPORT
 
     async def update_weights(self, update: WeightsUpdate) -> WeightsReport | UpdateRefused:
@@ -168,3 +170,12 @@ def test_the_client_tries_again_while_an_update_is_not_complete() -> None:
         ):
             client.update_weights(1, "/weights/1")
     assert len(backend.updates) == 3
+
+
+def test_a_replica_that_does_not_say_what_it_has_is_no_fault_of_the_gateways() -> None:
+    backend = Weights()
+    backend.outcome = GymRayError("replica b does not answer")
+    with gateway(backend) as http:
+        answer = http.get("/weights")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "incomplete")
