@@ -9,8 +9,8 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 needed=(
-  'verl==0.9.1' 'tensordict==0.10.0' 'hydra-core>=1.3,<1.4' codetiming dill torchdata pyvers orjson
-  peft pylatexenc importlib_metadata
+  'verl==0.9.1' 'tensordict==0.10.0' 'hydra-core>=1.3,<1.4' 'antlr4-python3-runtime==4.9.*'
+  codetiming dill torchdata pyvers orjson peft pylatexenc importlib_metadata
 )
 stamp=$(sha256sum < scripts/verl.sh)
 if [ "$(cat .verl/installed 2>/dev/null)" != "$stamp" ]; then
