@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--iterations", type=int, default=ITERATIONS)
     parser.add_argument("--fit-steps", type=int, default=300)
+    parser.add_argument("--margin", type=float, default=MARGIN, help="what the reward has to rise")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     random.seed(arguments.seed)
@@ -79,8 +80,8 @@ def main() -> None:
             rewards = train(model, tokenizer, tasks, client, folder, arguments.iterations)
     gain = statistics.mean(rewards[-3:]) - rewards[0]
     print(f"mean reward {rewards[0]:.3f} at the start, {gain:+.3f} at the end")
-    if gain < MARGIN:
-        sys.exit(f"that is less than +{MARGIN}: the loop does not learn")
+    if gain < arguments.margin:
+        sys.exit(f"that is less than {arguments.margin:+}: the loop does not learn")
 
 
 def train(
