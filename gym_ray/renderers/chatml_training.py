@@ -6,7 +6,10 @@ gives the tokens `ChatMLRenderer` gives, which are those the policy sampled from
 it would have sampled: `<|im_end|>` is in, the line break after it is not. Held by tests.
 
 Not covered: text that spells a control token, which a template turns into that token and the
-renderer does not. Not owned here: templates of other families; TRL brings those.
+renderer does not. A turn that begins with a blank: where the vocabulary joins it to the line
+break before it, the joint token is marked, and the renderer's is not. A turn that begins with a
+character the vocabulary has no token for, which no policy samples: transformers marks nothing
+from there on. Not owned here: templates of other families; TRL brings those.
 """
 
 from __future__ import annotations

@@ -20,9 +20,10 @@ quick = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
-prose = st.text(st.characters(exclude_categories=("Cs",)), max_size=30).filter(
-    lambda text: "<" not in text
-)
+#: What the tokenizer has tokens for: it lacks the bytes of some control characters and of
+#: unassigned planes, and transformers stops marking at a turn that begins with one.
+known = st.characters(exclude_categories=("Cs", "Cc", "Cn", "Co")) | st.sampled_from("\n\t")
+prose = st.text(known, max_size=30).filter(lambda text: "<" not in text)
 told = st.builds(
     lambda role, text: {"role": role, "content": text}, st.sampled_from(["user", "tool"]), prose
 )
@@ -46,7 +47,8 @@ said = st.builds(
         "reasoning_content": thought,
         "tool_calls": made,
     },
-    prose,
+    # A blank that a turn begins with becomes one token with the line break before it.
+    prose.map(str.lstrip),
     st.none() | prose,
     st.none() | calls,
 )
