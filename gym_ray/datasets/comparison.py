@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from gym_ray.datasets.facts import Report
-from gym_ray.datasets.intervals import bootstrap_intervals, sign_flip_p_value
+from gym_ray.datasets.intervals import Values, bootstrap_intervals, sign_flip_p_value
 from gym_ray.datasets.metrics import scored_tasks
 from gym_ray.datasets.task_scores import Options, TaskScores
 from gym_ray.datasets.task_tally import Tally
@@ -159,8 +159,7 @@ def _difference(pairs: list[tuple[float, float]], options: Options) -> Differenc
     first, second = np.asarray(pairs).T
     differences = second - first
     (interval,) = bootstrap_intervals(
-        differences[:, None],
-        np.ones((len(pairs), 1)),
+        [Values.of(differences[:, None], np.ones((len(pairs), 1)))],
         confidence=options.confidence,
         resamples=options.resamples,
         seed=options.seed,

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,14 +30,27 @@ _COUNTS_AT_ONCE = 100_000
 _SIGNS_AT_ONCE = 4_000_000
 
 
+class Values(NamedTuple):
+    """What some tasks add to ratios.
+
+    Attributes:
+        sums: [K, M], per kind of task and measure; 0 where the measure is undefined for it.
+        weights: [K, M], what the measure counts the task with; 0 where undefined.
+        having: [K], how many tasks are of the kind.
+    """
+
+    sums: Floats
+    weights: Floats
+    having: np.ndarray[Any, np.dtype[np.int64]]
+
+    @classmethod
+    def of(cls, sums: Floats, weights: Floats) -> Values:
+        """One task each."""
+        return cls(sums, weights, np.ones(len(sums), dtype=np.int64))
+
+
 def bootstrap_intervals(
-    sums: Floats,
-    weights: Floats,
-    *,
-    confidence: float,
-    resamples: int,
-    seed: int,
-    having: np.ndarray[Any, np.dtype[np.int64]] | None = None,
+    blocks: Iterable[Values], *, confidence: float, resamples: int, seed: int
 ) -> list[tuple[float, float] | None]:
     """Percentile bootstrap intervals of ratios sum(sums) / sum(weights), one per column.
 
@@ -47,35 +61,25 @@ def bootstrap_intervals(
     interval is too narrow when tasks are few.
 
     Args:
-        sums: [T, M], per task and measure; 0 where the measure is undefined for the task.
-        weights: [T, M], what the measure counts the task with; 0 where undefined.
+        blocks: the tasks, all with the same measures; gone through twice, one block in memory.
         confidence: e.g. 0.95.
         resamples: how many.
         seed: same seed, same intervals.
-        having: [T], how many tasks have the values of a row; None for one each.
 
     Returns:
         Low and high per column; None where fewer than two tasks count.
     """
-    measures = sums.shape[1]
-    having = np.ones(len(sums), dtype=np.int64) if having is None else having
-    tasks = int(having.sum())
-    counted = having @ (weights != 0)
+    tasks, counted = 0, np.zeros(0)
+    for block in blocks:
+        tasks += int(block.having.sum())
+        counted = block.having @ (block.weights != 0) + (counted if len(counted) else 0)
+    measures = len(counted)
     if tasks < 2 or resamples < 1:
         return [None] * measures
-    rng = np.random.default_rng(seed)
-    # Tasks of the same values are drawn as one kind, as often as any of them: a multinomial draw.
-    kinds, shares = np.hstack([sums, weights]), having / tasks
-    drawn = np.empty((resamples, measures))
-    at_once = max(1, _COUNTS_AT_ONCE // len(kinds))
-    for start in range(0, resamples, at_once):
-        count = min(at_once, resamples - start)
-        totals = rng.multinomial(tasks, shares, size=count).astype(np.float64) @ kinds
-        with np.errstate(invalid="ignore", divide="ignore"):
-            drawn[start : start + count] = totals[:, :measures] / totals[:, measures:]
+    ratios = _resampled(blocks, tasks, measures, resamples, np.random.default_rng(seed))
     found: list[tuple[float, float] | None] = []
     for column in range(measures):
-        values = drawn[:, column][np.isfinite(drawn[:, column])]
+        values = ratios[:, column][np.isfinite(ratios[:, column])]
         if counted[column] < 2 or not len(values):
             found.append(None)
             continue
@@ -83,6 +87,34 @@ def bootstrap_intervals(
         low, high = np.quantile(values, [tail, 1 - tail])
         found.append((float(low), float(high)))
     return found
+
+
+def _resampled(
+    blocks: Iterable[Values],
+    tasks: int,
+    measures: int,
+    resamples: int,
+    rng: np.random.Generator,
+) -> Floats:
+    """The ratios [resamples, M] of tasks drawn anew.
+
+    Tasks of the same values are drawn as one kind, as often as any of them: a multinomial draw. It
+    is made block by block: how many of the tasks left to draw fall into the block is binomial.
+    """
+    totals = np.zeros((resamples, 2 * measures))
+    to_draw, unseen = np.full(resamples, tasks), tasks
+    for sums, weights, having in blocks:
+        here = int(having.sum())
+        drawn = to_draw if here == unseen else rng.binomial(to_draw, here / unseen)
+        kinds, shares = np.hstack([sums, weights]), having / here
+        at_once = max(1, _COUNTS_AT_ONCE // len(kinds))
+        for start in range(0, resamples, at_once):
+            some = slice(start, start + at_once)
+            totals[some] += rng.multinomial(drawn[some], shares).astype(np.float64) @ kinds
+        to_draw, unseen = to_draw - drawn, unseen - here
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios: Floats = totals[:, :measures] / totals[:, measures:]
+    return ratios
 
 
 def sign_flip_p_value(differences: Floats, *, resamples: int, seed: int) -> float | None:

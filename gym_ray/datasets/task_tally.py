@@ -1,28 +1,30 @@
 """The tally of a set of tasks: counts that add up, and per task the scores of the intervals.
 
-Rollouts are gone once counted; what grows is one number per task and measure.
+Rollouts are gone once counted; the values of tasks wait on disk where they are many.
 """
 
 from __future__ import annotations
 
-import array
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gym_ray.datasets.facts import Fact
-from gym_ray.datasets.intervals import Floats, bootstrap_intervals
+from gym_ray.datasets.intervals import Floats, Values, bootstrap_intervals
 from gym_ray.datasets.task_scores import Options, TaskScores, sample_std
+from gym_ray.datasets.task_values import Block, TaskValues
 
 #: Significant digits of rewards in histograms and quantiles: it bounds how many values there are.
 _REWARD_DIGITS = 3
 
 #: A histogram of at most so many values shows each of them; of more, as many equal bins.
 _BINS = 10
+
+_UP_TO = "avg-of-up-to-"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,10 +138,7 @@ class Tally:
         self._moments = _Moments()
         self._passing: Counter[str] = Counter()
         self._is_binary = True
-        # How many tasks have the same measures and, packed, sum and number of rewards and values:
-        # rewards of 0 and 1 make few kinds of however many tasks.
-        self._kinds: Counter[tuple[tuple[str, ...], bytes]] = Counter()
-        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._values = TaskValues()
         # By k, the sum of the i-th rewards of the tasks that have k, and how many these are.
         self._runs: dict[int, list[float]] = {}
         self._run_tasks: Counter[int] = Counter()
@@ -152,10 +151,8 @@ class Tally:
         if rewards:
             share = scored.passed / len(rewards)
             self._passing["never" if share == 0 else "always" if share == 1 else "sometimes"] += 1
-        numbers = array.array("d", [math.fsum(rewards), len(rewards), *scored.scores.values()])
-        names = tuple(scored.scores)
-        self._kinds[self._names.setdefault(names, names), numbers.tobytes()] += 1
-        for name in names:
+        self._values.add(math.fsum(rewards), len(rewards), scored.scores)
+        for name in scored.scores:
             measure, _, k = name.rpartition("-of-")
             if measure == "avg":
                 runs = self._runs.setdefault(int(k), [0.0] * int(k))
@@ -213,55 +210,37 @@ class Tally:
         )
 
     def _estimates(self, options: Options, expected: int) -> tuple[MeanReward, dict[str, Estimate]]:
-        having = np.fromiter(self._kinds.values(), dtype=np.int64, count=len(self._kinds))
-        totals, measured = self._unpacked()
-        if self._is_binary:
-            measured = {name: v for name, v in measured.items() if not name.startswith("best@")}
-        measured |= _averages_of_short_tasks(totals, measured)
-        names = sorted(measured, key=_reading_order)
-        sums = np.zeros((len(having), 1 + len(names)))
-        weights = np.zeros_like(sums)
-        sums[:, 0], weights[:, 0] = totals.T
-        for column, name in enumerate(names, start=1):
-            is_defined = ~np.isnan(measured[name])
-            sums[:, column] = np.where(is_defined, measured[name], 0.0)
-            weights[:, column] = is_defined
+        counted = 0
+        names = _reported(self._values, best=not self._is_binary)
+        columns = _Columns(self._values, names)
+        sums, tasks = np.zeros(1 + len(names)), np.zeros(1 + len(names), dtype=np.int64)
+        for block in columns:
+            sums += [math.fsum(column) for column in (block.having[:, None] * block.sums).T]
+            tasks += block.having @ (block.weights != 0)
+            counted += int(block.having @ block.weights[:, 0])
         intervals = bootstrap_intervals(
-            sums,
-            weights,
+            columns,
             confidence=options.confidence,
             resamples=options.resamples,
             seed=options.seed,
-            having=having,
         )
-        counted = int(having @ weights[:, 0])
         reward = MeanReward(
             mean=self._moments.mean if counted else None,
             std=self._moments.std,
-            interval=intervals[0],
+            interval=intervals[0] if intervals else None,
             coverage=counted / expected if expected else 0.0,
         )
         scores = {}
         for column, name in enumerate(names, start=1):
-            tasks = int(having @ weights[:, column])
-            fraction = math.fsum(having * sums[:, column]) / tasks
+            fraction = float(sums[column] / tasks[column])
             scores[name] = Estimate(
-                fraction, 100 * fraction, intervals[column], tasks, tasks / self._tasks
+                fraction,
+                100 * fraction,
+                intervals[column],
+                int(tasks[column]),
+                int(tasks[column]) / self._tasks,
             )
         return reward, scores
-
-    def _unpacked(self) -> tuple[Floats, dict[str, Floats]]:
-        """Sum and number of rewards by kind [K, 2]; per measure [K], NaN where undefined."""
-        totals = np.zeros((len(self._kinds), 2))
-        measured: dict[str, Floats] = {}
-        for row, (names, numbers) in enumerate(self._kinds):
-            values = np.frombuffer(numbers)
-            totals[row] = values[:2]
-            for name, value in zip(names, values[2:], strict=True):
-                if name not in measured:
-                    measured[name] = np.full(len(totals), math.nan)
-                measured[name][row] = value
-        return totals, measured
 
     def _across_runs(self) -> dict[str, dict[str, float]]:
         """Deviations as NeMo Gym's `std_dev_across_runs` and `std_err_across_runs`."""
@@ -279,16 +258,53 @@ class Tally:
         return again_sum / again - first_sum / first if first and again else None
 
 
-def _averages_of_short_tasks(totals: Floats, measured: Mapping[str, Floats]) -> dict[str, Floats]:
-    """`avg-of-up-to-k`, for every k that some task with rewards has not."""
-    sums, counts = totals.T
-    found = {}
-    for name, values in measured.items():
-        is_short = np.isnan(values) & (counts > 0)
-        if name.startswith("avg-of-") and is_short.any():
-            whole = sums / np.where(counts > 0, counts, 1.0)
-            found[name.replace("avg-of-", "avg-of-up-to-")] = np.where(is_short, whole, values)
-    return found
+class _Columns:
+    """Of every block of tasks: rewards first, then the measures. May be gone through again."""
+
+    def __init__(self, values: TaskValues, names: Sequence[str]) -> None:
+        self._values = values
+        self._names = names
+
+    def __iter__(self) -> Iterator[Values]:
+        for block in self._values:
+            sums = np.zeros((len(block.having), 1 + len(self._names)))
+            weights = np.zeros_like(sums)
+            sums[:, 0], weights[:, 0] = block.totals.T
+            for column, name in enumerate(self._names, start=1):
+                values = _measured(block, name)
+                is_defined = ~np.isnan(values)
+                sums[:, column] = np.where(is_defined, values, 0.0)
+                weights[:, column] = is_defined
+            yield Values(sums, weights, block.having)
+
+
+def _reported(values: TaskValues, *, best: bool) -> list[str]:
+    """The measures there are, with `avg-of-up-to-k` for every k some task with rewards has not.
+
+    Args:
+        values: of all tasks.
+        best: whether `best@k` is one of them.
+    """
+    measures = {name for block in values for name in block.measured}
+    averages = [name for name in measures if name.startswith("avg-of-")]
+    for block in values:
+        for name in averages:
+            is_short = np.isnan(_measured(block, name)) & (block.totals[:, 1] > 0)
+            if is_short.any():
+                measures.add(name.replace("avg-of-", _UP_TO))
+    return sorted(
+        (name for name in measures if best or not name.startswith("best@")), key=_reading_order
+    )
+
+
+def _measured(block: Block, name: str) -> Floats:
+    """A measure of the tasks of a block [K], NaN where undefined."""
+    if not name.startswith(_UP_TO):
+        return block.measured.get(name, np.full(len(block.having), math.nan))
+    values = _measured(block, name.replace(_UP_TO, "avg-of-"))
+    total, rewards = block.totals.T
+    whole = total / np.where(rewards > 0, rewards, math.nan)
+    return np.where(np.isnan(values), whole, values)
 
 
 class _Moments:
@@ -309,7 +325,7 @@ class _Moments:
 
 
 def _reading_order(name: str) -> tuple[int, int]:
-    measures = ("pass@", "pass^", "best@", "avg-of-up-to-", "avg-of-", "majority@")
+    measures = ("pass@", "pass^", "best@", _UP_TO, "avg-of-", "majority@")
     for place, measure in enumerate(measures):
         if name.startswith(measure):
             return place, int(name.removeprefix(measure))

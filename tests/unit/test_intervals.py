@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from gym_ray.datasets.intervals import bootstrap_intervals, sign_flip_p_value
+from gym_ray.datasets.intervals import Values, bootstrap_intervals, sign_flip_p_value
 
 
 @pytest.mark.parametrize("tasks", [15, 60])
@@ -17,7 +17,9 @@ def test_intervals_cover_the_true_mean(tasks: int) -> None:
         chance = rng.beta(1, 1, size=tasks)
         passed = rng.binomial(8, chance).astype(float)
         sums, weights = passed[:, None], np.full((tasks, 1), 8.0)
-        (interval,) = bootstrap_intervals(sums, weights, confidence=0.95, resamples=400, seed=run)
+        (interval,) = bootstrap_intervals(
+            [Values.of(sums, weights)], confidence=0.95, resamples=400, seed=run
+        )
         assert interval is not None
         covered += interval[0] <= 0.5 <= interval[1]
         mean = passed.sum() / (8 * tasks)
@@ -35,7 +37,9 @@ def test_intervals_are_of_the_tasks_that_count_and_repeat_with_the_seed() -> Non
     weights = np.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
 
     def intervals(seed: int) -> list[tuple[float, float] | None]:
-        return bootstrap_intervals(sums, weights, confidence=0.9, resamples=200, seed=seed)
+        return bootstrap_intervals(
+            [Values.of(sums, weights)], confidence=0.9, resamples=200, seed=seed
+        )
 
     whole, some, single = intervals(1)
     assert whole is not None
@@ -44,8 +48,27 @@ def test_intervals_are_of_the_tasks_that_count_and_repeat_with_the_seed() -> Non
     assert 0.5 <= some[0] <= some[1] <= 0.7
     assert single is None
     assert intervals(1) == [whole, some, single]
-    wide = bootstrap_intervals(sums[:1], weights[:1], confidence=0.9, resamples=200, seed=1)
+    wide = bootstrap_intervals(
+        [Values.of(sums[:1], weights[:1])], confidence=0.9, resamples=200, seed=1
+    )
     assert wide == [None, None, None]
+
+
+def test_tasks_in_blocks_are_drawn_as_often_as_together() -> None:
+    rng = np.random.default_rng(5)
+    sums, weights = rng.random((90, 2)), np.ones((90, 2))
+    weights[::3, 1] = sums[::3, 1] = 0.0
+    whole = Values(sums, weights, np.arange(90) % 4 + 1)
+    blocks = [Values(*(values[start : start + 40] for values in whole)) for start in (0, 40, 80)]
+
+    def intervals(of: list[Values]) -> np.ndarray:
+        found = bootstrap_intervals(of, confidence=0.9, resamples=40_000, seed=1)
+        return np.array(found)
+
+    together = intervals([whole])
+    width = together[:, 1] - together[:, 0]
+    # A percentile of 40,000 has a standard error of 0.4 % of the width.
+    assert np.all(np.abs(intervals(blocks) - together) < 0.02 * width[:, None])
 
 
 def test_few_tasks_are_tested_by_every_change_of_signs() -> None:

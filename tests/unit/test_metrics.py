@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gym_ray.cli import main
+from gym_ray.datasets import task_values
 from gym_ray.datasets.comparison import compare
 from gym_ray.datasets.facts import groups
 from gym_ray.datasets.metrics import metrics
@@ -209,6 +211,41 @@ def test_environments_are_told_apart_and_together(tmp_path: Path) -> None:
     assert report.environments["sums"].reward.mean == 1.0
     assert report.environments["words"].scores["pass@1"].fraction == 0.0
     assert (report.overall.tasks, report.overall.reward.mean) == (5, 0.4)
+
+
+def test_more_kinds_of_tasks_than_are_held_in_memory_change_nothing_but_the_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    rollouts = [
+        dataclasses.replace(
+            rollout, spec=dataclasses.replace(rollout.spec, environment="ab"[task % 2])
+        )
+        for task in range(60)
+        # k = 4 is first met after the first tasks were put away.
+        for repeat in range(1 + (task % 3 if task < 20 else 3))
+        for rollout in [sum_rollout(task, repeat, reply="", reward=float(rng.random()))]
+    ]
+    run = stored_run(tmp_path / "run", rollouts)
+    held = metrics(run)
+    monkeypatch.setattr(task_values, "KINDS_AT_ONCE", 7)
+
+    found = metrics(run)
+
+    for one, other in [
+        (found.overall, held.overall),
+        *((found.environments[name], held.environments[name]) for name in ("a", "b")),
+    ]:
+        assert list(one.scores) == list(other.scores)
+        for name, score in one.scores.items():
+            before = other.scores[name]
+            assert (score.tasks, score.task_coverage) == (before.tasks, before.task_coverage)
+            assert score.fraction == pytest.approx(before.fraction, rel=1e-12)
+            assert score.interval == pytest.approx(before.interval, abs=0.03)
+        assert one.reward.interval == pytest.approx(other.reward.interval, abs=0.03)
+        assert one.reward.mean == other.reward.mean
+    assert found.overall.scores["avg-of-up-to-4"].tasks == 60
+    assert metrics(run) == found
 
 
 def test_two_runs_are_compared_on_the_tasks_they_share(tmp_path: Path) -> None:
