@@ -1,29 +1,39 @@
 """`metrics A B`: two runs on the same tasks, compared task by task.
 
 Pairing takes out how hard the tasks are, which is most of the noise between two means. Each task
-counts once, however many rollouts it has in either run.
+counts once, however many rollouts it has in either run. In memory are a key and a number per
+measure of every task.
 """
 
 from __future__ import annotations
 
+import array
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gym_ray.datasets.facts import Report
-from gym_ray.datasets.intervals import Values, bootstrap_intervals, sign_flip_p_value
+from gym_ray.datasets.intervals import Floats, Values, bootstrap_intervals, sign_flip_p_values
 from gym_ray.datasets.metrics import scored_tasks
 from gym_ray.datasets.task_scores import Options, TaskScores
 from gym_ray.datasets.task_tally import Tally
+from gym_ray.datasets.task_values import KINDS_AT_ONCE
 from gym_ray.errors import ConfigError
 from gym_ray.storage import place
 
 #: Measures compared beside the reward.
 _COMPARED = ("pass@", "pass^", "avg-of-", "majority@")
+
+_KEY_BYTES = 16
+
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,85 +107,137 @@ def compare(
     """
     options = options or Options()
     notes: list[str] = []
-    before = _per_task(place(a), options, notes, report)
-    after = _per_task(place(b), options, notes, report)
-    both = [key for key in before if key in after]
-    values: dict[str, list[tuple[float, float]]] = {}
-    by_environment: dict[str, list[tuple[float, float]]] = {}
-    unrewarded = 0
-    for key in both:
-        (name, first), (_, second) = before[key], after[key]
-        if "reward" not in first or "reward" not in second:
-            unrewarded += 1
-            continue
-        by_environment.setdefault(name, []).append((first["reward"], second["reward"]))
-        for measure in first.keys() & second.keys():
-            values.setdefault(measure, []).append((first[measure], second[measure]))
-    if "reward" not in values:
+    before = _Tasks.read(place(a), options, notes, report)
+    after = _Tasks.read(place(b), options, notes, report)
+    both, rows_a, rows_b = np.intersect1d(before.keys, after.keys, return_indices=True)
+    names = [
+        "reward",
+        *sorted((before.values.keys() & after.values.keys()) - {"reward"}, key=_order),
+    ]
+    pairs = {name: (before.column(name)[rows_a], after.column(name)[rows_b]) for name in names}
+    first, second = pairs["reward"]
+    rewarded = ~(np.isnan(first) | np.isnan(second))
+    if not rewarded.any():
         raise ConfigError(
             f"{a} and {b} have no task in common that has a reward in both; compare runs on the "
             "same task rows and environments"
         )
-    reward = _difference(values.pop("reward"), options)
+    found = _differences(pairs, rewarded, options)
+    reward = found.pop("reward")
+    environments = np.asarray(before.environments)[rows_a]
+    by_environment = {
+        name: _differences({"reward": (first, second)}, rewarded & (environments == code), options)
+        for name, code in sorted(before.codes.items())
+    }
     return Comparison(
         a=str(a),
         b=str(b),
         options=options,
-        only_a=len(before) - len(both),
-        only_b=len(after) - len(both),
-        unrewarded=unrewarded,
+        only_a=len(before.keys) - len(both),
+        only_b=len(after.keys) - len(both),
+        unrewarded=len(both) - int(rewarded.sum()),
         reward=reward,
-        scores={name: _difference(values[name], options) for name in sorted(values, key=_order)},
+        scores=found,
         environments={
-            name or "(none)": _difference(pairs, options)
-            for name, pairs in sorted(by_environment.items())
+            name or "(none)": part["reward"] for name, part in by_environment.items() if part
         },
         statement=_statement(reward, options),
         notes=list(dict.fromkeys(notes)),
     )
 
 
-def _per_task(
-    folder: Path, options: Options, notes: list[str], report: Report
-) -> dict[bytes, tuple[str, dict[str, float]]]:
-    """Environment and measures of every task, under a short key."""
-    found = {}
-    for scored in scored_tasks(folder, options, notes, report, Tally(), {}):
-        key = hashlib.blake2b(
-            f"{scored.environment}\0{scored.task_id}".encode(), digest_size=16
-        ).digest()
-        found[key] = (scored.environment, _measures(scored))
-    return found
+class _Tasks:
+    """The measures of every task of a run.
+
+    Attributes:
+        keys: [T], of the environment and the task.
+        codes: a number per environment.
+        environments: [T], whose tasks they are.
+        values: by measure, up to the last task that has it; NaN where undefined.
+    """
+
+    def __init__(self) -> None:
+        self._digests = bytearray()
+        self.codes: dict[str, int] = {}
+        self.environments = array.array("l")
+        self.values: dict[str, array.array[float]] = {}
+
+    @classmethod
+    def read(cls, folder: Path, options: Options, notes: list[str], report: Report) -> _Tasks:
+        tasks = cls()
+        for scored in scored_tasks(folder, options, notes, report, Tally(), {}):
+            tasks._add(scored)
+        return tasks
+
+    def _add(self, scored: TaskScores) -> None:
+        where = f"{scored.environment}\0{scored.task_id}"
+        measures = {name: v for name, v in scored.scores.items() if name.startswith(_COMPARED)}
+        if scored.mean_reward is not None:
+            measures["reward"] = scored.mean_reward
+        for name, value in measures.items():
+            column = self.values.setdefault(name, array.array("d"))
+            column.extend(itertools.repeat(math.nan, len(self.environments) - len(column)))
+            column.append(value)
+        self._digests += hashlib.blake2b(where.encode(), digest_size=_KEY_BYTES).digest()
+        self.environments.append(self.codes.setdefault(scored.environment, len(self.codes)))
+
+    @property
+    def keys(self) -> np.ndarray[Any, np.dtype[np.bytes_]]:
+        return np.frombuffer(self._digests, dtype=f"S{_KEY_BYTES}")
+
+    def column(self, name: str) -> Floats:
+        """A measure of every task [T]."""
+        found = np.full(len(self.environments), math.nan)
+        values = self.values.get(name, array.array("d"))
+        found[: len(values)] = values
+        return found
 
 
-def _measures(scored: TaskScores) -> dict[str, float]:
-    measures = {name: v for name, v in scored.scores.items() if name.startswith(_COMPARED)}
-    if scored.mean_reward is not None:
-        measures["reward"] = scored.mean_reward
-    return measures
+def _differences(
+    pairs: Mapping[str, tuple[Floats, Floats]], of: Bools, options: Options
+) -> dict[str, Difference]:
+    """Measures compared over those of the tasks [T] that have them in both runs.
 
-
-def _difference(pairs: list[tuple[float, float]], options: Options) -> Difference:
-    first, second = np.asarray(pairs).T
-    differences = second - first
-    (interval,) = bootstrap_intervals(
-        [Values.of(differences[:, None], np.ones((len(pairs), 1)))],
+    Args:
+        pairs: by measure, of A [T] and of B [T].
+        of: [T], which tasks.
+        options: how.
+    """
+    defined = {
+        name: of & ~(np.isnan(first) | np.isnan(second)) for name, (first, second) in pairs.items()
+    }
+    names = [name for name in pairs if defined[name].any()]
+    if not names:
+        return {}
+    weights = np.stack([defined[name] for name in names], axis=1)[of].astype(np.float64)
+    changes = np.stack(
+        [np.where(defined[name], pairs[name][1] - pairs[name][0], 0.0) for name in names], axis=1
+    )[of]
+    intervals = bootstrap_intervals(
+        [
+            Values.of(
+                changes[start : start + KINDS_AT_ONCE], weights[start : start + KINDS_AT_ONCE]
+            )
+            for start in range(0, len(changes), KINDS_AT_ONCE)
+        ],
         confidence=options.confidence,
         resamples=options.resamples,
         seed=options.seed,
     )
-    p_value = sign_flip_p_value(differences, resamples=options.resamples, seed=options.seed)
-    assert p_value is not None, "there is a pair"
-    return Difference(
-        before=float(first.mean()),
-        after=float(second.mean()),
-        difference=math.fsum(differences) / len(pairs),
-        interval=interval,
-        p_value=p_value,
-        tasks=len(pairs),
-        raised=int(np.count_nonzero(differences > 0)),
-        lowered=int(np.count_nonzero(differences < 0)),
-    )
+    p_values = sign_flip_p_values(changes, resamples=options.resamples, seed=options.seed)
+    return {
+        name: Difference(
+            before=float(pairs[name][0][defined[name]].mean()),
+            after=float(pairs[name][1][defined[name]].mean()),
+            difference=math.fsum(changes[:, column]) / int(defined[name].sum()),
+            interval=intervals[column],
+            p_value=p_values[column],
+            tasks=int(defined[name].sum()),
+            raised=int(np.count_nonzero(changes[:, column] > 0)),
+            lowered=int(np.count_nonzero(changes[:, column] < 0)),
+        )
+        for column, name in enumerate(names)
+    }
 
 
 def _statement(reward: Difference, options: Options) -> str:

@@ -19,12 +19,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 
-#: Up to so many tasks all 2^n sign changes are gone through, instead of some at random.
-_EXACT_TASKS = 12
+#: Up to so many differences all 2^n sign changes are gone through, instead of some at random.
+_EXACT_DIFFERENCES = 12
+
+#: Up to so many tasks of a kind, drawing task by task takes less time than a multinomial draw.
+_TASKS_A_KIND = 4
 
 #: How often each kind of task was drawn: numbers held at once, unless one resample has more.
-_COUNTS_AT_ONCE = 100_000
+_COUNTS_AT_ONCE = 500_000
 
 #: Numbers of the random signs held at once.
 _SIGNS_AT_ONCE = 4_000_000
@@ -41,7 +45,7 @@ class Values(NamedTuple):
 
     sums: Floats
     weights: Floats
-    having: np.ndarray[Any, np.dtype[np.int64]]
+    having: Ints
 
     @classmethod
     def of(cls, sums: Floats, weights: Floats) -> Values:
@@ -98,60 +102,76 @@ def _resampled(
 ) -> Floats:
     """The ratios [resamples, M] of tasks drawn anew.
 
-    Tasks of the same values are drawn as one kind, as often as any of them: a multinomial draw. It
-    is made block by block: how many of the tasks left to draw fall into the block is binomial.
+    Block by block: how many of the tasks left to draw fall into the block is binomial.
     """
     totals = np.zeros((resamples, 2 * measures))
     to_draw, unseen = np.full(resamples, tasks), tasks
     for sums, weights, having in blocks:
         here = int(having.sum())
         drawn = to_draw if here == unseen else rng.binomial(to_draw, here / unseen)
-        kinds, shares = np.hstack([sums, weights]), having / here
+        kinds = np.hstack([sums, weights])
         at_once = max(1, _COUNTS_AT_ONCE // len(kinds))
         for start in range(0, resamples, at_once):
             some = slice(start, start + at_once)
-            totals[some] += rng.multinomial(drawn[some], shares).astype(np.float64) @ kinds
+            totals[some] += _times_drawn(drawn[some], having, rng) @ kinds
         to_draw, unseen = to_draw - drawn, unseen - here
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios: Floats = totals[:, :measures] / totals[:, measures:]
     return ratios
 
 
-def sign_flip_p_value(differences: Floats, *, resamples: int, seed: int) -> float | None:
-    """Two-sided p-value of "the mean of paired differences is 0", by changing signs.
+def _times_drawn(drawn: Ints, having: Ints, rng: np.random.Generator) -> Floats:
+    """How often each kind comes up [R, K] in so many draws [R] of its tasks."""
+    tasks = int(having.sum())
+    if tasks > _TASKS_A_KIND * len(having):
+        return rng.multinomial(drawn, having / tasks).astype(np.float64)
+    kind = np.repeat(np.arange(len(having)), having)
+    counts = np.empty((len(drawn), len(having)))
+    for row, times in enumerate(drawn):
+        picked = kind[rng.integers(tasks, size=int(times), dtype=np.int32)]
+        counts[row] = np.bincount(picked, minlength=len(having))
+    return counts
+
+
+def sign_flip_p_values(differences: Floats, *, resamples: int, seed: int) -> list[float]:
+    """Two-sided p-values of "the mean of paired differences is 0", by changing signs.
 
     If A and B do not differ, each difference is as likely to have the other sign; p is the share of
     sign changes whose mean is at least as far from 0 as the one seen (Fisher 1935, "The Design of
-    Experiments", section 21). All 2^n changes for few tasks, else so many at random, with the one
-    seen counted among them: (1 + b) / (1 + m) (Phipson and Smyth 2010, "Permutation P-values Should
-    Never Be Zero", Statistical Applications in Genetics and Molecular Biology 9).
+    Experiments", section 21). All 2^n changes for few differences that are not 0, else so many at
+    random, with the one seen counted among them: (1 + b) / (1 + m) (Phipson and Smyth 2010,
+    "Permutation P-values Should Never Be Zero", Statistical Applications in Genetics and Molecular
+    Biology 9).
 
     Args:
-        differences: [T], one per task both runs have.
+        differences: [T, M], per task both runs have and measure; 0 where the measure is undefined:
+            its sign changes nothing.
         resamples: m.
-        seed: same seed, same value.
+        seed: same seed, same values.
 
     Returns:
-        None without a difference to test.
+        One per measure.
     """
-    tasks = len(differences)
-    if tasks == 0:
-        return None
-    seen = abs(math.fsum(differences))
     # Sums in another order differ in their last bits.
-    threshold = seen - 1e-9 * max(1.0, float(np.abs(differences).sum()))
-    if tasks <= _EXACT_TASKS:
-        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=tasks)))
-        return float(np.mean(np.abs(signs @ differences) >= threshold))
+    sizes = np.abs(differences).sum(axis=0)
+    seen = np.array([abs(math.fsum(column)) for column in differences.T])
+    thresholds = seen - 1e-9 * np.maximum(1.0, sizes)
     rng = np.random.default_rng(seed)
-    at_once = max(1, _SIGNS_AT_ONCE // tasks)
-    extreme = 0
+    extreme = np.zeros(len(seen), dtype=np.int64)
+    at_once = max(1, _SIGNS_AT_ONCE // max(1, len(differences)))
     for start in range(0, resamples, at_once):
         count = min(at_once, resamples - start)
-        bits = rng.integers(0, 2, size=(count, tasks), dtype=np.int8)
+        bits = rng.integers(0, 2, size=(count, len(differences)), dtype=np.int8)
         sums = (2.0 * bits - 1.0) @ differences
-        extreme += int(np.count_nonzero(np.abs(sums) >= threshold))
-    return (1 + extreme) / (1 + resamples)
+        extreme += np.count_nonzero(np.abs(sums) >= thresholds, axis=0)
+    found = list((1 + extreme) / (1 + resamples))
+    for column, values in enumerate(differences.T):
+        moving = values[values != 0]
+        if len(moving) <= _EXACT_DIFFERENCES:
+            signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(moving))))
+            is_extreme = np.abs(signs @ moving) >= thresholds[column]
+            found[column] = np.mean(is_extreme)
+    return [float(value) for value in found]
 
 
 def _expanded_tail(tasks: int, confidence: float) -> float:

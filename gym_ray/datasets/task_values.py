@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from gym_ray.datasets.intervals import Floats
+from gym_ray.datasets.intervals import Floats, Ints
 
 #: Kinds of a block. With twenty measures they take about two megabytes.
 KINDS_AT_ONCE = 8192
@@ -33,7 +33,7 @@ class Block(NamedTuple):
         measured: by measure [K], NaN where undefined.
     """
 
-    having: np.ndarray[Any, np.dtype[np.int64]]
+    having: Ints
     totals: Floats
     measured: dict[str, Floats]
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from gym_ray.datasets.intervals import Values, bootstrap_intervals, sign_flip_p_value
+from gym_ray.datasets.intervals import Values, bootstrap_intervals, sign_flip_p_values
 
 
 @pytest.mark.parametrize("tasks", [15, 60])
@@ -71,24 +71,30 @@ def test_tasks_in_blocks_are_drawn_as_often_as_together() -> None:
     assert np.all(np.abs(intervals(blocks) - together) < 0.02 * width[:, None])
 
 
-def test_few_tasks_are_tested_by_every_change_of_signs() -> None:
+def test_few_differences_are_tested_by_every_change_of_signs() -> None:
     differences = np.array([0.5, 0.25, 0.25, -0.125])
     seen = abs(differences.sum())
     signs = np.array(list(itertools.product((-1, 1), repeat=4)))
     share = np.mean(np.abs(signs @ differences) >= seen - 1e-9)
+    # Tasks that do not differ, or do not have the measure, change nothing, however many.
+    some, none = np.zeros(400), np.zeros(400)
+    some[100:104] = differences
 
-    assert sign_flip_p_value(differences, resamples=100, seed=0) == pytest.approx(share)
-    assert sign_flip_p_value(np.zeros(3), resamples=100, seed=0) == 1.0
-    assert sign_flip_p_value(np.zeros(0), resamples=100, seed=0) is None
+    found = sign_flip_p_values(np.stack([some, none], axis=1), resamples=100, seed=0)
+
+    assert found == [pytest.approx(share), 1.0]
+    assert sign_flip_p_values(np.zeros((0, 1)), resamples=100, seed=0) == [1.0]
 
 
 def test_without_a_difference_one_in_twenty_is_significant_and_a_real_one_is_found() -> None:
     rng = np.random.default_rng(3)
-    false = [sign_flip_p_value(rng.normal(size=30), resamples=199, seed=run) for run in range(400)]
-    true = [
-        sign_flip_p_value(rng.normal(1.0, size=30), resamples=199, seed=run) for run in range(50)
+    # Each test is of two measures: without and with a difference.
+    pairs = [
+        sign_flip_p_values(rng.normal([0.0, 1.0], size=(30, 2)), resamples=199, seed=run)
+        for run in range(400)
     ]
+    false, true = np.array(pairs).T
 
     # Standard error of a share of 0.05 among 400 is 0.011.
-    assert 0.02 <= np.mean([p <= 0.05 for p in false if p is not None]) <= 0.085
-    assert np.mean([p <= 0.05 for p in true if p is not None]) >= 0.9
+    assert 0.02 <= np.mean(false <= 0.05) <= 0.085
+    assert np.mean(true <= 0.05) >= 0.9
