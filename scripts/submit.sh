@@ -6,7 +6,7 @@
 #   scripts/submit.sh --no-wait --submission-id demo-1 CONFIG [KEY=VALUE]...
 #
 # What stands before the config is for `ray job submit`. The current folder goes along without
-# runs/, .git, virtual environments and what .gitignore names; so do HF_TOKEN, AWS_…, the
+# runs/, .git, .env, virtual environments and what .gitignore names; so do HF_TOKEN, AWS_…, the
 # variables the config reads, and those named in GYM_RAY_JOB_VARIABLES. Submitting the same again
 # continues the run; `ray job stop ID` drains it.
 set -euo pipefail

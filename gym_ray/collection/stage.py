@@ -280,7 +280,16 @@ class RolloutStage:
     # Finishing rollouts.
 
     def _settle(self, environment: str, results: Sequence[tuple[_Waiting, Rollout]]) -> None:
-        """Sort results into rows to write and attempts to make again."""
+        """Sort results into rows to write and attempts to make again.
+
+        An error here is of this stage, not of the call whose results these are: it ends the pass.
+        """
+        try:
+            self._sort(environment, results)
+        except Exception as error:
+            self._fail(error)
+
+    def _sort(self, environment: str, results: Sequence[tuple[_Waiting, Rollout]]) -> None:
         finished = []
         for item, rollout in results:
             if rollout.error_kind in RETRYABLE and item.attempt < self._settings.max_attempts:
@@ -385,7 +394,11 @@ class RolloutStage:
     def _reap(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("rollout stage: %s", one_line(error))
-            for block in self._blocks:
-                if not block.durable.done():
-                    block.durable.set_exception(error)
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """End this pass: no block becomes durable any more."""
+        logger.error("rollout stage: %s", one_line(error))
+        for block in self._blocks:
+            if not block.durable.done():
+                block.durable.set_exception(error)

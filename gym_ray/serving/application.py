@@ -89,7 +89,7 @@ class Application:
                 report(f"using application {name}, which is running already")
             else:
                 report(f"starting application {name}")
-                WeightsStore(name).forget()  # Those of an earlier one that was killed.
+                WeightsStore.forget(name)  # Those of an earlier one that was killed.
                 target = serve.RunTarget(build(config), name=name, route_prefix=None)
                 serve.run_many([target], wait_for_applications_running=False)
             wait_until_running(name, start_seconds, report, check, lambda: unmet_demand(config))
@@ -175,7 +175,7 @@ def build(config: RunConfig) -> Any:
     return (
         serve.deployment(Front)
         .options(name=FRONT_DEPLOYMENT, num_replicas=1, **options.ON_HEAD_NODE, **options.COMMON)
-        .bind(policy, environments)
+        .bind(policy, environments, config.policy.model)
     )
 
 
@@ -362,4 +362,4 @@ def delete(name: str) -> None:
     # Serve then stops it when they end, or after the time it has to drain.
     with contextlib.suppress(TimeoutError):
         serve.delete(name)
-    WeightsStore(name).forget()
+    WeightsStore.forget(name)

@@ -17,13 +17,13 @@ from gym_ray.weights import UpdateRefused, WeightsReport, WeightsUpdate
 class Front:
     """Root of the application graph: keeps it one application, and says what is served."""
 
-    def __init__(self, policy: Any, environments: dict[str, Any]) -> None:
+    def __init__(self, policy: Any, environments: dict[str, Any], model: str) -> None:
         from ray import serve
 
         self._policy = policy
         self._environments = environments
         application = serve.get_replica_context().app_name
-        self._weights = PolicyWeights(policy, application, POLICY_DEPLOYMENT)
+        self._weights = PolicyWeights(policy, application, POLICY_DEPLOYMENT, model)
 
     async def describe(self) -> PolicyInfo:
         info: PolicyInfo = await self._policy.info.remote()

@@ -25,8 +25,10 @@ from gym_ray.errors import ConfigError
 #: Where Ray's job server puts a job's runtime environment and metadata, in its driver.
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
-#: Patterns, as in .gitignore, of what no node needs; Ray adds those of .gitignore and .rayignore.
+#: Patterns, as in .gitignore, of what no node needs, and of secrets; Ray adds those of .gitignore
+#: and .rayignore.
 _EXCLUDES = (
+    ".env",
     "/runs",
     ".git",
     ".venv",
@@ -114,7 +116,8 @@ def runtime_environment(
 
     Args:
         config: what is collected.
-        folder: is copied to every node, but for `runs/`, `.git`, virtual environments and caches.
+        folder: is copied to every node, but for `runs/`, `.git`, `.env`, virtual environments and
+            caches.
         variables: of the submitting process. Passed on are credentials by name, the ones the
             config names (`${oc.env:…}`, `api_key_env`), and those in `GYM_RAY_JOB_VARIABLES`.
 

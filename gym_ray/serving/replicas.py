@@ -71,7 +71,9 @@ class PolicyReplica:
         set_up_logs(config.observability.log_format)
         self._engine = build_engine(config)
         self._info = await self._engine.start()
-        self._weights = LiveWeights(self._engine, _replica_tag(), _weights_store())
+        self._weights = LiveWeights(
+            self._engine, _replica_tag(), _weights_store(config.policy.model)
+        )
         await self._weights.start()
         self._observer = TurnObserver(self._engine, config.policy.model)
         logger.info(
@@ -326,12 +328,13 @@ def _replica_tag() -> str:
     return tag
 
 
-def _weights_store() -> WeightsStore | None:
+def _weights_store(model: str) -> WeightsStore | None:
     """Where this replica finds its weights; None for a judge's."""
     from ray import serve
 
     context = serve.get_replica_context()
-    return WeightsStore(context.app_name) if context.deployment == POLICY_DEPLOYMENT else None
+    is_policy = context.deployment == POLICY_DEPLOYMENT
+    return WeightsStore(context.app_name, model) if is_policy else None
 
 
 def check_renderer(config: RunConfig) -> None:

@@ -40,13 +40,14 @@ class PolicyWeights:
         policy: Serve handle of the policy.
         application: Serve's name of the application.
         deployment: Serve's name of the policy in it.
+        model: it was started with.
     """
 
-    def __init__(self, policy: Any, application: str, deployment: str) -> None:
+    def __init__(self, policy: Any, application: str, deployment: str, model: str) -> None:
         self._policy = policy
         self._application = application
         self._deployment = deployment
-        self._store = WeightsStore(application)
+        self._store = WeightsStore(application, model)
         self._under_way: tuple[WeightsUpdate, asyncio.Task[WeightsReport | UpdateRefused]] | None
         self._under_way = None
 

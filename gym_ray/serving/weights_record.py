@@ -65,10 +65,16 @@ class WeightsRecord:
 
 
 class WeightsStore:
-    """The record of one application. Its methods block; call them off the event loop."""
+    """The record of one application. Its methods block; call them off the event loop.
 
-    def __init__(self, application: str) -> None:
-        self._key = application.encode()
+    Args:
+        application: Serve's name of it.
+        model: it was started with. Weights of another, which `serve deploy` has replaced under the
+            same name, are none of this one's.
+    """
+
+    def __init__(self, application: str, model: str) -> None:
+        self._key = f"{application}/{model}".encode()
 
     def read(self) -> WeightsRecord | None:
         """None while the policy has the weights it was started with."""
@@ -83,8 +89,11 @@ class WeightsStore:
         text = json.dumps(dataclasses.asdict(record))
         internal_kv._internal_kv_put(self._key, text.encode(), namespace=_NAMESPACE)
 
-    def forget(self) -> None:
+    @staticmethod
+    def forget(application: str) -> None:
         """The application is gone, or begins anew."""
         from ray.experimental import internal_kv
 
-        internal_kv._internal_kv_del(self._key, namespace=_NAMESPACE)
+        internal_kv._internal_kv_del(
+            f"{application}/".encode(), del_by_prefix=True, namespace=_NAMESPACE
+        )

@@ -23,8 +23,12 @@ import pytest
 import yaml
 
 import gym_ray
+from gym_ray.config import load_config
 from gym_ray.policies.scripted import scripted_logprobs
 from gym_ray.rollout import Rollout
+from gym_ray.serving.cluster import connect, disconnect
+from gym_ray.serving.weights_record import WeightsRecord, WeightsStore
+from gym_ray.weights import WeightsUpdate
 from tests.brittle import once
 from tests.cluster import scripted_config, serve_port, sums, until, write_rows
 from tests.service.test_serve import KEY, post
@@ -371,3 +375,23 @@ def test_the_command_line_shows_and_updates_what_collections_use(
     assert "versions only count up" in older.stderr
     half = run("--version", "1", check=False)
     assert (half.returncode, "--checkpoint" in half.stderr) == (2, True)
+
+
+def test_a_record_is_of_one_application_and_the_model_it_was_started_with(
+    config: dict[str, Any],
+) -> None:
+    """`serve deploy` may put another model under the same name."""
+    record = WeightsRecord.of(WeightsUpdate(version=3, source="/checkpoints/3"), "f")
+    connection = connect(load_config(config))
+    try:
+        WeightsStore("app", "small").write(record)
+        WeightsStore("app-2", "small").write(record)
+
+        assert WeightsStore("app", "small").read() == record
+        assert WeightsStore("app", "large").read() is None
+        WeightsStore.forget("app")
+        assert WeightsStore("app", "small").read() is None
+        assert WeightsStore("app-2", "small").read() == record
+        WeightsStore.forget("app-2")
+    finally:
+        disconnect(connection)

@@ -20,7 +20,7 @@ UPDATE = WeightsUpdate(version=1, source="/checkpoints/1")
 class Store:
     """A record in this process."""
 
-    def __init__(self, application: str) -> None:
+    def __init__(self, application: str, model: str) -> None:
         self.record: WeightsRecord | None = None
 
     def read(self) -> WeightsRecord | None:
@@ -64,7 +64,7 @@ def _one_replica(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_who_lost_the_connection_over_an_update_joins_it_by_asking_again() -> None:
     async def asked() -> None:
         policy = Policy()
-        leader = PolicyWeights(policy, "app", "policy")
+        leader = PolicyWeights(policy, "app", "policy", "model")
         first = asyncio.ensure_future(leader.update(UPDATE))
         await policy.loading.wait()
         first.cancel()
