@@ -7,6 +7,8 @@ import contextlib
 import json
 import socket
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -193,3 +195,24 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None
             return
         pause.wait(0.01)
     raise AssertionError(f"not within {seconds:g} s: {what}")
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def state(url: str, name: str) -> dict[str, Any] | None:
+    """How a batch stands; None when there is none."""
+    request = urllib.request.Request(
+        f"{url}/batches/{name}", headers={"Authorization": f"Bearer {KEY}"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            found: dict[str, Any] = json.loads(answer.read())
+            return found
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise
