@@ -112,7 +112,7 @@ def scripted_config(folder: Path, rows: Path, requests: Path, **sections: Any) -
                 "resources": {"num_cpus": 0.2},
             }
         },
-        "verification": {"timeout_seconds": 2, "processes": 1},
+        "verification": {"timeout_seconds": 4, "processes": 1},
         "collect": {"input": str(rows), "output": str(folder / "run"), "max_in_flight": 64},
     }
     for key, value in sections.items():

@@ -50,8 +50,13 @@ def connect(config: RunConfig) -> Cluster:
     import ray
 
     _quieten()
+    from ray.serve.context import _set_global_client
+
     if ray.is_initialized():
         return Cluster(started=False)
+    # To Serve a client of an earlier cluster of this process looks current: it compares job IDs,
+    # which begin anew in every cluster (Ray 2.60).
+    _set_global_client(None)
     # Ray refuses a variable that the job this driver runs in sets as well; the job's stands.
     given = job_variables()
     environment = {

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 import gym_ray
 from gym_ray.rows import broken_invariants
 from gym_ray.schema import SCHEMA
-from tests.cluster import logged_requests, scripted_config, sums, write_rows
+from tests.cluster import HERE, free_port, logged_requests, scripted_config, sums, write_rows
 
 
 def collect(config: dict[str, Any], *overrides: str) -> gym_ray.RunSummary:
@@ -252,3 +255,35 @@ def test_a_policy_that_cannot_start_is_one_clear_error(tmp_path: Path, requests:
 
     assert "Traceback" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_a_process_may_have_one_ray_after_another(tmp_path: Path, requests: Path) -> None:
+    """As two collections with outside agents have, without `RAY_ADDRESS`."""
+    path = write_rows(tmp_path / "tasks.jsonl", sums(1, tmp_path))
+    config = scripted_config(tmp_path, path, requests, serve__port=free_port())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    program = """
+from gym_ray.config import load_config
+from gym_ray.serving.cluster import connect, disconnect
+from gym_ray.serving.http import start_http
+
+config = load_config("config.json")
+for _ in range(2):
+    cluster = connect(config)
+    print(start_http(config.serve, print))
+    disconnect(cluster)
+"""
+    surroundings = {name: v for name, v in os.environ.items() if name != "RAY_ADDRESS"}
+
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=surroundings | {"PYTHONPATH": str(HERE.parent)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    address = f"http://127.0.0.1:{config['serve']['port']}\n"
+    assert (ended.stdout, ended.returncode) == (address * 2, 0), ended.stderr
