@@ -8,6 +8,7 @@ they start an application of their own, with a life of its own (`application.py`
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import uuid
 from pathlib import Path
@@ -79,11 +80,16 @@ class DeclaredGateway(Gateway):
     async def __init__(  # type: ignore[misc]
         self, config: RunConfig, front: Any, batches: Any
     ) -> None:
-        await super().__init__(await _plan(config, front), batches)
+        plan = dataclasses.replace(
+            await _plan(config, front),
+            api_key=_api_key(config),
+            admin_key=os.environ.get(config.serve.admin_key_env or "") or None,
+        )
+        await super().__init__(plan, batches)
 
 
 class DeclaredBatches(Batches):
-    """The batches of such a gateway."""
+    """The batches of such a gateway, which checks the keys."""
 
     async def __init__(self, config: RunConfig, front: Any) -> None:  # type: ignore[misc]
         super().__init__(await _plan(config, front))
@@ -97,8 +103,6 @@ async def _plan(config: RunConfig, front: Any) -> GatewayPlan:
         core=serve.get_replica_context().app_name,
         policy=await front.describe.remote(),
         run_id=uuid.uuid4().hex[:12],
-        api_key=_api_key(config),
-        admin_key=os.environ.get(config.serve.admin_key_env or "") or None,
     )
 
 
