@@ -6,6 +6,7 @@ checkpoints, and what the service does with one (docs/weights.md).
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import time
@@ -76,7 +77,8 @@ class Refit:
                 time.sleep(_PAUSE_SECONDS * attempt)
             try:
                 return self._once(update)
-            except (ServiceUnavailable, OSError) as error:
+            except (ServiceUnavailable, OSError, http.client.HTTPException, ValueError) as error:
+                # The last two: an answer that was cut off, or is a proxy's and no JSON.
                 failure = error
         raise ServiceUnavailable(f"{self._url}, after {_TRIES} tries: {failure}") from failure
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import pickle
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -126,6 +128,28 @@ def test_refit_repeats_what_is_incomplete_and_nothing_else(
     with pytest.raises(RequestRefused, match="torn"):
         refit.update(tmp_path)
     assert len(weights.updates) == 1
+
+
+def test_refit_asks_again_for_an_answer_that_came_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refit_module, "_PAUSE_SECONDS", 0.0)
+    bodies = iter([b'{"ver', b"<html>Bad gateway</html>", b'{"version": 4}'])
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = next(bodies)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body) + (body == b'{"ver')))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            assert Refit(f"http://127.0.0.1:{server.server_port}", admin_key="k").version() == 4
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_refit_needs_the_admin_key_and_a_service(
