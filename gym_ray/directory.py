@@ -248,3 +248,11 @@ def dataset_files(path: Path) -> list[Path]:
     """
     segments = list(SegmentStore(path / "segments").files())
     return segments + sorted((path / "rollouts").glob("*.parquet"))
+
+
+def run_yaml(folder: Path) -> Path:
+    """Where the config of rollouts is, there or not: in the run directory, of which `folder` may
+    also be the folder of shards.
+    """
+    is_shards = folder.name == "rollouts" and not (folder / "run.yaml").exists()
+    return (folder.parent if is_shards else folder) / "run.yaml"

@@ -32,7 +32,7 @@ from urllib.parse import quote
 from gym_ray.client.errors import CallTimeout, ClientError, ResultsMissing
 from gym_ray.client.results import RolloutResult
 from gym_ray.client.tasks import Tasks, each
-from gym_ray.client.transport import MustReopen, Transport
+from gym_ray.client.transport import MustReopen, TooLarge, Transport
 from gym_ray.client.wishes import Wishes
 from gym_ray.pages import MEDIA_TYPE, decode
 from gym_ray.rollout import Rollout
@@ -235,7 +235,14 @@ class Batch:
             if index in self._outstanding
         ]
         body = b'{"rows": [' + b", ".join(rows) + b"]}"
-        answer = await self._transport.ask("POST", self._at("tasks"), body)
+        try:
+            answer = await self._transport.ask("POST", self._at("tasks"), body)
+        except TooLarge:
+            if len(rows) < 2:
+                raise
+            for half in (indices[: len(indices) // 2], indices[len(indices) // 2 :]):
+                await self._submit(half)
+            return
         for index in answer["acknowledged"]:
             if self._outstanding.pop(index, None) is not None:
                 self._room.release()

@@ -42,6 +42,10 @@ class MustReopen(Exception):
     """The service does not hold the batch for this client (any more)."""
 
 
+class TooLarge(RequestRefused):
+    """A request has more bytes than the service takes."""
+
+
 class Transport:
     """Sends requests.
 
@@ -185,7 +189,7 @@ class Transport:
             # Without a code Serve has answered: a service that restarts has no routes meanwhile.
             return ServiceUnavailable(hint) if code is None else RequestRefused(hint)
         if status == 413:
-            return RequestRefused(f"{where} (one task row is too large)")
+            return TooLarge(f"{where} (one task row is too large)")
         return RequestRefused(where)
 
     def _unreachable(self, error: BaseException) -> str:

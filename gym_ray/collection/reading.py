@@ -108,14 +108,46 @@ def rollout_files(folder: Path) -> list[Path]:
     files = dataset_files(folder) or sorted(folder.glob("*.parquet"))
     if not files and not (folder / "run.yaml").exists():
         raise ConfigError(f"{folder}: holds no rollouts; name the output of a collection")
-    for file, is_of_rollouts in zip(files, each(files, _has_rollouts), strict=True):
-        if not is_of_rollouts:
+    runs: set[str] = set()
+    for file, found in zip(files, each(files, _runs), strict=True):
+        if found is None:
             raise ConfigError(f"{file}: is not a file of rollouts")
+        runs |= found
+    if len(runs) > 1:
+        _refuse_common_rollouts(folder, files)
     return files
 
 
-def _has_rollouts(file: Path) -> bool:
-    return "rollout_id" in parquet_file(file).schema_arrow.names
+def _runs(file: Path) -> set[str] | None:
+    """At least two of the runs that rollouts of a file are of, if there are; None if it has none.
+
+    By the statistics of its row groups: the column itself is read where those are missing.
+    """
+    opened = parquet_file(file)
+    if not {"rollout_id", "run_id"} <= set(opened.schema_arrow.names):
+        return None
+    leaves = [opened.schema.column(number).path for number in range(len(opened.schema))]
+    leaf = leaves.index("run_id")
+    found: set[str] = set()
+    for number in range(opened.metadata.num_row_groups):
+        statistics = opened.metadata.row_group(number).column(leaf).statistics
+        if statistics is None or not statistics.has_min_max:
+            return set(pc.unique(opened.read(columns=["run_id"])["run_id"]).to_pylist())
+        found |= {statistics.min, statistics.max}
+    return found
+
+
+def _refuse_common_rollouts(folder: Path, files: Sequence[Path]) -> None:
+    """IDs of rollouts tell them apart within a run: two runs of the same tasks have the same."""
+    columns = ["rollout_id", "run_id"]
+    table = pa.concat_tables(parquet_file(file).read(columns=columns) for file in files)
+    runs = table.group_by("rollout_id").aggregate([("run_id", "count_distinct")])
+    common = pc.sum(pc.greater(runs["run_id_count_distinct"], 1)).as_py()
+    if common:
+        raise ConfigError(
+            f"{folder}: holds {common} rollouts of several runs under one ID, as runs of the same "
+            "tasks have them; keep each run in a folder of its own"
+        )
 
 
 def _checked(columns: Sequence[str]) -> list[str]:

@@ -23,10 +23,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from gym_ray.collection import RunSummary, collect
 from gym_ray.collection.input import TaskInput
 from gym_ray.collection.manifest import Manifest
@@ -261,9 +257,9 @@ def _write(
         os.replace(files.exported / f"{name}.jsonl", path)
     shutil.rmtree(files.exported)
     manifest = Manifest.read(files.run / "manifest.parquet")
-    expected = _write_inputs(manifest, files.inputs)
+    expected, of_task = _write_inputs(manifest, files.inputs)
     if aggregates:
-        write_aggregate_metrics(files.rollouts, files.metrics, expected, _by_task(manifest))
+        write_aggregate_metrics(files.rollouts, files.metrics, expected, of_task)
     rows = {
         str(files.rollouts): report.rows[ROLLOUTS],
         str(files.failures): report.rows[FAILURES],
@@ -272,13 +268,14 @@ def _write(
     return rows, report.dropped
 
 
-def _write_inputs(manifest: Manifest, path: Path) -> Counter[str]:
+def _write_inputs(manifest: Manifest, path: Path) -> tuple[Counter[str], Counter[int]]:
     """The task row of every rollout of the run; lines that are no rows are left out.
 
     Returns:
-        Rows by agent.
+        Rows by agent, and by `_ng_task_index`.
     """
     counts: Counter[str] = Counter()
+    of_task: Counter[int] = Counter()
     unfinished = path.with_name(f"{path.name}.unfinished")
     with open(unfinished, "w", encoding="utf-8") as file:
         for batch in manifest.batches():
@@ -289,15 +286,9 @@ def _write_inputs(manifest: Manifest, path: Path) -> Counter[str]:
                 if not isinstance(row.get("agent_ref"), dict):
                     name = row.get("agent_ref") or spec["environment"]
                     row["agent_ref"] = {"type": "responses_api_agents", "name": name}
-                row["_ng_task_index"] = spec["task_index"]
+                of_task[row.setdefault("_ng_task_index", spec["task_index"])] += 1
                 row["_ng_rollout_index"] = spec["rollout_index"]
                 file.write(json.dumps(row) + "\n")
                 counts[str(row["agent_ref"].get("name"))] += 1
     unfinished.replace(path)
-    return counts
-
-
-def _by_task(manifest: Manifest) -> Counter[int]:
-    column = pq.read_table(manifest.path, columns=["task_index"])["task_index"]
-    counted: pa.Array = pc.value_counts(column)
-    return Counter({entry["values"]: entry["counts"] for entry in counted.to_pylist()})
+    return counts, of_task

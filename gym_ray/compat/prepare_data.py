@@ -101,7 +101,12 @@ def prepare_data(
     if conflicts:
         for name in (f"{split}{end}" for split in report.written for end in (".jsonl", ".parquet")):
             (folder / name).unlink()
-    return Prepared(report, beside, list(_notes(configs)), conflicts)
+        for counts in report.task_files:
+            counts.written.clear()
+    prepared = Prepared(report, beside, list(_notes(configs)), conflicts)
+    if conflicts:
+        write_text_whole(folder / "report.json", prepared.to_json() + "\n")
+    return prepared
 
 
 def demand(prepared: Prepared) -> None:
@@ -111,9 +116,9 @@ def demand(prepared: Prepared) -> None:
         GymRayError: rows were rejected and not to be dropped, metrics are in conflict, or no row
             is left.
     """
-    demand_prepared(prepared.report)
     if prepared.conflicts:
         raise conflict_error(map(Path, prepared.conflicts))
+    demand_prepared(prepared.report)
 
 
 _Declared = tuple[TaskFile, Mapping[str, Any]]

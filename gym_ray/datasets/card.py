@@ -13,6 +13,7 @@ import yaml
 from gym_ray.datasets.licences import Licences, front_matter, shown_licences
 from gym_ray.datasets.packing import Packing
 from gym_ray.datasets.tally import Tally
+from gym_ray.directory import run_yaml
 from gym_ray.objective import OBJECTIVES
 from gym_ray.storage import is_remote, place
 
@@ -110,7 +111,7 @@ def preset_of(folder: Path, kind: str) -> dict[str, Any]:
 
 def _run_yaml(folder: Path) -> dict[str, Any]:
     try:
-        return yaml.safe_load((folder / "run.yaml").read_text()) or {}
+        return yaml.safe_load(run_yaml(folder).read_text()) or {}
     except (OSError, yaml.YAMLError):
         return {}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import pyarrow as pa
 
@@ -200,10 +200,20 @@ def _is_malformed(item: Mapping[str, Any]) -> bool:
     if item.get("type") != "function_call":
         return False
     try:
-        arguments = json.loads(item["arguments"])
+        arguments = json.loads(item["arguments"], parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return True
     return item.get("status") == "incomplete" or not isinstance(arguments, dict)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def without_ids(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as a template shows it: IDs of calls are new in every rollout."""
+    calls = [call["function"] for call in message.get("tool_calls") or ()]
+    return {**message, "tool_calls": calls, "tool_call_id": None}
 
 
 def _with_object(call: Mapping[str, Any]) -> dict[str, Any]:

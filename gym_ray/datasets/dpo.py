@@ -22,6 +22,7 @@ from gym_ray.datasets.conversations import (
     conversation_of,
     plain_text,
     tools_as_text,
+    without_ids,
 )
 from gym_ray.datasets.pairs import Candidate, Pairing, pairs_of
 from gym_ray.datasets.recipe import TRAIN, Converted, groups_of
@@ -141,7 +142,7 @@ class DpoRecipe:
             (chosen, better), (rejected, worse) = able[i], able[j]
             if better.prompt != worse.prompt or better.tools != worse.tools:
                 tally.dropped["pairs whose prompts differ"] += 1
-            elif better.completion == worse.completion:
+            elif _said(better) == _said(worse):
                 tally.dropped["pairs whose answers are the same"] += 1
             else:
                 pairs.append((chosen, better, rejected, worse))
@@ -182,6 +183,10 @@ class DpoRecipe:
             }  # fmt: skip
         ranked = [{"rank": rank, "completion": answer} for rank, answer in enumerate(answers)]
         return {"context": prompt_messages, "completions": ranked, **offered}
+
+
+def _said(conversation: Conversation) -> list[dict[str, Any]]:
+    return [without_ids(message) for message in conversation.completion]
 
 
 def _origin(pair: Pair) -> dict[str, Any]:

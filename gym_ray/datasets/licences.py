@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from gym_ray.directory import run_yaml
+
 #: Names of the Hugging Face Hub for what a config may declare (`sections.Licence`).
 _HUB_NAMES = {
     "Apache 2.0": "apache-2.0",
@@ -33,11 +35,11 @@ def declared_licences(folder: Path, environments: Iterable[str]) -> Licences:
     """What `run.yaml` of a run directory declares.
 
     Args:
-        folder: the run directory; one without `run.yaml` declares nothing.
+        folder: the run directory, or its folder of shards; one without `run.yaml` declares nothing.
         environments: whose datasets are asked for.
     """
     try:
-        tree: Any = yaml.safe_load((folder / "run.yaml").read_text())
+        tree: Any = yaml.safe_load(run_yaml(folder).read_text())
     except (OSError, yaml.YAMLError):
         tree = {}
     sections = (tree or {}).get("environments") or {}

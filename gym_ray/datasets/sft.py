@@ -22,6 +22,7 @@ from gym_ray.datasets.conversations import (
     attempts_of,
     conversation_of,
     tools_as_text,
+    without_ids,
 )
 from gym_ray.datasets.recipe import TRAIN, Converted, groups_of
 from gym_ray.datasets.repeats import Identity
@@ -144,7 +145,7 @@ class _Found:
 
     @classmethod
     def of(cls, attempt: Attempt, conversation: Conversation) -> _Found:
-        said = [[_without_ids(m) for m in conversation.messages], conversation.tools]
+        said = [[without_ids(m) for m in conversation.messages], conversation.tools]
         text = json.dumps(said, sort_keys=True)
         return cls(attempt, conversation, hashlib.sha256(text.encode()).digest()[:16])
 
@@ -159,12 +160,6 @@ def _without_repeats(found: list[_Found], tally: Tally) -> list[_Found]:
         if kept.setdefault(one.digest, one) is not one:
             tally.dropped["repeats another of its task"] += 1
     return list(kept.values())
-
-
-def _without_ids(message: dict[str, Any]) -> dict[str, Any]:
-    """A message as a template shows it: ids of calls are new in every rollout."""
-    calls = [call["function"] for call in message.get("tool_calls") or ()]
-    return {**message, "tool_calls": calls, "tool_call_id": None}
 
 
 def _line(found: _Found) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from gym_ray.errors import FailureKind, one_line
@@ -73,17 +74,16 @@ class BatchHost:
         self._short_of_memory = False
 
     async def open(self, name: str, opening: Opening) -> BatchState:
-        batch = self._batches.get(name)
-        if batch is None:
+        known = self._batches.get(name)
+        batch = known or _Batch(name, opening, self._make_backend(opening), Ledger(self._room))
+        if known is None:
             self._make_way()
-            origin = uuid.uuid4().hex if opening.seed is None else name
-            batch = _Batch(name, origin, Ledger(self._room))
             self._batches[name] = batch
         if batch.opening != opening:
-            if batch.holder != opening.holder:
+            batch.backend = self._make_backend(opening)
+            if batch.opening.holder != opening.holder:
                 batch.ledger.disown()
             batch.opening = opening
-            batch.backend = self._make_backend(opening)
         batch.holder = opening.holder
         batch.news()  # A former holder that waits learns of it.
         self._hear(batch)
@@ -158,10 +158,11 @@ class BatchHost:
     def _held(self, name: str, holder: str) -> _Batch:
         """The batch, when `holder` holds it; this is a sign of life."""
         batch = self._find(name)
-        if batch.holder is None:
+        if batch.holder is None and holder == batch.opening.holder:
             raise BatchError(
                 "released", f"batch {name!r} was given up, as its client was silent; open it again"
             )
+        # Who was displaced stays so when the one who took over has let go.
         if batch.holder != holder:
             raise BatchError(
                 "taken", f"another client has taken over batch {name!r}; use a name of your own"
@@ -200,7 +201,7 @@ class BatchHost:
         batch.holder = None
         for index in batch.ledger.give_up():
             batch.running.pop(index).cancel()
-            batch.given_up += 1
+            batch.given_up[index] += 1
         batch.news()
         self._set_timer(batch)
         self._start_all()  # Its results may give way now.
@@ -247,14 +248,15 @@ class BatchHost:
             )
 
     def _may_start(self) -> bool:
-        """Whether finished rollouts leave memory; results nobody holds give way, oldest first."""
+        """Whether finished rollouts leave memory; unasked results give way, oldest first."""
         kept = sum(batch.ledger.kept_bytes for batch in self._batches.values())
         if kept < self._kept_bytes:
             return True
-        left = [batch for batch in self._batches.values() if batch.holder is None]
-        for batch in sorted(left, key=lambda batch: batch.heard):
-            kept -= batch.ledger.kept_bytes
-            batch.ledger.forget_results()
+        # Of a batch that is held, those of rows its holder has not given (again).
+        for batch in sorted(
+            self._batches.values(), key=lambda batch: (batch.holder is not None, batch.heard)
+        ):
+            kept -= batch.ledger.forget_results(claimed=batch.holder is None)
             if kept < self._kept_bytes:
                 return True
         self._short_of_memory = True
@@ -272,7 +274,6 @@ class BatchHost:
         if spec.error is not None:
             kind, message = FailureKind.TASK_INVALID, spec.error
             return failed_rollout(spec, kind, message, run_id=self._run_id)
-        assert batch.backend is not None
         try:
             return await batch.backend.run(spec)
         except Exception as error:
@@ -297,30 +298,30 @@ class _Batch:
     """One batch.
 
     Attributes:
-        origin: what its rollout IDs are derived from.
+        opening: the last one.
+        backend: runs its rollouts.
         holder: who may use it; None when nobody does.
         heard: when its holder, or the last one, was heard, by the event loop's clock.
         polls: requests that wait for results.
-        given_up: rollouts; a row that runs again has another rollout ID.
+        given_up: how often each row was while it ran; running again it has another rollout ID.
     """
 
-    def __init__(self, name: str, origin: str, ledger: Ledger) -> None:
+    def __init__(self, name: str, opening: Opening, backend: RunBackend, ledger: Ledger) -> None:
         self.name = name
-        self.origin = origin
+        self.opening = opening
+        self.backend = backend
         self.ledger = ledger
-        self.opening: Opening | None = None
-        self.backend: RunBackend | None = None
         self.holder: str | None = None
         self.heard = 0.0
         self.timer: asyncio.TimerHandle | None = None
         self.polls = 0
-        self.given_up = 0
+        self.given_up: Counter[int] = Counter()
+        self._unseeded = uuid.uuid4().hex
         self.running: dict[int, asyncio.Task[None]] = {}
         self.changed = asyncio.Event()
 
     @property
     def lease_seconds(self) -> float:
-        assert self.opening is not None
         return self.opening.lease_seconds
 
     def news(self) -> None:
@@ -329,6 +330,7 @@ class _Batch:
         self.changed = asyncio.Event()
 
     def named(self, index: int, spec: RolloutSpec) -> RolloutSpec:
-        identity = f"{self.origin}/{index}/{spec.task_id}/{self.given_up}"
+        origin = self._unseeded if self.opening.seed is None else self.name
+        identity = f"{origin}/{index}/{spec.task_id}/{self.given_up[index]}"
         rollout_id = hashlib.sha256(identity.encode()).hexdigest()[:32]
         return dataclasses.replace(spec, rollout_id=rollout_id)

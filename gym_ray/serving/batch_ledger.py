@@ -153,11 +153,20 @@ class Ledger:
         self._waiting.clear()
         return [index for index, row in unfinished.items() if row.started]
 
-    def forget_results(self) -> None:
-        """Make room: results that nobody has fetched run again if they are asked for again."""
+    def forget_results(self, *, claimed: bool) -> int:
+        """Make room: results that nobody has fetched run again if they are asked for again.
+
+        Args:
+            claimed: also those of rows the holder has given.
+
+        Returns:
+            Bytes freed.
+        """
+        before = self.kept_bytes
         for index, row in list(self._rows.items()):
-            if row.rollout is not None:
+            if row.rollout is not None and (claimed or not row.claimed):
                 self._drop(index, row)
+        return before - self.kept_bytes
 
     @property
     def any_waiting(self) -> bool:

@@ -167,6 +167,8 @@ class LiveWeights:
                     "since the update began; write every version to a folder of its own"
                 )
 
+        # Not everyone was asked before: a replica that follows the record was not there.
+        await self._engine.check_weights(update, place)
         async with self._ages.making_way(update.version):
             return await self._engine.update_weights(update, place, verify)
 

@@ -117,9 +117,13 @@ class PolicyWeights:
     ) -> UpdateRefused | str | None:
         """The checkpoint's fingerprint, which all replicas see alike, or why there is no update."""
         if not running:
+            if (await self._counts())[0]:
+                raise GymRayError("no policy replica answers; repeat the update")
             # Scaled to zero. Whether the weights fit shows when the next replica starts.
             if update.checkpoint is None:
                 return UpdateRefused("wrong_source", "no replica runs that could receive weights")
+            if not await asyncio.to_thread(os.path.isdir, update.checkpoint):
+                return UpdateRefused("wrong_source", f"{update.checkpoint}: no such directory here")
             return await asyncio.to_thread(fingerprint, update.checkpoint)
         place = Place(replicas=len(running))
         answers = await self._broadcast("check_weights", update.timeout_seconds, update, place)

@@ -99,14 +99,18 @@ class Rollouts:
 
 @contextlib.contextmanager
 def batch_service(
-    rollouts: Rollouts, kind: type[BatchHost] = BatchHost, **host: Any
+    rollouts: Rollouts,
+    kind: type[BatchHost] = BatchHost,
+    *,
+    max_body_bytes: int = 64 * 1024 * 1024,
+    **host: Any,
 ) -> Iterator[str]:
     """Base URL of a gateway; further keyword arguments are the `BatchHost`'s."""
     settings = {"max_running": 64, "retention_seconds": 3600.0, **host}
     held = kind(rollouts.for_opening, run_id="run", **settings)
     app = create_app(
         policy=token_policy()[0],
-        settings=GatewaySettings(api_key=KEY),
+        settings=GatewaySettings(api_key=KEY, max_body_bytes=max_body_bytes),
         routers=[batch_routes(held, Router({"sums": EnvironmentConfig()}))],
     )
     with serving(app) as url:

@@ -137,6 +137,10 @@ def test_metrics_beside_a_task_file_are_compared_too(desk: Desk) -> None:
     assert desk.tree("sums_metrics.json") == {"Number of examples": 7}
     assert not (desk.folder / "out" / "train.jsonl").exists()
     assert not (desk.folder / "sums_prepare.jsonl").exists()
+    report = desk.tree("out/report.json")
+    assert (report["written"], list(report["metrics_conflicts"].values())) == (
+        {}, [["Number of examples: 7 -> 1"]],
+    )  # fmt: skip
 
 
 def test_two_declarations_of_a_file_do_not_overwrite_each_other(desk: Desk) -> None:

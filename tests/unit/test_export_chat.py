@@ -168,6 +168,17 @@ def test_sft_leaves_out_what_is_not_worth_imitating(make_rollout: Make, exported
     )  # fmt: skip
 
 
+def test_arguments_that_are_python_and_no_json_are_malformed(
+    make_rollout: Make, exported: Any
+) -> None:
+    call = (ToolCall("c", "add", '{"x": NaN}', None),)
+
+    rows, report = exported([make_rollout(**said("", tool_calls=call))], "sft")
+
+    assert rows == []
+    assert report["dropped"] == {"has a malformed tool call": 1}
+
+
 def test_the_best_of_each_task_are_kept(make_rollout: Make, exported: Any) -> None:
     rewards = [0.1, 0.9, 0.5, 0.9]
     rollouts = [make_rollout(0, n, **said(str(n)), reward=r) for n, r in enumerate(rewards)]
@@ -232,16 +243,21 @@ def test_pairs_need_one_prompt_and_two_answers(make_rollout: Make, exported: Any
         for n in range(2)
     ]
     alone = [make_rollout(2, 0, **said("3")), failed(make_rollout, 2, 1)]
+    # Servers draw IDs of calls anew.
+    calling = [
+        make_rollout(3, n, **said("", tool_calls=(ToolCall(f"c{n}", "add", "{}"),)), reward=n)
+        for n in range(2)
+    ]
 
-    rows, report = exported([*same, *other, *alone], "dpo")
+    rows, report = exported([*same, *other, *alone, *calling], "dpo")
 
     assert rows == []
     assert report["dropped"] == {
-        "pairs whose answers are the same": 1,
+        "pairs whose answers are the same": 2,
         "pairs whose prompts differ": 1,
         "no reward (failed or not verified)": 1,
     }
-    assert report["noted"] == {"groups without a pair": 3}
+    assert report["noted"] == {"groups without a pair": 4}
 
 
 def test_what_was_cut_off_is_never_preferred(make_rollout: Make, exported: Any) -> None:

@@ -119,6 +119,35 @@ def test_secrets_are_found_wherever_a_config_can_hold_them(monkeypatch: pytest.M
     ]
 
 
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"sandbox_env": {"OPENAI_API_KEY": "sk-proj-0123456789abcdef"}},
+        {"token_env": "hf_0123456789abcdefghij"},
+        {"args": ["run", "-e", "GITHUB_TOKEN=opaque"]},
+        {"args": ["--api_key=opaque"]},
+        {"command": "server --api-key opaque"},
+        {"password": 31415926},
+        {"url": "https://h/x?page=1&api_key=opaque"},
+    ],
+)
+def test_a_secret_is_one_in_whatever_form(tree: dict[str, Any]) -> None:
+    assert len(secret_settings({"environments": {"e": {"params": tree}}})) == 1
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"api_key_env": "JUDGE_KEY"},
+        {"header_variables": {"Authorization": "MCP_AUTH"}},
+        {"args": ["-e", "LEVEL=debug", "--tokens", "5", "a=b"]},
+        {"max_tokens": 5, "use_token": True, "url": "https://h/x?page=1"},
+    ],
+)
+def test_what_only_names_or_counts_is_none(tree: dict[str, Any]) -> None:
+    assert secret_settings({"environments": {"e": {"params": tree}}}) == []
+
+
 def test_a_run_of_the_tests_holds_no_secret(demo: Path) -> None:
     assert secret_settings(yaml.safe_load((demo / "run.yaml").read_text())) == []
 
@@ -195,7 +224,7 @@ def test_a_prepare_that_wrote_nothing_is_not_published(tmp_path: Path) -> None:
         push(tmp_path / "data", "o/n", dry_run=True)
 
 
-@pytest.mark.parametrize("kind", ["rollouts", "export"])
+@pytest.mark.parametrize("kind", ["rollouts", "export", "export of shards"])
 def test_what_was_made_of_rows_that_may_not_be_distributed_stays_private(
     tmp_path: Path, demo: Path, kind: str
 ) -> None:
@@ -206,12 +235,13 @@ def test_what_was_made_of_rows_that_may_not_be_distributed_stays_private(
     ]
     (demo / "run.yaml").write_text(yaml.safe_dump(tree))
     folder = demo
-    if kind == "export":
+    if kind != "rollouts":
         folder = tmp_path / "exported"
-        assert run_command("export", "nemo-gym", demo, "--output", folder)[0] == 0
+        source = demo / "rollouts" if kind == "export of shards" else demo
+        assert run_command("export", "nemo-gym", source, "--output", folder)[0] == 0
     with pytest.raises(ConfigError, match="Do Not Distribute'; push it with --private"):
         push(folder, "o/n", dry_run=True)
-    assert push(folder, "o/n", dry_run=True, private=True).kind == kind
+    assert push(folder, "o/n", dry_run=True, private=True).kind == kind.split()[0]
 
 
 def test_an_export_says_nothing_of_where_it_was_made(tmp_path: Path, demo: Path) -> None:
@@ -226,6 +256,16 @@ def test_an_export_says_nothing_of_where_it_was_made(tmp_path: Path, demo: Path)
     assert "| source | demo |" in card
     assert '"path": "earlier"' in card
     assert str(tmp_path) not in push(demo, "o/n", dry_run=True).card
+
+
+def test_of_an_export_only_what_it_wrote_is_sent(tmp_path: Path, demo: Path) -> None:
+    folder = tmp_path / "exported"
+    assert run_command("export", "sft", demo, "--output", folder)[0] == 0
+    (folder / "trajectories").mkdir()
+    for name in ("private_notes.jsonl", "train-notes.parquet", "trajectories/mine.json"):
+        (folder / name).write_text("mine")
+    sent = set(push(folder, "o/n", dry_run=True).files)
+    assert sent == {"README.md", "export.json", "train.jsonl", "train-00000.parquet"}
 
 
 def test_trajectories_in_a_file_each_are_sent(tmp_path: Path, demo: Path) -> None:
@@ -262,3 +302,14 @@ def test_a_card_states_no_licence_where_a_task_file_states_none() -> None:
     report = {"written": {"train": 2}, "task_files": files}
     assert "license" not in front_matter(prepared_card(report, ["train"], None))
     assert front_matter(prepared_card(report, ["train"], "mit"))["license"] == "mit"
+
+
+def test_the_card_tells_datasets_of_one_name_apart_by_environment() -> None:
+    files = [
+        {"name": "train", "environment": "a", "licence": "CC BY-NC 3.0", "read": 10},
+        {"name": "train", "environment": "b", "licence": "Apache 2.0", "read": 20},
+    ]
+    card = prepared_card({"written": {"train": 30}, "task_files": files}, ["train"], None)
+    assert sorted(front_matter(card)["license"]) == ["apache-2.0", "cc-by-nc-3.0"]
+    assert "| a/train | 10 read" in card
+    assert "| b/train | 20 read" in card

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gym_ray.errors import FailureKind, GymRayError
+from gym_ray.errors import ConfigError, FailureKind, GymRayError
 from gym_ray.policies.bundled import fingerprint
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.scripted import ScriptedEngine
@@ -119,6 +119,20 @@ def test_a_replica_does_not_start_with_weights_that_are_not_those_of_the_record(
         asyncio.run(LiveWeights(engine(), "a", changed).start())
     with pytest.raises(GymRayError, match="are in no checkpoint"):
         asyncio.run(LiveWeights(engine(), "a", nowhere).start())
+
+
+def test_a_replica_checks_the_record_before_it_loads_what_engines_only_warn_of(
+    weights: Weights,
+) -> None:
+    class Strict(ScriptedEngine):
+        async def check_weights(self, update: WeightsUpdate, place: Place) -> None:
+            raise ConfigError("tensor lm_head.weight is missing")
+
+    store: Any = Store(record_of(weights(4)))
+    strict = Strict(model="m", engine_args={"reply": "tests.replies:turns_in_the_prompt"})
+
+    with pytest.raises(GymRayError, match=r"weights 4 .* tensor lm_head\.weight is missing"):
+        asyncio.run(LiveWeights(strict, "a", store).start())
 
 
 def test_a_replica_that_takes_too_long_says_so_serves_no_more_and_ends(weights: Weights) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray import serve
 
+from gym_ray.errors import GymRayError
 from gym_ray.serving import weights
 from gym_ray.serving.weights import PolicyWeights
 from gym_ray.serving.weights_record import WeightsRecord
@@ -82,3 +84,29 @@ def test_who_lost_the_connection_over_an_update_joins_it_by_asking_again() -> No
         assert policy.loads == 1
 
     asyncio.run(asyncio.wait_for(asked(), 20))
+
+
+def test_a_policy_scaled_to_zero_takes_no_checkpoint_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nobody could say so later: every replica that starts would fail."""
+
+    class Silent(Policy):
+        def broadcast(self, method: str, *arguments: Any) -> Any:
+            async def results(**_: Any) -> list[Any]:
+                return [ConnectionError("it is being replaced")]
+
+            return SimpleNamespace(results_async=results)
+
+    async def asked(leader: PolicyWeights, source: str) -> Any:
+        return await leader.update(WeightsUpdate(version=1, source=source))
+
+    with pytest.raises(GymRayError, match="no policy replica answers"):
+        asyncio.run(asked(PolicyWeights(Silent(), "app", "policy", "m"), str(tmp_path)))
+
+    states = {"policy": SimpleNamespace(replica_states={})}
+    applications = {"app": SimpleNamespace(deployments=states)}
+    monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications=applications))
+    refused = asyncio.run(asked(PolicyWeights(Silent(), "app", "policy", "m"), "/no/such/folder"))
+    assert isinstance(refused, UpdateRefused)
+    assert "/no/such/folder: no such directory" in refused.message

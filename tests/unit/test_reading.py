@@ -1,21 +1,25 @@
 """Reading datasets: columns and rows that are asked for, and the readers the docs name."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from gym_ray import read_rollouts
 from gym_ray.datasets.dpo import DpoRecipe
 from gym_ray.datasets.export import Kind, export
 from gym_ray.datasets.features import rollout_features
+from gym_ray.datasets.metrics import metrics
 from gym_ray.datasets.recipe import Recipe
 from gym_ray.datasets.rl import RlRecipe
 from gym_ray.datasets.sft import SftRecipe
 from gym_ray.errors import ConfigError
+from gym_ray.rows import to_table
 from gym_ray.schema import SCHEMA
 from gym_ray.segments import SegmentStore
 from tests.stored import stored_run, sum_rollout, unplayed
@@ -42,6 +46,31 @@ def run(tmp_path: Path) -> Path:
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.S)
+
+
+def test_runs_of_the_same_tasks_in_one_folder_are_refused(tmp_path: Path) -> None:
+    """Their rollouts have the same IDs: one would hide the other."""
+    folder = tmp_path / "both"
+    folder.mkdir()
+
+    def shard(name: str, run_id: str, first: int) -> None:
+        rollouts = [
+            dataclasses.replace(sum_rollout(first + n, reply="2"), run_id=run_id) for n in range(4)
+        ]
+        pq.write_table(to_table(rollouts), folder / f"{name}.parquet")
+
+    shard("a", "old", 0)
+    shard("b", "new", 4)
+    assert len(read_rollouts(folder)) == 8
+    shard("c", "new", 0)
+
+    message = "holds 4 rollouts of several runs under one ID"
+    with pytest.raises(ConfigError, match=message):
+        read_rollouts(folder)
+    with pytest.raises(ConfigError, match=message):
+        metrics(folder)
+    with pytest.raises(ConfigError, match=message):
+        export(folder, tmp_path / "out", "sft", SftRecipe(), quiet=True)
 
 
 def test_only_the_columns_asked_for_are_read(run: Path) -> None:

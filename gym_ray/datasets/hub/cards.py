@@ -88,10 +88,14 @@ def prepared_card(report: Mapping[str, Any], splits: Sequence[str], license: str
     files = report.get("task_files", [])
     stated = {"license": license}
     if license is None:
-        stated = front_matter({"": {str(file.get("name")): file.get("licence") for file in files}})
+        # Environments may have datasets of the same name.
+        each = {str(number): file.get("licence") for number, file in enumerate(files)}
+        stated = front_matter({"": each})
     counted = {
-        f"{file.get('name')}": f"{file.get('read')} read, {file.get('rejected')} rejected, "
-        f"{file.get('duplicates')} duplicates; licence {file.get('licence') or 'not stated'}"
+        "/".join(filter(None, (file.get("environment"), file.get("name")))): (
+            f"{file.get('read')} read, {file.get('rejected')} rejected, "
+            f"{file.get('duplicates')} duplicates; licence {file.get('licence') or 'not stated'}"
+        )
         for file in files
     }
     sections = [

@@ -131,12 +131,17 @@ def _run(folder: Path, license: str | None) -> Contents:
 
 
 def _export(folder: Path, license: str | None) -> Contents:
-    paths = [*folder.glob("*.parquet"), *folder.glob("*.jsonl"), folder / "export.json"]
-    paths += folder.glob(f"{TRAJECTORIES}/*.json")  # Of `export atif --one-file-each`.
     if not (folder / CARD).is_file():
         raise ConfigError(f"{folder}: lacks the {CARD} that `gym-ray export` wrote; export again")
+    report = _mapping(folder / "export.json")
+    paths = [folder / "export.json"]
+    for name in report.get("rows") or ():
+        paths += folder.glob(f"{name}-[0-9]*.parquet")
+        paths += folder.glob(f"{name}.jsonl")
+    if report.get("kind") == "atif":
+        paths += folder.glob(f"{TRAJECTORIES}/*.json")  # Of `--one-file-each`.
     files = _files(folder, paths)
-    declared = _mapping(folder / "export.json").get("task_licences") or {}
+    declared = report.get("task_licences") or {}
     licences = [name for datasets in declared.values() for name in datasets.values()]
     card = _card(folder, license, files, str)
     return Contents("export", files, card, must_stay_private=_forbidding(licences))

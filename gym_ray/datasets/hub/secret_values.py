@@ -23,7 +23,8 @@ _SECRET_NAME = re.compile(
 _SECRET_TEXT = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|"
     r"\bgithub_pat_\w{20,}|\bAKIA[0-9A-Z]{16}\b|\bxox[abeoprs]-[\w-]{10,}|\bnvapi-[\w-]{16,}|"
-    r"--[\w-]*(api-?key|token|secret|password)=\S|"
+    r"--[\w-]*(api[-_]?key|token|secret|password)[= ]\S|"
+    r"[?&][\w-]*(api[-_]?key|token|secret|password|signature)=[^&\s]|"
     r"\bBearer\s+[\w.~+/-]{16,}|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]+:[^/\s@]+@"
 )
 #: `${oc.env:NAME}`: the name of a variable, not its value.
@@ -39,7 +40,8 @@ def secret_settings(tree: Any) -> list[str]:
         tree: `run.yaml`, loaded.
     """
     held = _held(tree)
-    return [path for path, name, text in _texts(tree) if _is_secret(name, text, held)]
+    found = [path for path, name, text in _texts(tree) if _is_secret(name, text, held)]
+    return list(dict.fromkeys(found))
 
 
 def _is_secret(name: str, text: str, held: set[str]) -> bool:
@@ -53,18 +55,29 @@ def _texts(tree: Any, path: str = "", name: str = "") -> Iterator[tuple[str, str
     """Every text in a tree, with its dotted path and the nearest name."""
     if isinstance(tree, dict):
         for key, value in tree.items():
-            # Names of environment variables; the secrets are in those.
-            if not _names_variables(str(key)):
-                yield from _texts(value, f"{path}.{key}".lstrip("."), str(key))
+            inner = f"{path}.{key}".lstrip(".")
+            if _names_variables(str(key)):
+                # Names of environment variables; the secrets are in those. Else it only sounds so.
+                yield from (found for found in _texts(value, inner) if not _is_name(found[2]))
+            else:
+                yield from _texts(value, inner, str(key))
     elif isinstance(tree, list):
         before = ""
         for number, value in enumerate(tree):
-            # Of `--api-key`, `VALUE` in a command line the first is the second's name.
+            # Of `--api-key`, `VALUE` in a command line the first is the second's name, and of
+            # `-e`, `NAME=VALUE` the name is before the sign.
             option = before.lstrip("-") if before.startswith("-") else name
+            assigned, sign, rest = value.partition("=") if isinstance(value, str) else ("", "", "")
+            if sign and _is_name(assigned):
+                yield f"{path}.{number}", assigned, rest
             yield from _texts(value, f"{path}.{number}", option)
             before = value if isinstance(value, str) else ""
-    elif isinstance(tree, str):
-        yield path, name, tree
+    elif isinstance(tree, str | int | float) and not isinstance(tree, bool):
+        yield path, name, str(tree)
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch(r"[A-Za-z_]\w*", text) is not None and not _SECRET_TEXT.search(text)
 
 
 def _names_variables(key: str) -> bool:

@@ -18,7 +18,7 @@ from gym_ray.client import (
     ServiceUnavailable,
     Unauthorized,
 )
-from tests.gateway.batches import KEY, tasks
+from tests.gateway.batches import KEY, Rollouts, batch_service, tasks
 from tests.gateway.conftest import serving
 
 
@@ -117,3 +117,14 @@ def test_errors_and_results_can_be_pickled(client: RolloutClient) -> None:
 
     assert pickle.loads(pickle.dumps(result)).reward == 0
     assert str(pickle.loads(pickle.dumps(BatchConflict("taken")))) == "taken"
+
+
+def test_rows_that_only_together_are_too_large_are_sent_apart(rollouts: Rollouts) -> None:
+    rows = tasks(20, padding="x" * 9_000)
+    with (
+        batch_service(rollouts, max_body_bytes=50_000) as url,
+        RolloutClient(url, api_key=KEY) as client,
+    ):
+        assert len(list(client.run(rows))) == 20
+        with pytest.raises(RequestRefused, match="one task row is too large"):
+            list(client.run([*rows, *tasks(1, padding="x" * 60_000)]))
