@@ -42,7 +42,7 @@ from gym_ray.errors import RETRYABLE, ConfigError, GymRayError
 from gym_ray.registry import load_environment
 from gym_ray.sections import PolicyConfig
 from gym_ray.serving.job import folder_on_every_node, require_kept_output
-from gym_ray.storage import parquet_file, place, write_text_whole, written_whole
+from gym_ray.storage import place, write_text_whole, written_whole
 
 _POLL_SECONDS = 0.5
 
@@ -123,13 +123,6 @@ def _config_of(
 def _check_source(source: Path, index: Index, config: RunConfig) -> None:
     if not len(index.table):
         raise ConfigError(f"{source}: holds no rollouts yet")
-    if index.duplicates:
-        runs = sorted({name for file in index.files for name in _run_ids(file)})
-        if len(runs) > 1:
-            raise ConfigError(
-                f"{source} mixes rollouts of runs {', '.join(runs)} that have the same ids; "
-                "reverify them one by one"
-            )
     judgeable = index.table.filter(pc.not_equal(index.table["environment"], ""))
     for name in pc.unique(judgeable["environment"]).to_pylist():
         if name not in config.environments:
@@ -145,11 +138,6 @@ def _check_source(source: Path, index: Index, config: RunConfig) -> None:
             f"the verdict asks judges ({', '.join(sorted(asked))}), and reverify starts no model; "
             "leave what asks them out, e.g. environments.math.params.judge=null"
         )
-
-
-def _run_ids(file: Path) -> list[str]:
-    names: list[str] = pc.unique(parquet_file(file).read(columns=["run_id"])["run_id"]).to_pylist()
-    return names
 
 
 class _Reverification:

@@ -287,7 +287,7 @@ def test_runs_that_share_ids_are_not_mixed(tmp_path: Path) -> None:
 
     says = refusal(shards, tmp_path / "out", config=config)
 
-    assert "mixes rollouts of runs one, two" in says
+    assert "holds 1 rollouts of several runs under one ID" in says
 
 
 def test_a_run_that_is_being_written_is_left_alone(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from gym_ray.collection.summary import Reward, RunSummary
 from gym_ray.collection.trackers import Trackers, require_trackers
 from gym_ray.config import RunConfig, load_config
 from gym_ray.errors import ConfigError
+from tests.cluster import until
 
 RUN = "0123456789abcdef"
 COUNTS = Counts(finished=6, failed=2, retried=1, running=4, rewarded=6, reward_sum=4.5)
@@ -105,6 +106,8 @@ def test_wandb_offline_files_hold_progress_and_summary(tmp_path: Path) -> None:
     assert report(tmp_path, "wandb") == []
 
     (path,) = (tmp_path / "wandb").glob(f"offline-run-*-{RUN}/run-{RUN}.wandb")
+    # W&B's own process writes the file, and may end a moment after it has been told to finish.
+    until(lambda: len(_wandb_rows(path)) >= 2, 20, "both reports are in the file")
     rows = _wandb_rows(path)
     assert [row["rollouts"] for row in rows] == [10, 20]
     assert rows[0]["progress/reward_mean"] == 0.75
@@ -139,6 +142,8 @@ def _log_records(data: bytes) -> list[bytes]:
         )
         parts += data[position + 7 : position + 7 + length]
         position += 7 + length
+        if position > len(data):
+            break
         if kind in (1, 4):
             records.append(parts)
             parts = b""
