@@ -233,12 +233,8 @@ class BatchHost:
             self._start(batch)
 
     def _start(self, batch: _Batch) -> None:
-        while (
-            batch.ledger.any_waiting
-            and len(batch.running) < self._max_running
-            and self._may_start()
-        ):
-            started = batch.ledger.start()
+        while batch.ledger.any_waiting and len(batch.running) < self._max_running:
+            started = batch.ledger.start(begun=not self._may_start())
             if started is None:
                 return
             # In a context of its own: Serve would otherwise take the rollout for a part of the

@@ -41,6 +41,7 @@ class Ledger:
         self.kept_bytes = 0
         self._rows: dict[int, Row] = {}
         self._waiting: deque[int] = deque()
+        self._begun: set[int] = set()
         self._finished: dict[int, int] = {}
         self._acknowledged = _Acknowledged()
         self._sequence = 0
@@ -82,12 +83,21 @@ class Ledger:
         self._waiting.append(index)
         return True
 
-    def start(self) -> tuple[int, Row] | None:
-        """The next row to run; None when none waits."""
+    def start(self, *, begun: bool) -> tuple[int, Row] | None:
+        """The next row to run; None when none waits.
+
+        Args:
+            begun: only if it ran before and was given up. A holder may wait for it to have done
+                with results it holds, those of a group: it must not wait for their memory.
+        """
         while self._waiting:
-            index = self._waiting.popleft()
+            index = self._waiting[0]
             row = self._rows.get(index)
-            if row is not None and not row.started:
+            is_waiting = row is not None and not row.started
+            if is_waiting and begun and index not in self._begun:
+                return None
+            self._waiting.popleft()
+            if row is not None and is_waiting:
                 row.started = True
                 return index, row
         return None
@@ -96,6 +106,7 @@ class Ledger:
         """A row that was started has ended; one that was given up meanwhile is ignored."""
         if self._rows.get(index) is not row:
             return
+        self._begun.discard(index)
         row.rollout = rollout
         row.bytes = _bytes_of(rollout)
         self.kept_bytes += row.bytes
@@ -130,6 +141,7 @@ class Ledger:
         running = []
         for index in indices:
             row = self._rows.get(index)
+            self._begun.discard(index)
             if self._acknowledged.get(index) is None:
                 self._acknowledged.add(index, _ANY_CONTENT if row is None else row.content)
             if row is not None:
@@ -151,7 +163,9 @@ class Ledger:
         for index in unfinished:
             del self._rows[index]
         self._waiting.clear()
-        return [index for index, row in unfinished.items() if row.started]
+        running = [index for index, row in unfinished.items() if row.started]
+        self._begun.update(running)
+        return running
 
     def forget_results(self, *, claimed: bool) -> int:
         """Make room: results that nobody has fetched run again if they are asked for again.

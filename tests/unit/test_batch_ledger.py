@@ -26,7 +26,7 @@ def spec(content: int = 0) -> RolloutSpec:
 
 def finished(ledger: Ledger, make_rollout: MakeRollout, **fields: Any) -> None:
     """Run everything that waits."""
-    while (started := ledger.start()) is not None:
+    while (started := ledger.start(begun=False)) is not None:
         index, row = started
         ledger.finish(index, row, make_rollout(spec=row.spec, **fields))
 
@@ -40,10 +40,10 @@ def test_a_row_given_twice_starts_once(make_rollout: MakeRollout) -> None:
     for _ in range(2):
         assert ledger.submit(3, spec())
 
-    assert ledger.start() is not None
-    assert ledger.start() is None
+    assert ledger.start(begun=False) is not None
+    assert ledger.start(begun=False) is None
     assert ledger.submit(3, spec())
-    assert ledger.start() is None
+    assert ledger.start(begun=False) is None
 
 
 def test_a_result_is_told_until_acknowledged_and_then_never_again(
@@ -78,7 +78,7 @@ def test_another_content_is_refused_before_and_after_the_acknowledgement(
 def test_a_row_that_is_acknowledged_while_it_runs_is_to_be_stopped() -> None:
     ledger = Ledger(room=10)
     ledger.submit(0, spec())
-    ledger.start()
+    ledger.start(begun=False)
 
     assert ledger.acknowledge([0, 1]) == [0]
     assert ledger.submit(1, spec(5)) is False
@@ -90,7 +90,7 @@ def test_what_was_given_up_runs_again_and_its_late_end_counts_for_nothing(
     ledger = Ledger(room=10)
     ledger.submit(0, spec())
     ledger.submit(1, spec())
-    started = ledger.start()
+    started = ledger.start(begun=False)
     assert started is not None
 
     assert ledger.give_up() == [0]
@@ -151,7 +151,7 @@ def test_large_results_are_told_page_by_page(make_rollout: MakeRollout) -> None:
     tokens = {name: np.zeros(2**20, dtype=kind) for name, kind in zeros.items()}
     for index in range(600, 604):
         ledger.submit(index, spec())
-        started = ledger.start()
+        started = ledger.start(begun=False)
         assert started is not None
         ledger.finish(index, started[1], dataclasses.replace(large, **tokens))
 
@@ -187,7 +187,7 @@ def test_no_order_of_facts_runs_an_acknowledged_row_or_loses_a_result(
             if room or index in kept | acknowledged | running.keys():
                 assert ledger.submit(index, spec(index)) is (index not in acknowledged)
         elif action == "start":
-            if (started := ledger.start()) is not None:
+            if (started := ledger.start(begun=False)) is not None:
                 assert started[0] not in {*running, *kept, *acknowledged}
                 running[started[0]] = started[1]
         elif action == "finish" and index in running:

@@ -111,6 +111,34 @@ def test_results_of_rows_the_new_holder_has_not_given_make_room_for_those_it_has
     run(scenario, rollouts, kept_bytes=40_000)
 
 
+def test_a_row_that_was_given_up_runs_again_though_memory_is_full(rollouts: Rollouts) -> None:
+    """It may be what a group lacks whose other results are in memory, and stay there for it."""
+    rollouts.text_length = 10_000
+    rollouts.hold, rollouts.hold_from = True, 4
+
+    async def scenario(host: BatchHost) -> None:
+        await host.open("b", opening("first"))
+        await host.submit("b", "first", rows(0, 1, 2, 3, 4, 5))
+        await eventually(lambda: len(rollouts.started) == 6)
+        while (await host.state("b")).finished < 4:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await host.open("b", opening("second"))
+        await host.release("b", "second")
+        rollouts.hold = False
+        await host.open("b", opening("third"))
+        await host.submit("b", "third", rows(*range(8)))
+        while (await host.state("b")).finished < 6:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        state = await host.state("b")
+        assert (state.waiting, state.running) == (2, 0), "those never begun wait for memory"
+        await host.acknowledge("b", "third", range(6))
+        while (await host.state("b")).finished < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    run(scenario, rollouts, kept_bytes=40_000)
+    assert rollouts.started == [0, 1, 2, 3, 4, 5, 4, 5, 6, 7]
+
+
 def test_only_rows_that_ran_when_they_were_given_up_are_sampled_anew(rollouts: Rollouts) -> None:
     rollouts.hold = True
 
