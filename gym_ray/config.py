@@ -8,9 +8,10 @@ resolved result as `run.yaml`.
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,10 +105,10 @@ class RunConfig(Section):
         tree: dict[str, Any] = self.model_dump(mode="json")
         for key, expression in self.from_environment.items():
             *path, last = key.split(".")
-            section = tree
+            section: Any = tree
             for part in path:
-                section = section[part]
-            section[last] = expression
+                section = section[int(part) if isinstance(section, list) else part]
+            section[int(last) if isinstance(section, list) else last] = expression
         return tree
 
     def to_yaml(self) -> str:
@@ -210,11 +211,7 @@ def load_config(
             raise ConfigError(
                 f"{where}: unknown key {internal!r}; valid keys: {', '.join(_keys_at([]))}"
             )
-    from_environment = {
-        key: value
-        for key, value in _leaves(unresolved)
-        if isinstance(value, str) and "${oc.env:" in value
-    }
+    from_environment = _from_environment(unresolved)
     collect = resolved.get("collect")
     objective = collect.get("objective") if isinstance(collect, dict) else None
     if objective is not None and objective in OBJECTIVES:
@@ -262,6 +259,47 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, tree
+
+
+def _from_environment(tree: Any) -> dict[str, str]:
+    """Expressions that read an environment variable, themselves or by way of other keys, by key.
+
+    Args:
+        tree: not resolved.
+    """
+    expressions = {key: text for key, text in _texts(tree) if "${" in text}
+    found = {key: text for key, text in expressions.items() if "${oc.env:" in text}
+    while True:
+        # A reference to a section has what is in it; one from where it stands (`${.key}`) may.
+        through = {
+            key: text
+            for key, text in expressions.items()
+            if key not in found
+            and any(
+                name.startswith(".") or f"{each}.".startswith(f"{name}.")
+                for name in _REFERENCE.findall(text)
+                for each in found
+            )
+        }
+        if not through:
+            return found
+        found |= through
+
+
+#: `${a.b}` and `${a[0].b}`: the key another one refers to, before any brackets.
+_REFERENCE = re.compile(r"\$\{([\w.-]+)")
+
+
+def _texts(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(tree, Mapping):
+        items = tree.items()
+    elif isinstance(tree, list):
+        items = enumerate(tree)
+    elif isinstance(tree, str):
+        yield prefix, tree
+    for key, value in items:
+        yield from _texts(value, f"{prefix}.{key}" if prefix else str(key))
 
 
 def read_yaml(path: Path) -> Any:

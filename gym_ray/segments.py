@@ -1,13 +1,16 @@
 """Segments: where finished rollouts become durable.
 
 A segment is a small Parquet file of rollouts of one block of the manifest:
-`segments/<block>/<first rollout>.parquet`. It is written beside its name and renamed into it,
-so a file that is there is whole, and "durable" and "visible" are one event. A block that is run
-again (its worker died) asks which of its rollouts are durable and runs only the others.
+`segments/<block>/<first rollout>-<random>.parquet`. It is written beside its name and renamed into
+it, so a file that is there is whole, and "durable" and "visible" are one event. A block that is run
+again (its worker died) asks which of its rollouts are durable and runs only the others. No name is
+used twice: a rollout that comes again, of two writers or for two clients, must not take away those
+that were beside it.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,7 +29,7 @@ class SegmentStore:
         """Make rollouts of a block durable; when this returns, they are."""
         folder = self._directory / block
         make_folder(folder)
-        path = folder / f"{rollouts[0].spec.rollout_id}.parquet"
+        path = folder / f"{rollouts[0].spec.rollout_id}-{uuid.uuid4().hex[:8]}.parquet"
         write_table_whole(path, to_table(rollouts))
 
     def durable(self, block: str) -> set[str]:

@@ -242,7 +242,15 @@ class _Collector:
             raise
         except Exception as error:
             # The next pass must not begin while stages of this one are at work.
+            if running.running():
+                with contextlib.suppress(Exception):
+                    running.order("stop")
             running.wait(_STOP_SECONDS)
+            if running.running():
+                raise GymRayError(
+                    f"collection broke ({error}), and stages are still at work; what was collected "
+                    "is kept, re-issue the command to continue"
+                ) from error
             return error
         return None
 
@@ -326,7 +334,9 @@ class _Collector:
             return 0
         self._directory.check()
         say = self._progress.say
-        shards = compact_run(self._config, index, self._directory, say, application)
+        check = self._stop.raise_if_requested if application is not None else lambda: None
+        shards = compact_run(self._config, index, self._directory, say, application, check)
+        self._directory.check()
         self._directory.remaining.unlink(missing_ok=True)
         return shards
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from gym_ray.collection.index import Index
 from gym_ray.schema import SCHEMA
+from gym_ray.segments import SegmentStore
 from gym_ray.storage import each, parquet_file, remove_folder, written_whole
 
 #: Rows of a row group and of a shard, at least; a group that crosses the line is kept whole.
@@ -29,6 +30,7 @@ def compact(
     rollouts: Path,
     segments: Path,
     change: Callable[[pa.Table], pa.Table] = lambda table: table,
+    check: Callable[[], None] = lambda: None,
 ) -> int:
     """Rewrite everything `index` holds into shards under `rollouts`.
 
@@ -37,6 +39,8 @@ def compact(
         rollouts, segments: where shards and segments are.
         change: what becomes of the rows of whole groups on the way. A compaction that is cut short
             or extended later sees changed rows again.
+        check: raises when this is no longer the writer of the folder; asked before whatever would
+            be in another's way. Of segments only those in `index` are removed.
 
     Returns:
         How many shards the dataset now has.
@@ -48,11 +52,13 @@ def compact(
     gather = Gather(index)
     number = 0
     for number, row_groups in enumerate(_shards(index), start=1):
+        check()
         path = rollouts / f"shard-{generation}-{number - 1:05d}.parquet"
         _write_shard(path, row_groups, gather, change)
-    for path in old:
-        path.unlink()
-    remove_folder(segments)
+    check()
+    list(each(index.files, lambda path: path.unlink(missing_ok=True)))
+    if not any(SegmentStore(segments).files()):
+        remove_folder(segments)
     return number
 
 

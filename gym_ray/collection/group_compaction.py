@@ -43,6 +43,7 @@ def compact_run(
     directory: RunDirectory,
     say: Callable[[str], None],
     application: str | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> int:
     """Compact a complete run.
 
@@ -52,17 +53,18 @@ def compact_run(
         directory: where they are.
         say: told, in one line each, what is going on.
         application: Serve application whose judges the group verifiers ask, if they ask any.
+        check: called while groups are judged; raises to give up.
 
     Returns:
         How many shards the dataset has.
     """
     segments = directory.path / "segments"
     if not has_groups(config) or is_compact(index, directory.rollouts):
-        return compact(index, directory.rollouts, segments)
+        return compact(index, directory.rollouts, segments, check=directory.check)
     say("judging groups")
     connect = None if application is None else functools.partial(_connect, config, application)
-    with GroupRewards(config, connect) as groups:
-        shards = compact(index, directory.rollouts, segments, groups.add)
+    with GroupRewards(config, connect, check) as groups:
+        shards = compact(index, directory.rollouts, segments, groups.add, directory.check)
     for failure in groups.failures[:_SHOWN_FAILURES]:
         say(failure)
     return shards

@@ -11,6 +11,8 @@ extended.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import json
@@ -43,6 +45,9 @@ OWN_COMPONENT = "verifier"
 #: Groups judged at once; their outcomes are pickled for the processes while they wait.
 _GROUPS_AT_ONCE = 64
 
+#: How often whoever waits for groups looks whether to go on.
+_CHECK_SECONDS = 0.5
+
 _READ = [
     "task_id", "task_index", "rollout_index", "environment", "source_file", "source_line", "task",
     "response", "truncation_reason", "reward", "reward_components", "metrics",
@@ -69,6 +74,7 @@ class GroupRewards:
     Args:
         config: names the group verifiers.
         connect_judges: the judges they ask, for the event loop it is awaited on; None for none.
+        check: called while groups are judged; raises to give up.
 
     Attributes:
         failures: why groups could not be judged, as text.
@@ -78,8 +84,10 @@ class GroupRewards:
         self,
         config: RunConfig,
         connect_judges: Callable[[], Awaitable[Mapping[str, Judge]]] | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.failures: list[str] = []
+        self._check = check
         self._connect_judges = connect_judges
         self._verifiers = load_group_verifiers(config)
         self._names = {
@@ -98,7 +106,7 @@ class GroupRewards:
 
     def __enter__(self) -> GroupRewards:
         try:
-            self._loop.run(self._start())
+            self._loop.run(self._start(), self._check)
         except BaseException:
             self._loop.close()
             raise
@@ -122,7 +130,7 @@ class GroupRewards:
 
     def add(self, table: pa.Table) -> pa.Table:
         """The table with the rewards of its groups, which are all whole."""
-        return self._loop.run(self.added(table))
+        return self._loop.run(self.added(table), self._check)
 
     async def added(self, table: pa.Table) -> pa.Table:
         """As `add`, on a running event loop."""
@@ -206,11 +214,18 @@ class _LoopThread:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result; it is cancelled when the wait for it is interrupted."""
+    def run(self, coroutine: Coroutine[Any, Any, T], check: Callable[[], None] = lambda: None) -> T:
+        """The coroutine's result; it is cancelled when the wait for it is interrupted, or `check`
+        raises.
+        """
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
-            return future.result()
+            while True:
+                with contextlib.suppress(concurrent.futures.TimeoutError):
+                    return future.result(_CHECK_SECONDS)
+                if future.done():  # A timeout of its own.
+                    return future.result()
+                check()
         except BaseException:
             future.cancel()
             raise

@@ -56,10 +56,15 @@ def demand_complete(
         again: what continues it, for messages.
 
     Raises:
-        Interrupted: it was told to stop, and rollouts are left.
+        Interrupted: it was told to stop, and rollouts, or groups to judge, are left.
         FailedShareExceeded: too many rollouts failed.
         GymRayError: rollouts are left for another reason.
     """
+    if summary.interrupted is not None and not summary.pending and not summary.shards:
+        raise Interrupted(
+            f"stopped early ({summary.interrupted}); every rollout is there, and groups are not "
+            f"judged yet: {again} to have that done"
+        )
     if summary.interrupted is not None and summary.pending:
         raise Interrupted(
             f"stopped early ({summary.interrupted}); {summary.pending} rollouts are left: "

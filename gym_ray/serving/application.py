@@ -263,7 +263,8 @@ def wait_until_running(
             raise GymRayError(f"application {name} was taken down by another process; try again")
         if application.status == ApplicationStatus.RUNNING:
             return
-        if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+        # One that is unhealthy has lost a replica, with its node say, and Serve replaces it.
+        if application.status == ApplicationStatus.DEPLOY_FAILED:
             raise _start_error(application)
         check()
         now = time.monotonic()

@@ -308,6 +308,30 @@ def test_values_from_the_environment_are_used_and_never_written(
     assert differing_keys(config.to_tree(), load_config(source).to_tree()) == []
 
 
+def test_values_from_the_environment_stay_out_of_lists_and_of_what_refers_to_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "secret")
+    params = {
+        "args": ["--token", "${oc.env:JUDGE_KEY}"],
+        "servers": [{"headers": {"Authorization": "Bearer ${oc.env:JUDGE_KEY}"}}],
+        "again": "${environments.math.params.servers[0].headers.Authorization}",
+        "all": "${environments.math.params.args}",
+        "plain": "p",
+        "name": "${environments.math.params.plain}",
+    }
+    config = load_config({**SMALLEST, "environments": {"math": {"params": params}}})
+
+    found = config.environments["math"].params
+    assert (found["args"][1], found["again"]) == ("secret", "Bearer secret")
+    assert "secret" not in config.to_yaml()
+    saved = config.to_tree()
+    assert saved["environments"]["math"]["params"]["name"] == "p"
+    assert load_config(saved).environments["math"].params == found
+    monkeypatch.setenv("JUDGE_KEY", "rotated")
+    assert differing_keys(saved, load_config(saved).to_tree()) == []
+
+
 def test_staleness_cannot_be_bounded_for_a_policy_that_tells_no_versions() -> None:
     limit = "collect.max_staleness=1"
     assert "tells none" in refusal(SMALLEST, "policy.engine=openai", limit)

@@ -1,6 +1,7 @@
 """Rewards of groups: what their verifiers say, and what becomes of the rows."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from gym_ray.collection.index import Index
 from gym_ray.config import RunConfig, load_config
 from gym_ray.directory import dataset_files
 from gym_ray.environment import Outcome
-from gym_ray.errors import ConfigError, FailureKind
+from gym_ray.errors import ConfigError, FailureKind, Interrupted
 from gym_ray.rollout import Rollout
 from gym_ray.segments import SegmentStore
 from gym_ray.task import Task
@@ -251,6 +252,23 @@ def test_a_group_that_cannot_be_judged_keeps_its_rewards_and_says_so(
         assert (reward, components) == (1.0, {"verifier": 0.5, "mean": 0.5})
         assert metrics == {"group_failed/bad": 1.0, "group/mean": 0.5}
     assert count_failures(dataset_files(run)) == {"bad": 1}
+
+
+def test_judging_is_given_up_when_the_command_is_to_stop(run: Path, make_rollout: Make) -> None:
+    store(run, [make_rollout(0, repeat, reward=0.5) for repeat in range(2)])
+    config = config_of(run, 3600, bad={"use": "HERE:hangs_on_loop"})
+    index = Index.read(dataset_files(run))
+    asked = itertools.count()
+
+    def check() -> None:
+        if next(asked) == 1:
+            raise Interrupted("stopped (signal)")
+
+    with pytest.raises(Interrupted), GroupRewards(config, None, check) as groups:
+        compact(index, run / "rollouts", run / "segments", groups.add)
+
+    assert [reward for reward, _, _ in scores_of(run)] == [0.5, 0.5]
+    assert not list((run / "rollouts").glob("*.parquet"))
 
 
 def test_a_component_of_the_environment_is_never_overwritten(run: Path, make_rollout: Make) -> None:

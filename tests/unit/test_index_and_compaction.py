@@ -291,3 +291,37 @@ def test_what_is_no_dataset_is_refused(run: Path) -> None:
     pq.write_table(pa.table({"x": np.zeros(1)}), run / "other.parquet")
     with pytest.raises(ConfigError, match="is not a file of rollouts"):
         read_rollouts(run)
+
+
+def test_a_rollout_that_comes_again_takes_nothing_away_that_was_beside_it(
+    run: Path, make_rollout: Make
+) -> None:
+    """Of a served batch, or of a stage that was thought dead."""
+    segments = SegmentStore(run / "segments")
+    segments.write("b", [make_rollout(0, n) for n in range(5)])
+    segments.write("b", [make_rollout(0, 0)])
+
+    assert places(run) == [(0, n) for n in range(5)]
+    assert len(segments.durable("b")) == 5
+
+
+def test_compaction_removes_no_segment_it_has_not_read(run: Path, make_rollout: Make) -> None:
+    """Its folder was taken over while it was at work."""
+    segments = SegmentStore(run / "segments")
+    segments.write("b", [make_rollout(0, 0)])
+    index = Index.read(dataset_files(run))
+    segments.write("b", [make_rollout(0, 1)])
+
+    compact(index, run / "rollouts", run / "segments")
+
+    assert places(run) == [(0, 0), (0, 1)]
+
+    class Lost(Exception):
+        pass
+
+    def check() -> None:
+        raise Lost
+
+    with pytest.raises(Lost):
+        compact(Index.read(dataset_files(run)), run / "rollouts", run / "segments", check=check)
+    assert places(run) == [(0, 0), (0, 1)]

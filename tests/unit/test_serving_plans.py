@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -13,6 +14,7 @@ from gym_ray.errors import ConfigError, FailureKind, GymRayError, RolloutFailure
 from gym_ray.policies.engine import PolicyInfo
 from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
+from gym_ray.serving.application import wait_until_running
 from gym_ray.serving.cluster import connect
 from gym_ray.serving.gateway import GatewayPlan
 from gym_ray.serving.recorder import RecordTarget
@@ -88,3 +90,21 @@ def test_a_busy_machine_gets_ray_started_all_the_same(
     else:
         assert connect(config).started
     assert init.call_count == starts
+
+
+def test_an_application_that_loses_a_replica_while_it_starts_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Serve replaces the replica; one that cannot start at all is the end."""
+
+    def status(state: str) -> Any:
+        application = SimpleNamespace(status=state, deployments={}, message="no such module")
+        return SimpleNamespace(applications={"app": application})
+
+    states = iter(["DEPLOYING", "UNHEALTHY", "UNHEALTHY", "RUNNING", "DEPLOY_FAILED"])
+    monkeypatch.setattr("ray.serve.status", lambda: status(next(states)))
+    monkeypatch.setattr("gym_ray.serving.application._POLL_SECONDS", 0.0)
+
+    wait_until_running("app", 60.0, lambda line: None, lambda: None)
+    with pytest.raises(GymRayError, match=r"cannot start: .*no such module"):
+        wait_until_running("app", 60.0, lambda line: None, lambda: None)

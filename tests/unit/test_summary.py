@@ -10,10 +10,10 @@ import pytest
 
 from gym_ray.collection import summary as summaries
 from gym_ray.collection.index import Index
-from gym_ray.collection.report import render
+from gym_ray.collection.report import demand_complete, render
 from gym_ray.collection.summary import Reward, RunSummary
 from gym_ray.directory import RunDirectory
-from gym_ray.errors import FailureKind
+from gym_ray.errors import FailureKind, Interrupted
 from gym_ray.rollout import Rollout
 from gym_ray.segments import SegmentStore
 
@@ -200,3 +200,13 @@ def test_an_index_tells_its_part_of_a_summary(tmp_path: Path, make_rollout: Make
     assert (told.reward.mean, told.reward.coverage) == (0.5, 0.6)
     assert (told.sampled_tokens, told.tokens_untold) == (6, 0)
     assert summarize(dataclasses.replace(index, table=index.table[:0])).sampled_tokens == 0
+
+
+def test_a_run_that_was_stopped_before_its_groups_were_judged_is_not_complete() -> None:
+    whole = dataclasses.replace(SUMMARY, pending=0, completed=7)
+
+    with pytest.raises(Interrupted, match="groups are not judged yet: re-issue the same command"):
+        demand_complete(whole, max_failed_share=1.0)
+    demand_complete(dataclasses.replace(whole, shards=1), max_failed_share=1.0)
+    with pytest.raises(Interrupted, match="2 rollouts are left"):
+        demand_complete(SUMMARY, max_failed_share=1.0)
