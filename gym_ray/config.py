@@ -211,7 +211,7 @@ def load_config(
             raise ConfigError(
                 f"{where}: unknown key {internal!r}; valid keys: {', '.join(_keys_at([]))}"
             )
-    from_environment = _from_environment(unresolved)
+    from_environment = _from_environment(unresolved, resolved)
     collect = resolved.get("collect")
     objective = collect.get("objective") if isinstance(collect, dict) else None
     if objective is not None and objective in OBJECTIVES:
@@ -261,33 +261,52 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, tree
 
 
-def _from_environment(tree: Any) -> dict[str, str]:
+def _from_environment(tree: Any, resolved: Any) -> dict[str, str]:
     """Expressions that read an environment variable, themselves or by way of other keys, by key.
+
+    Where one stands for a whole section or list, those in that.
 
     Args:
         tree: not resolved.
+        resolved: the same.
     """
     expressions = {key: text for key, text in _texts(tree) if "${" in text}
     found = {key: text for key, text in expressions.items() if "${oc.env:" in text}
     while True:
-        # A reference to a section has what is in it; one from where it stands (`${.key}`) may.
-        through = {
-            key: text
-            for key, text in expressions.items()
-            if key not in found
-            and any(
-                name.startswith(".") or f"{each}.".startswith(f"{name}.")
-                for name in _REFERENCE.findall(text)
-                for each in found
-            )
-        }
-        if not through:
+        through: dict[str, str] = {}
+        for key, text in expressions.items():
+            for name in _referred(key, text):
+                inside = {each: found[each] for each in found if f"{each}.".startswith(f"{name}.")}
+                if not isinstance(_at(resolved, key), Mapping | list):
+                    through |= {key: text} if inside else {}
+                else:
+                    through |= {key + each[len(name) :]: inner for each, inner in inside.items()}
+        if through.keys() <= found.keys():
             return found
-        found |= through
+        found = through | found
 
 
-#: `${a.b}` and `${a[0].b}`: the key another one refers to, before any brackets.
-_REFERENCE = re.compile(r"\$\{([\w.-]+)")
+#: `${a.b}`, `${a[0].b}`, `${oc.select:a.b}`, and `${.b}` from where it stands.
+_REFERENCE = re.compile(r"\$\{\s*(?:oc\.select:\s*)?([\w.\[\]-]+)")
+
+
+def _referred(key: str, text: str) -> Iterator[str]:
+    """The keys that an expression at a key refers to, dotted."""
+    for name in _REFERENCE.findall(text):
+        path = re.sub(r"\[([^]]*)\]", r".\1", name).rstrip(".")
+        inner = path.lstrip(".")
+        up = len(path) - len(inner)
+        yield ".".join([*key.split(".")[:-up], inner]) if up else inner
+
+
+def _at(tree: Any, key: str) -> Any:
+    """What is at a dotted key; None where names of keys have dots themselves."""
+    for part in key.split("."):
+        if isinstance(tree, list):
+            tree = tree[int(part)]
+        else:
+            tree = tree.get(part) if isinstance(tree, Mapping) else None
+    return tree
 
 
 def _texts(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

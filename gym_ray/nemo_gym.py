@@ -94,8 +94,7 @@ def output_row(rollout: Rollout) -> dict[str, Any]:
     if rollout.reward_components:
         result["reward_components"] = dict(rollout.reward_components)
     result.setdefault("_ng_task_index", rollout.spec.task_index)
-    # Of a task row that was a rollout's before, it is of that one.
-    result["_ng_rollout_index"] = rollout.spec.rollout_index
+    result.setdefault("_ng_rollout_index", rollout.spec.rollout_index)
     if rollout.attempts > 1:
         result["_ng_attempt_index"] = rollout.attempts - 1
     if rollout.error_kind is not None:

@@ -133,8 +133,9 @@ def compare(
         a=str(a),
         b=str(b),
         options=options,
-        only_a=len(before.keys) - len(both),
-        only_b=len(after.keys) - len(both),
+        # A service may be asked for a task at several places: each time is a group of its own.
+        only_a=len(np.unique(before.keys)) - len(both),
+        only_b=len(np.unique(after.keys)) - len(both),
         unrewarded=len(both) - int(rewarded.sum()),
         reward=reward,
         scores=found,

@@ -66,6 +66,8 @@ def _rows(file: str, table: pa.Table, tally: Tally) -> Iterator[dict[str, Any]]:
         except ValueError:
             tally.dropped["items do not fit the turns"] += 1
             continue
+        # A task row that was a rollout's before has the number of that one.
+        row["_ng_rollout_index"] = rollout.spec.rollout_index
         tally.rows[file] += 1
         yield row
 

@@ -90,14 +90,12 @@ class Ledger:
             begun: only if it ran before and was given up. A holder may wait for it to have done
                 with results it holds, those of a group: it must not wait for their memory.
         """
-        while self._waiting:
-            index = self._waiting[0]
+        for index in list(self._waiting):
             row = self._rows.get(index)
-            is_waiting = row is not None and not row.started
-            if is_waiting and begun and index not in self._begun:
-                return None
-            self._waiting.popleft()
-            if row is not None and is_waiting:
+            if row is None or row.started:
+                self._waiting.remove(index)
+            elif not begun or index in self._begun:
+                self._waiting.remove(index)
                 row.started = True
                 return index, row
         return None

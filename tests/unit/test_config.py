@@ -317,6 +317,12 @@ def test_values_from_the_environment_stay_out_of_lists_and_of_what_refers_to_the
         "servers": [{"headers": {"Authorization": "Bearer ${oc.env:JUDGE_KEY}"}}],
         "again": "${environments.math.params.servers[0].headers.Authorization}",
         "all": "${environments.math.params.args}",
+        "blanks": "${ environments.math.params.again }",
+        "selected": "${oc.select:environments.math.params.again}",
+        "here": "${.again}",
+        "inner": {"f": "${environments.math.params.again}"},
+        "section": "${environments.math.params.inner}",
+        "below": "${environments.math.params.section.f}",
         "plain": "p",
         "name": "${environments.math.params.plain}",
     }
@@ -326,6 +332,8 @@ def test_values_from_the_environment_stay_out_of_lists_and_of_what_refers_to_the
     assert (found["args"][1], found["again"]) == ("secret", "Bearer secret")
     assert "secret" not in config.to_yaml()
     saved = config.to_tree()
+    assert saved["environments"]["math"]["params"]["all"] == ["--token", "${oc.env:JUDGE_KEY}"]
+    assert isinstance(saved["environments"]["math"]["params"]["section"], dict)
     assert saved["environments"]["math"]["params"]["name"] == "p"
     assert load_config(saved).environments["math"].params == found
     monkeypatch.setenv("JUDGE_KEY", "rotated")

@@ -126,7 +126,7 @@ def test_secrets_are_found_wherever_a_config_can_hold_them(monkeypatch: pytest.M
         {"token_env": "hf_0123456789abcdefghij"},
         {"args": ["run", "-e", "GITHUB_TOKEN=opaque"]},
         {"args": ["--api_key=opaque"]},
-        {"command": "server --api-key opaque"},
+        {"command": "server --api-key opaque-0"},
         {"password": 31415926},
         {"url": "https://h/x?page=1&api_key=opaque"},
     ],
@@ -141,6 +141,7 @@ def test_a_secret_is_one_in_whatever_form(tree: dict[str, Any]) -> None:
         {"api_key_env": "JUDGE_KEY"},
         {"header_variables": {"Authorization": "MCP_AUTH"}},
         {"args": ["-e", "LEVEL=debug", "--tokens", "5", "a=b"]},
+        {"command": "agent --api-key $A_LONG_NAME --eos-token 3 --no-auth-token --port 80"},
         {"max_tokens": 5, "use_token": True, "url": "https://h/x?page=1"},
     ],
 )

@@ -74,8 +74,8 @@ def test_every_key_of_the_row_stays_as_it_is(make_rollout: Callable[..., Rollout
     row = output_row(two_turns(make_rollout, ROW, metrics={"uuid": 1.0, "accuracy": 0.5}))
 
     assert {key: row[key] for key in ROW} == ROW
-    again = output_row(two_turns(make_rollout, {**ROW, "_ng_rollout_index": 0}))
-    assert again["_ng_rollout_index"] == 1, "that of this rollout"
+    given = output_row(two_turns(make_rollout, {**ROW, "_ng_rollout_index": 5}))
+    assert given["_ng_rollout_index"] == 5
     assert row["accuracy"] == 0.5
     assert row["_ng_rollout_index"] == 1
     assert row["reward"] == 1.0

@@ -23,7 +23,7 @@ _SECRET_NAME = re.compile(
 _SECRET_TEXT = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|"
     r"\bgithub_pat_\w{20,}|\bAKIA[0-9A-Z]{16}\b|\bxox[abeoprs]-[\w-]{10,}|\bnvapi-[\w-]{16,}|"
-    r"--[\w-]*(api[-_]?key|token|secret|password)[= ]\S|"
+    r"--[\w-]*(api[-_]?key|token|secret|password)(=\S| (?![-$])\S{8})|"
     r"[?&][\w-]*(api[-_]?key|token|secret|password|signature)=[^&\s]|"
     r"\bBearer\s+[\w.~+/-]{16,}|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]+:[^/\s@]+@"
 )
