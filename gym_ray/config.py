@@ -277,10 +277,13 @@ def _from_environment(tree: Any, resolved: Any) -> dict[str, str]:
         for key, text in expressions.items():
             for name in _referred(key, text):
                 inside = {each: found[each] for each in found if f"{each}.".startswith(f"{name}.")}
-                if not isinstance(_at(resolved, key), Mapping | list):
+                value = _at(resolved, key)
+                if not isinstance(value, Mapping | list):
                     through |= {key: text} if inside else {}
-                else:
-                    through |= {key + each[len(name) :]: inner for each, inner in inside.items()}
+                    continue
+                # Which part of it is which is told by the values: `${a.${b}}` names no path.
+                known = {str(_at(resolved, each)): inner for each, inner in inside.items()}
+                through |= {leaf: known[each] for leaf, each in _texts(value, key) if each in known}
         if through.keys() <= found.keys():
             return found
         found = through | found
@@ -300,10 +303,10 @@ def _referred(key: str, text: str) -> Iterator[str]:
 
 
 def _at(tree: Any, key: str) -> Any:
-    """What is at a dotted key; None where names of keys have dots themselves."""
+    """What is at a dotted key; None where nothing is, or names of keys have dots themselves."""
     for part in key.split("."):
         if isinstance(tree, list):
-            tree = tree[int(part)]
+            tree = tree[int(part)] if part.isdecimal() and int(part) < len(tree) else None
         else:
             tree = tree.get(part) if isinstance(tree, Mapping) else None
     return tree

@@ -323,6 +323,8 @@ def test_values_from_the_environment_stay_out_of_lists_and_of_what_refers_to_the
         "inner": {"f": "${environments.math.params.again}"},
         "section": "${environments.math.params.inner}",
         "below": "${environments.math.params.section.f}",
+        "which": "inner",
+        "nested": "${environments.math.params.${environments.math.params.which}}",
         "plain": "p",
         "name": "${environments.math.params.plain}",
     }
