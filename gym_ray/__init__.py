@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from gym_ray.collection import RunSummary as RunSummary
     from gym_ray.collection import collect as collect
     from gym_ray.collection import read_rollouts as read_rollouts
-    from gym_ray.collection.reverify import reverify as reverify
     from gym_ray.environment import Environment as Environment
     from gym_ray.environment import Outcome as Outcome
     from gym_ray.environment import Step as Step
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from gym_ray.gymnasium import GymnasiumEnvironment as GymnasiumEnvironment
     from gym_ray.judging import Judge as Judge
     from gym_ray.judging import ask_for as ask_for
+    from gym_ray.reverification.reverify import reverify as reverify
     from gym_ray.rollout import Rollout as Rollout
     from gym_ray.task import Task as Task
     from gym_ray.tools import UnknownTool as UnknownTool
@@ -48,7 +48,7 @@ _HOME = {
     "RunSummary": "gym_ray.collection",
     "collect": "gym_ray.collection",
     "read_rollouts": "gym_ray.collection",
-    "reverify": "gym_ray.collection.reverify",
+    "reverify": "gym_ray.reverification.reverify",
     "Environment": "gym_ray.environment",
     "Outcome": "gym_ray.environment",
     "Step": "gym_ray.environment",

@@ -1,6 +1,6 @@
 """`python -m gym_ray`, the entry point of `ray job submit`."""
 
-from gym_ray.cli import main
+from gym_ray.cli.main import main
 
 if __name__ == "__main__":
     main()

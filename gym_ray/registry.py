@@ -16,12 +16,12 @@ from types import ModuleType
 from typing import Any
 
 from gym_ray.composition import Part
-from gym_ray.config import RunConfig
+from gym_ray.config.load import RunConfig
+from gym_ray.config.sections import EnvironmentConfig, GroupVerifierConfig, VerifierConfig
 from gym_ray.environment import Environment, Outcome, judges_asked
 from gym_ray.errors import ConfigError, one_line
 from gym_ray.gymnasium import GymnasiumEnvironment
 from gym_ray.judging import judge_parameters
-from gym_ray.sections import EnvironmentConfig, GroupVerifierConfig, VerifierConfig
 from gym_ray.tools import method_tools
 from gym_ray.verifiers.grouping import GroupVerifiers, group_part
 

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from gym_ray.agents import Agent, Attempt, Episode, Limits, Toolbox
+from gym_ray.config.sections import AgentOptions
 from gym_ray.environment import Environment, Outcome, fresh_state, open_task
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.policies.chat import Chat, ChatAnswer, ChatRequest
@@ -25,7 +26,6 @@ from gym_ray.renderers.messages import Message
 from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.sampling import Sampling, turn_seed
-from gym_ray.sections import AgentOptions
 from gym_ray.task import Task
 from gym_ray.transcript import PrefixBroken
 from gym_ray.turn import Generation, Tokens

@@ -37,8 +37,8 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import gym_ray
-from gym_ray.datasets.advantages import standardized
 from gym_ray.environments.reasoning_gym import ReasoningGymEnvironment
+from gym_ray.export.advantages import standardized
 from gym_ray.policies.bundled import resolve_model
 
 ITERATIONS = 16

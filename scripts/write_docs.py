@@ -17,12 +17,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gym_ray import nemo_gym, schema, task_fields
-from gym_ray.columns import Column, described
-from gym_ray.config import RunConfig
-from gym_ray.datasets import conversations, dpo, nemo_gym_rows, prepared_rows, rl, sft
-from gym_ray.fields import Field
-from gym_ray.sections import (
+from gym_ray import nemo_gym, task_fields
+from gym_ray.config.load import RunConfig
+from gym_ray.config.sections import (
     DatasetConfig,
     EnvironmentConfig,
     GroupVerifierConfig,
@@ -30,14 +27,19 @@ from gym_ray.sections import (
     McpServerConfig,
     Section,
 )
+from gym_ray.export import conversations, dpo, nemo_gym_rows, rl, sft
+from gym_ray.fields import Field
+from gym_ray.prepare import prepared_rows
+from gym_ray.store import schema
+from gym_ray.store.columns import Column, described
 
 DOCS = Path(__file__).parent.parent / "docs"
 
 CONFIGURATION_HEAD = """# Configuration
 
-Made from `gym_ray/sections.py` by `scripts/write_docs.py`. Any key can be overridden on the command
-line as `section.key=value`. Tasks may set `temperature`, `top_p` and (lower) `max_output_tokens`
-in their `responses_create_params`.
+Made from `gym_ray/config/sections.py` by `scripts/write_docs.py`. Any key can be overridden on the
+command line as `section.key=value`. Tasks may set `temperature`, `top_p` and (lower)
+`max_output_tokens` in their `responses_create_params`.
 
 A resumed run may change `policy.resources`, `policy.autoscaling`, `policy.startup_timeout_seconds`,
 `policy.request_timeout_seconds`, the same keys of judges and their limits,

@@ -13,15 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gym_ray.cli import main
+from gym_ray.cli.main import main
 from gym_ray.collection.compaction import compact
-from gym_ray.collection.index import Index
-from gym_ray.directory import dataset_files
 from gym_ray.errors import FailureKind
 from gym_ray.renderers.items import items_from_message
 from gym_ray.renderers.messages import AssistantMessage, ToolCall
 from gym_ray.rollout import Rollout
-from gym_ray.segments import SegmentStore
+from gym_ray.store.index import Index
+from gym_ray.store.run_directory import dataset_files
+from gym_ray.store.segments import SegmentStore
 
 Make = Callable[..., Rollout]
 Row = dict[str, Any]

@@ -12,15 +12,15 @@ import json
 from typing import Any
 
 from gym_ray.agents import AGENTS, Toolbox
+from gym_ray.config.sections import AgentOptions
 from gym_ray.environment import Environment
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.scripted import ScriptedEngine
 from gym_ray.renderers import load_renderer
 from gym_ray.rollout import Rollout, RolloutSpec
-from gym_ray.rows import broken_invariants
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling
-from gym_ray.sections import AgentOptions
+from gym_ray.store.rows import broken_invariants
 from gym_ray.task import parse_task
 from tests.verification import on_loop
 

@@ -27,8 +27,8 @@ import psutil
 
 from gym_ray.agents.agent import Attempt, Episode
 from gym_ray.agents.session import Session
+from gym_ray.config.sections import ExternalAgentConfig
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
-from gym_ray.sections import ExternalAgentConfig
 from gym_ray.verdict import Verdict
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gym_ray.agents.agent import Attempt, Episode, tokenize
-from gym_ray.conversation import Conversation, Prompt
+from gym_ray.agents.conversation import Conversation, Prompt
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.policies.chat import (
     ChatAnswer,

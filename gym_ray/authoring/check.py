@@ -22,7 +22,8 @@ import numpy as np
 from gym_ray.agents import AGENTS, Toolbox
 from gym_ray.authoring.judges import scripted_judges, unscripted
 from gym_ray.authoring.loop_clock import LoopClock
-from gym_ray.config import RunConfig, load_config
+from gym_ray.config.load import RunConfig, load_config
+from gym_ray.config.sections import EnvironmentConfig
 from gym_ray.environment import judges_asked
 from gym_ray.errors import ConfigError, RolloutFailure
 from gym_ray.policies.engine import GenerationRequest
@@ -33,7 +34,6 @@ from gym_ray.renderers.tokenizers import ByteTokenizer
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling
-from gym_ray.sections import EnvironmentConfig
 from gym_ray.task import Task, parse_task, rollout_id_of
 from gym_ray.turn import Generation, VersionSpan
 from gym_ray.verifiers.verification import Verification

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gym_ray.config import RunConfig
+from gym_ray.config.load import RunConfig
 from gym_ray.judging import Judge
 from gym_ray.policies.judging import JudgeLimits, PolicyJudge, chat_in_tokens
 from gym_ray.policies.scripted import ScriptedEngine

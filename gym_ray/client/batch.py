@@ -29,12 +29,12 @@ from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from gym_ray.batches.pages import MEDIA_TYPE, decode
 from gym_ray.client.errors import CallTimeout, ClientError, ResultsMissing
 from gym_ray.client.results import RolloutResult
 from gym_ray.client.tasks import Tasks, each
 from gym_ray.client.transport import MustReopen, TooLarge, Transport
 from gym_ray.client.wishes import Wishes
-from gym_ray.pages import MEDIA_TYPE, decode
 from gym_ray.rollout import Rollout
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from gym_ray.pages import BATCH_NAME
+from gym_ray.batches.pages import BATCH_NAME
 
 
 class CallOptions(TypedDict, total=False):

@@ -4,7 +4,7 @@
 """
 
 from gym_ray.collection.collector import collect
-from gym_ray.collection.reading import Rollouts, read_rollouts
 from gym_ray.collection.summary import RunSummary
+from gym_ray.store.reading import Rollouts, read_rollouts
 
 __all__ = ["Rollouts", "RunSummary", "collect", "read_rollouts"]

@@ -20,25 +20,25 @@ from gym_ray.collection import summary as summaries
 from gym_ray.collection.compaction import is_compact
 from gym_ray.collection.group_compaction import compact_run, has_groups, judges_of_groups
 from gym_ray.collection.groups import count_failures
-from gym_ray.collection.index import Index
 from gym_ray.collection.input import TaskInput
 from gym_ray.collection.manifest import Manifest, write_manifest
 from gym_ray.collection.pipeline import Pass, rollout_stages
-from gym_ray.collection.progress import Progress, duration
 from gym_ray.collection.remaining import write_remaining
 from gym_ray.collection.stage import StageSettings
 from gym_ray.collection.stop import StopSignal
 from gym_ray.collection.summary import RunSummary
 from gym_ray.collection.trackers import Trackers
-from gym_ray.config import RunConfig, load_config
-from gym_ray.directory import RunDirectory, dataset_files
+from gym_ray.config.load import RunConfig, load_config
+from gym_ray.config.objectives import describe
 from gym_ray.errors import ConfigError, GymRayError, Interrupted
-from gym_ray.objective import describe
+from gym_ray.progress import Progress, duration
 from gym_ray.registry import load_environments
 from gym_ray.routing import Router
 from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
-from gym_ray.storage import write_text_whole
+from gym_ray.store.index import Index
+from gym_ray.store.places import write_text_whole
+from gym_ray.store.run_directory import RunDirectory, dataset_files
 
 _POLL_SECONDS = 0.5
 

@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gym_ray.collection.index import Index
-from gym_ray.schema import SCHEMA
-from gym_ray.segments import SegmentStore
-from gym_ray.storage import each, parquet_file, remove_folder, written_whole
+from gym_ray.store.index import Index
+from gym_ray.store.places import each, parquet_file, remove_folder, written_whole
+from gym_ray.store.schema import SCHEMA
+from gym_ray.store.segments import SegmentStore
 
 #: Rows of a row group and of a shard, at least; a group that crosses the line is kept whole.
 ROW_GROUP_ROWS = 1024

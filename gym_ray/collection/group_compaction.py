@@ -12,12 +12,12 @@ from typing import Any
 
 from gym_ray.collection.compaction import compact, is_compact
 from gym_ray.collection.groups import GroupRewards
-from gym_ray.collection.index import Index
-from gym_ray.config import RunConfig
-from gym_ray.directory import RunDirectory
+from gym_ray.config.load import RunConfig
 from gym_ray.environment import judges_asked
 from gym_ray.judging import Judge
 from gym_ray.registry import load_group_verifiers
+from gym_ray.store.index import Index
+from gym_ray.store.run_directory import RunDirectory
 
 #: Failures that are shown; the summary counts them all.
 _SHOWN_FAILURES = 3

@@ -26,14 +26,14 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from gym_ray.config import RunConfig
+from gym_ray.config.load import RunConfig
 from gym_ray.environment import Outcome
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.judging import Judge, accounting
 from gym_ray.registry import load_group_verifiers
 from gym_ray.renderers.items import text_of_items
-from gym_ray.schema import SCHEMA
-from gym_ray.storage import parquet_file
+from gym_ray.store.places import parquet_file
+from gym_ray.store.schema import SCHEMA
 from gym_ray.task import Task
 from gym_ray.verifiers.grouping import GroupVerification
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gym_ray.collection.parquet_tasks import PARQUET_SUFFIX, check_parquet, parquet_rows
-from gym_ray.config import RunConfig
+from gym_ray.config.load import RunConfig
 from gym_ray.environment import Environment
 from gym_ray.errors import ConfigError, one_line
-from gym_ray.storage import content_tag, place, reachable
+from gym_ray.store.places import content_tag, place, reachable
 
 GENERATED_PREFIX = "env:"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

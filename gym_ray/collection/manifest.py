@@ -24,9 +24,9 @@ from gym_ray.collection.input import InputLine, SourceFingerprint, TaskInput
 from gym_ray.errors import ConfigError, RolloutFailure
 from gym_ray.rollout import RolloutSpec
 from gym_ray.routing import Router
-from gym_ray.rows import specs_to_table
-from gym_ray.schema import MANIFEST_SCHEMA
-from gym_ray.storage import parquet_file, written_whole
+from gym_ray.store.places import parquet_file, written_whole
+from gym_ray.store.rows import specs_to_table
+from gym_ray.store.schema import MANIFEST_SCHEMA
 from gym_ray.task import parse_task, rollout_id_of, task_id_of, unparsable_task_id
 
 ROW_GROUP_ROWS = 256

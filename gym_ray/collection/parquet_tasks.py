@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from gym_ray.errors import ConfigError
-from gym_ray.storage import parquet_file
+from gym_ray.store.places import parquet_file
 
 PARQUET_SUFFIX = ".parquet"
 _BATCH_ROWS = 256

@@ -30,7 +30,7 @@ from gym_ray.serving.cluster import (
     on_driver_node,
     preferring_driver_node,
 )
-from gym_ray.storage import parquet_file
+from gym_ray.store.places import parquet_file
 
 #: Row groups a stage may have beyond those that fill it, so that it never waits for the next.
 _SPARE_GROUPS = 2

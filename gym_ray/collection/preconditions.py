@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gym_ray.collection.trackers import require_trackers
-from gym_ray.config import RunConfig
+from gym_ray.config.load import RunConfig
 from gym_ray.errors import ConfigError
 
 
@@ -16,7 +16,7 @@ def check(config: RunConfig) -> None:
     """
     from gym_ray.serving.job import require_kept_output
     from gym_ray.serving.replicas import check_renderer
-    from gym_ray.serving.traces import require_traces
+    from gym_ray.telemetry.traces import require_traces
 
     require_kept_output("collect.output", config.collect.output)
     check_renderer(config)

@@ -11,14 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gym_ray.collection.index import Index, contains
 from gym_ray.collection.manifest import ROW_GROUP_ROWS, Manifest
-from gym_ray.directory import RunDirectory, dataset_files
 from gym_ray.errors import FailureKind
 from gym_ray.rollout import failed_rollout
-from gym_ray.rows import specs_from_table
-from gym_ray.schema import MANIFEST_SCHEMA
-from gym_ray.storage import written_whole
+from gym_ray.store.index import Index, contains
+from gym_ray.store.places import written_whole
+from gym_ray.store.rows import specs_from_table
+from gym_ray.store.run_directory import RunDirectory, dataset_files
+from gym_ray.store.schema import MANIFEST_SCHEMA
 
 
 def write_remaining(directory: RunDirectory, manifest: Manifest, model: str) -> int:

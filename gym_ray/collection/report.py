@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gym_ray.collection.progress import duration
-from gym_ray.collection.reward_changes import Changes, ReverifyReport
 from gym_ray.collection.summary import Reward, RunSummary
 from gym_ray.errors import FailedShareExceeded, GymRayError, Interrupted
+from gym_ray.progress import duration
+from gym_ray.reverification.reward_changes import Changes, ReverifyReport
 
 
 def render(summary: RunSummary) -> str:

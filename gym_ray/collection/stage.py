@@ -21,17 +21,17 @@ import pyarrow as pa
 from gym_ray.collection.admission import Admission
 from gym_ray.collection.monitor import Counts, Order
 from gym_ray.collection.queues import Queues
+from gym_ray.config.sections import LogFormat
 from gym_ray.errors import RETRYABLE, FailureKind, GymRayError, one_line
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
-from gym_ray.rows import specs_from_table
 from gym_ray.runner import RunSettings
-from gym_ray.sections import LogFormat
-from gym_ray.segments import SegmentStore
-from gym_ray.serving import metrics
-from gym_ray.serving.logs import set_up_logs
-from gym_ray.serving.observer import RolloutObserver
-from gym_ray.serving.traces import Span, flush_traces, is_traced, root_span
-from gym_ray.storage import parquet_file, place
+from gym_ray.store.places import parquet_file, place
+from gym_ray.store.rows import specs_from_table
+from gym_ray.store.segments import SegmentStore
+from gym_ray.telemetry import metrics
+from gym_ray.telemetry.logs import set_up_logs
+from gym_ray.telemetry.observer import RolloutObserver
+from gym_ray.telemetry.traces import Span, flush_traces, is_traced, root_span
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gym_ray.collection.index import Index
-from gym_ray.directory import RunDirectory
 from gym_ray.errors import FailureKind
+from gym_ray.store.index import Index
+from gym_ray.store.run_directory import RunDirectory
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

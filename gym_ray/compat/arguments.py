@@ -13,9 +13,9 @@ from typing import Any, Literal, TypeVar
 import pydantic
 from pydantic import Field
 
-from gym_ray.config import INTERNAL_FIELDS, RunConfig
+from gym_ray.config.load import INTERNAL_FIELDS, RunConfig
+from gym_ray.config.sections import Section
 from gym_ray.errors import ConfigError
-from gym_ray.sections import Section
 
 
 class ResponsesCreateParams(Section):

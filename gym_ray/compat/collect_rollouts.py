@@ -30,10 +30,10 @@ from gym_ray.collection.report import demand_complete, render
 from gym_ray.compat.aggregate_metrics import write_aggregate_metrics
 from gym_ray.compat.arguments import RolloutArguments, parsed
 from gym_ray.compat.configs import Configs, read_configs
-from gym_ray.config import RunConfig
-from gym_ray.datasets.export import export
-from gym_ray.datasets.nemo_gym_rows import FAILURES, ROLLOUTS, NemoGymRecipe
+from gym_ray.config.load import RunConfig
 from gym_ray.errors import ConfigError
+from gym_ray.export.export import export
+from gym_ray.export.nemo_gym_rows import FAILURES, ROLLOUTS, NemoGymRecipe
 from gym_ray.registry import load_environments
 
 

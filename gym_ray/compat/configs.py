@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gym_ray.compat.servers import Server, is_server, read_server
-from gym_ray.config import INTERNAL_FIELDS, RunConfig, load_config, read_yaml
+from gym_ray.config.load import INTERNAL_FIELDS, RunConfig, load_config, read_yaml
 from gym_ray.errors import ConfigError, one_line
 from gym_ray.registry import registered
 

@@ -17,14 +17,14 @@ from typing import IO, Any, Literal
 from gym_ray.compat.arguments import PrepareArguments, parsed
 from gym_ray.compat.configs import Configs, read_configs
 from gym_ray.compat.servers import NemoGymDataset, agent_of
-from gym_ray.datasets.metrics_conflicts import conflict_path, differences, read_metrics
-from gym_ray.datasets.prepare import prepare
-from gym_ray.datasets.prepare_report import PrepareReport, conflict_error, demand_prepared
-from gym_ray.datasets.prepared_rows import rows_of
-from gym_ray.datasets.task_files import SPLITS, Split, TaskFile, declared
-from gym_ray.datasets.task_metrics import TaskMetrics
 from gym_ray.errors import ConfigError, GymRayError
-from gym_ray.storage import write_text_whole
+from gym_ray.prepare.metrics_conflicts import conflict_path, differences, read_metrics
+from gym_ray.prepare.prepare import prepare
+from gym_ray.prepare.prepare_report import PrepareReport, conflict_error, demand_prepared
+from gym_ray.prepare.prepared_rows import rows_of
+from gym_ray.prepare.task_files import SPLITS, Split, TaskFile, declared
+from gym_ray.prepare.task_metrics import TaskMetrics
+from gym_ray.store.places import write_text_whole
 
 _SPLITS: dict[str, tuple[Split, ...]] = {
     "train_preparation": ("train", "validation"),

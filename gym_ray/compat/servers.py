@@ -18,8 +18,8 @@ from typing import Any, Literal
 import pydantic
 from pydantic import Field
 
+from gym_ray.config.sections import Licence, Section
 from gym_ray.errors import ConfigError
-from gym_ray.sections import Licence, Section
 
 SERVER_TYPES = (
     "resources_servers",

@@ -21,13 +21,13 @@ import pydantic
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
+from gym_ray.batches.pages import BATCH_NAME, MEDIA_TYPE, Page, encode
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.gateway import run
 from gym_ray.gateway.disconnects import unless_disconnected
 from gym_ray.gateway.errors import ApiError, bad_request
 from gym_ray.gateway.strict_json import StrictRoute
 from gym_ray.nemo_gym import output_row
-from gym_ray.pages import BATCH_NAME, MEDIA_TYPE, Page, encode
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.routing import Router
 from gym_ray.task import parse_task

@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from gym_ray.config import RunConfig
+from gym_ray.config.load import RunConfig
+from gym_ray.config.sections import PolicyConfig
 from gym_ray.errors import ConfigError, GymRayError
 from gym_ray.policies.engine import PolicyInfo
 from gym_ray.registry import code_digest
-from gym_ray.sections import PolicyConfig
 from gym_ray.serving import options
 from gym_ray.serving.cluster import policies_of, unmet_demand
 from gym_ray.serving.front import Front

@@ -11,12 +11,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from gym_ray.batches.host import BatchHost
+from gym_ray.batches.pages import Page
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.gateway.batches import BatchError, BatchState, Opening
 from gym_ray.gateway.run import RunBackend
-from gym_ray.pages import Page
 from gym_ray.rollout import RolloutSpec
-from gym_ray.serving.batch_host import BatchHost
 
 T = TypeVar("T")
 

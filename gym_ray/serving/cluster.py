@@ -9,12 +9,12 @@ import os
 import warnings
 from typing import Any
 
-from gym_ray.config import RunConfig
+from gym_ray.config.load import RunConfig
+from gym_ray.config.sections import EnvironmentConfig, PolicyConfig, ResourcesConfig
 from gym_ray.errors import ConfigError, GymRayError, one_line
-from gym_ray.sections import EnvironmentConfig, PolicyConfig, ResourcesConfig
 from gym_ray.serving import SERVE_ENVIRONMENT
 from gym_ray.serving.job import job_variables
-from gym_ray.serving.traces import VARIABLES
+from gym_ray.telemetry.traces import VARIABLES
 
 NAMESPACE = "gym-ray"
 

@@ -17,7 +17,7 @@ from typing import Any
 import pydantic
 from pydantic import Field
 
-from gym_ray.config import RunConfig, load_config
+from gym_ray.config.load import RunConfig, load_config
 from gym_ray.errors import ConfigError
 from gym_ray.serving.application import build
 from gym_ray.serving.gateway import Batches, Gateway, GatewayPlan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gym_ray.config import RunConfig
+from gym_ray.config.load import RunConfig
 from gym_ray.policies.engine import Engine
 from gym_ray.sampling import Sampling
 

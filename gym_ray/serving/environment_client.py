@@ -15,8 +15,8 @@ from gym_ray.errors import RETRYABLE, FailureKind, RolloutFailure
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.runner import RunSettings
 from gym_ray.serving.coalescing import Coalescer
-from gym_ray.serving.observer import RolloutObserver
 from gym_ray.serving.recorder import Recorder
+from gym_ray.telemetry.observer import RolloutObserver
 
 #: Rollouts of one call, at most.
 CALL_ROLLOUTS = 16

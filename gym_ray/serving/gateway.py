@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from gym_ray.config import RunConfig
+from gym_ray.config.load import RunConfig
 from gym_ray.errors import GymRayError
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.backend import PolicyBackend

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from gym_ray.config import RunConfig
+from gym_ray.config.load import RunConfig
 from gym_ray.errors import ConfigError
 from gym_ray.serving import options
 from gym_ray.serving.application import (

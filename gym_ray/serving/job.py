@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gym_ray.config import RunConfig, load_config
+from gym_ray.config.load import RunConfig, load_config
 from gym_ray.errors import ConfigError
 
 #: Where Ray's job server puts a job's runtime environment and metadata, in its driver.

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gym_ray.config import RunConfig
+from gym_ray.config.load import RunConfig
 from gym_ray.judging import Judge
 from gym_ray.policies.judging import JudgeLimits, PolicyJudge, chat_in_tokens
 from gym_ray.renderers.renderer import RolloutRenderer

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gym_ray.sections import AutoscalingConfig, PolicyAutoscalingConfig, ResourcesConfig
+from gym_ray.config.sections import AutoscalingConfig, PolicyAutoscalingConfig, ResourcesConfig
 from gym_ray.serving.autoscaling import EnvironmentAutoscaling, PolicyAutoscaling
 
 #: Calls a replica accepts at once. The bound that matters is `collect.max_in_flight`; this one

@@ -13,10 +13,10 @@ import dataclasses
 import uuid
 from collections.abc import Sequence
 
-from gym_ray.directory import RunDirectory
 from gym_ray.rollout import Rollout
-from gym_ray.segments import SegmentStore
-from gym_ray.storage import place
+from gym_ray.store.places import place
+from gym_ray.store.run_directory import RunDirectory
+from gym_ray.store.segments import SegmentStore
 
 #: How long the first rollout of a segment waits for others.
 _WAIT_SECONDS = 0.05

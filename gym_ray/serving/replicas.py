@@ -26,7 +26,7 @@ from gym_ray.agents.bridging import MULTI_TURN, require_bridge
 from gym_ray.agents.external import ExternalAgent
 from gym_ray.agents.mcp_servers import McpServers
 from gym_ray.agents.session import SessionError
-from gym_ray.config import RunConfig
+from gym_ray.config.load import RunConfig
 from gym_ray.environment import judges_asked
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line
 from gym_ray.gateway.sessions import Closing, OpenedSession, SessionState
@@ -40,13 +40,13 @@ from gym_ray.serving.coalescing import as_they_finish
 from gym_ray.serving.engines import build_engine
 from gym_ray.serving.judges import connect_judges
 from gym_ray.serving.live_weights import LiveWeights
-from gym_ray.serving.logs import set_up_logs
 from gym_ray.serving.policy_client import PolicyClient, Reply, Request
 from gym_ray.serving.recorder import RecordTarget
 from gym_ray.serving.session_host import SessionHost
-from gym_ray.serving.traces import Span, attempt_span, flush_traces
 from gym_ray.serving.turn_observer import TurnObserver
 from gym_ray.serving.weights_record import WeightsStore
+from gym_ray.telemetry.logs import set_up_logs
+from gym_ray.telemetry.traces import Span, attempt_span, flush_traces
 from gym_ray.turn import Generation
 from gym_ray.weights import Place, ReplicaWeights, UpdateRefused, WeightsUpdate
 

@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gym_ray.config import RunConfig, load_config
-from gym_ray.directory import RunDirectory
+from gym_ray.config.load import RunConfig, load_config
+from gym_ray.config.sections import ServeConfig
 from gym_ray.errors import Interrupted
-from gym_ray.sections import ServeConfig
 from gym_ray.serving.application import Application
 from gym_ray.serving.cluster import connect, disconnect
 from gym_ray.serving.gateway_application import GatewayApplication
 from gym_ray.serving.http import start_http
 from gym_ray.serving.recorder import RecordTarget
+from gym_ray.store.run_directory import RunDirectory
 
 _CHECK_SECONDS = 0.5
 

@@ -32,8 +32,8 @@ from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
-from gym_ray.serving.observer import RolloutObserver
 from gym_ray.serving.recorder import Recorder, RecordTarget
+from gym_ray.telemetry.observer import RolloutObserver
 from gym_ray.turn import Generation
 
 logger = logging.getLogger("ray.serve")

@@ -8,9 +8,10 @@ from typing import Any
 
 from gym_ray.errors import RolloutFailure
 from gym_ray.policies.engine import EngineLoad, MeasuredEngine
-from gym_ray.serving import autoscaling, metrics
+from gym_ray.serving import autoscaling
 from gym_ray.serving.policy_client import Reply, Request
-from gym_ray.serving.traces import Span, child_span
+from gym_ray.telemetry import metrics
+from gym_ray.telemetry.traces import Span, child_span
 from gym_ray.turn import Generation
 
 #: Ray forgets a gauge that is not set within its reporting interval, 10 s.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gym_ray.config import RunConfig, load_config
+from gym_ray.config.load import RunConfig, load_config
 from gym_ray.errors import ConfigError, GymRayError
 from gym_ray.serving.application import FRONT_DEPLOYMENT, application_name, ask
 from gym_ray.serving.cluster import connect, disconnect

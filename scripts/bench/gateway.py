@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def serve(folder: Path, arguments: argparse.Namespace) -> None:
-    from gym_ray.config import load_config
+    from gym_ray.config.load import load_config
     from gym_ray.serving.application import Application
     from gym_ray.serving.cluster import connect, disconnect
     from gym_ray.serving.gateway_application import GatewayApplication

@@ -17,8 +17,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 import gym_ray
-from gym_ray.rows import broken_invariants
-from gym_ray.storage import place
+from gym_ray.store.places import place
+from gym_ray.store.rows import broken_invariants
 from tests.cluster import HERE, until, write_rows
 from tests.games import game, waiting_config
 from tests.jobs import JobServer, job_server

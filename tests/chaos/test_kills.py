@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import gym_ray
-from gym_ray.rows import broken_invariants
+from gym_ray.store.rows import broken_invariants
 from tests.cluster import (
     HERE,
     logged_requests,

@@ -9,7 +9,7 @@ import psutil
 
 import gym_ray
 from gym_ray.renderers import load_renderer
-from gym_ray.rows import broken_invariants
+from gym_ray.store.rows import broken_invariants
 
 ROOT = Path(__file__).parents[2]
 

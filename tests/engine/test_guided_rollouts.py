@@ -17,15 +17,15 @@ from pydantic import Field
 
 from gym_ray import Environment, Outcome, Task, tool
 from gym_ray.agents import AGENTS
+from gym_ray.config.sections import AgentOptions
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.vllm import VllmEngine
 from gym_ray.renderers import load_renderer
 from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.rollout import Rollout, RolloutSpec
-from gym_ray.rows import broken_invariants
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling, turn_samplings
-from gym_ray.sections import AgentOptions
+from gym_ray.store.rows import broken_invariants
 from gym_ray.task import rollout_id_of, task_id_of
 from gym_ray.turn import Generation
 from tests.forward_pass import TOLERANCE, ForwardPass

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from gym_ray.authoring import create_environment
-from gym_ray.cli import main
-from gym_ray.config import load_config
+from gym_ray.cli.main import main
+from gym_ray.config.load import load_config
 from gym_ray.environment import Outcome
 from gym_ray.registry import environment_factory, load_environment
 from gym_ray.task import parse_task
@@ -117,7 +117,7 @@ def test_the_pantry_rewards_the_state_that_was_asked_for(folder: Path) -> None:
 def test_the_page_names_every_reason_to_keep_a_verdict() -> None:
     from typing import get_args
 
-    from gym_ray.replay import Obstacle
+    from gym_ray.reverification.replay import Obstacle
 
     page = "\n".join(blocks(None))
     assert [name for name in get_args(Obstacle) if f"`{name}`" not in page] == []

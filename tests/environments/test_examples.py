@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gym_ray.datasets import prepare
+from gym_ray.prepare import prepare
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "environments").glob("*/config.yaml"))

@@ -16,16 +16,16 @@ import yaml
 
 from gym_ray.agents import AGENTS, Toolbox
 from gym_ray.authoring import check_environment
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
+from gym_ray.config.sections import EnvironmentConfig
 from gym_ray.environment import Environment, Outcome
 from gym_ray.policies.scripted import ScriptedEngine
 from gym_ray.registry import load_environment
 from gym_ray.renderers import load_renderer
-from gym_ray.replay import Replayer
+from gym_ray.reverification.replay import Replayer
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling
-from gym_ray.sections import EnvironmentConfig
 from gym_ray.task import parse_task, rollout_id_of
 from gym_ray.verdict import Verdict
 from tests.environments.judging import ENVIRONMENTS, example_rows

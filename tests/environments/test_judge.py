@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gym_ray.authoring import check_environment
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from gym_ray.environment import Environment
 from gym_ray.environments.judge import JudgeEnvironment
 from gym_ray.environments.math import MathEnvironment

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from gym_ray.agents import AGENTS, Toolbox
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
+from gym_ray.config.sections import AgentOptions, EnvironmentConfig
 from gym_ray.environment import Environment, Outcome
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
 from gym_ray.policies.engine import GenerationRequest
@@ -20,10 +21,9 @@ from gym_ray.policies.scripted import ScriptedEngine
 from gym_ray.registry import environment_factory, load_environment
 from gym_ray.renderers import load_renderer
 from gym_ray.rollout import Rollout, RolloutSpec
-from gym_ray.rows import broken_invariants
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling
-from gym_ray.sections import AgentOptions, EnvironmentConfig
+from gym_ray.store.rows import broken_invariants
 from gym_ray.turn import Generation
 from gym_ray.verdict import Verdict
 from gym_ray.verifiers.verification import Verification

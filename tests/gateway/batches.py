@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from gym_ray.batches.host import BatchHost
+from gym_ray.config.sections import EnvironmentConfig
 from gym_ray.errors import FailureKind
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.batches import Opening, batch_routes
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.routing import Router
-from gym_ray.sections import EnvironmentConfig
-from gym_ray.serving.batch_host import BatchHost
 from gym_ray.turn import Turn, VersionSpan
 from tests.gateway.conftest import serving
 from tests.gateway.policies import token_policy

@@ -17,6 +17,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from gym_ray.agents import AGENTS
+from gym_ray.batches.host import BatchHost
+from gym_ray.config.sections import EnvironmentConfig
 from gym_ray.errors import FailureKind
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.batches import Opening, batch_routes
@@ -27,8 +29,6 @@ from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.routing import Router
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling
-from gym_ray.sections import EnvironmentConfig
-from gym_ray.serving.batch_host import BatchHost
 from gym_ray.weights import ReplicaWeights, UpdateRefused, WeightsReport, WeightsUpdate
 from tests.gateway.conftest import serving
 from tests.gateway.policies import token_policy

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from gym_ray.serving import SERVE_ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]

@@ -17,16 +17,16 @@ import pytest
 from gym_ray.agents import AGENTS
 from gym_ray.collection.input import TaskInput
 from gym_ray.collection.manifest import write_manifest
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from gym_ray.environment import Environment, Outcome
 from gym_ray.policies.scripted import ScriptedEngine
 from gym_ray.registry import load_environment
 from gym_ray.renderers import load_renderer, messages_from_items, tools_for_chat
 from gym_ray.rollout import RolloutSpec
 from gym_ray.routing import Router
-from gym_ray.rows import from_table, specs_from_table, to_table
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling
+from gym_ray.store.rows import from_table, specs_from_table, to_table
 from gym_ray.task import parse_task, rollout_id_of
 from tests.verification import on_loop
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import gym_ray
-from gym_ray.rows import broken_invariants
+from gym_ray.store.rows import broken_invariants
 from tests.cluster import scripted_config, write_rows
 from tests.replies import row_of, tool_calls
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import gym_ray
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from gym_ray.serving.application import Application
 from tests.cluster import until, write_rows
 from tests.games import game, waiting_config

@@ -14,7 +14,7 @@ import pytest
 
 import gym_ray
 from gym_ray.client import CallTimeout
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from tests.cluster import (
     HERE,
     logged_requests,

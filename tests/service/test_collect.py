@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import gym_ray
-from gym_ray.rows import broken_invariants
-from gym_ray.schema import SCHEMA
+from gym_ray.store.rows import broken_invariants
+from gym_ray.store.schema import SCHEMA
 from tests.cluster import HERE, free_port, logged_requests, scripted_config, sums, write_rows
 
 
@@ -263,7 +263,7 @@ def test_a_process_may_have_one_ray_after_another(tmp_path: Path, requests: Path
     config = scripted_config(tmp_path, path, requests, serve__port=free_port())
     (tmp_path / "config.json").write_text(json.dumps(config))
     program = """
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from gym_ray.serving.cluster import connect, disconnect
 from gym_ray.serving.http import start_http
 

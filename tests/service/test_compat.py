@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gym_ray.cli import main
+from gym_ray.cli.main import main
 from tests.cluster import scripted_config, sums, write_rows
 
 PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from gym_ray.collection import compaction
-from gym_ray.datasets.export import export
-from gym_ray.datasets.rl import RlRecipe
-from gym_ray.datasets.source import PART_ROW_GROUPS
 from gym_ray.errors import GymRayError
+from gym_ray.export.export import export
+from gym_ray.export.rl import RlRecipe
+from gym_ray.export.source import PART_ROW_GROUPS
 from tests.exports import table_of
 from tests.stored import stored_run, sum_rollout
 

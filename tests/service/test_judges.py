@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gym_ray
-from gym_ray.rows import broken_invariants
+from gym_ray.store.rows import broken_invariants
 from tests.cluster import scripted_config, write_rows
 
 TEMPLATE = "{prompt} The reply: {response} Rate it."

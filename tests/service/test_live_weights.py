@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 import gym_ray
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from gym_ray.policies.scripted import scripted_logprobs
 from gym_ray.rollout import Rollout
 from gym_ray.serving.cluster import connect, disconnect
@@ -126,7 +126,7 @@ def replica_processes(config: dict[str, Any]) -> dict[str, psutil.Process]:
     """The policy's replicas, by name."""
     from ray.serve.context import _get_global_client
 
-    from gym_ray.config import load_config
+    from gym_ray.config.load import load_config
     from gym_ray.serving.application import application_name
 
     details = _get_global_client().get_serve_details()

@@ -16,11 +16,11 @@ import pytest
 
 from gym_ray.agents import RemoteTool, Toolbox
 from gym_ray.agents.mcp_servers import McpServers
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
+from gym_ray.config.sections import AgentOptions, McpServerConfig
 from gym_ray.environment import Environment
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
 from gym_ray.renderers import ToolCall
-from gym_ray.sections import AgentOptions, McpServerConfig
 from gym_ray.task import Task
 from tests.cluster import until
 

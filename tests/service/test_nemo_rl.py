@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import ray
 
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from gym_ray.integrations import nemo_rl
 from tests.cluster import HERE, scripted_config, serve_port, write_rows
 from tests.nemo_rl_consumer import PREFIX, Tokenizer, consume, consume_list, is_infrastructure

@@ -13,15 +13,15 @@ import pyarrow as pa
 import pytest
 
 import gym_ray
-from gym_ray import storage
-from gym_ray.collection.reading import read_rollouts
-from gym_ray.config import load_config
-from gym_ray.datasets.export import export
-from gym_ray.datasets.rl import RlRecipe
-from gym_ray.directory import RunDirectory
+from gym_ray.config.load import load_config
 from gym_ray.errors import ConfigError, GymRayError
-from gym_ray.rows import broken_invariants
-from gym_ray.storage import Hold, InUse, place, written_whole
+from gym_ray.export.export import export
+from gym_ray.export.rl import RlRecipe
+from gym_ray.store import places as storage
+from gym_ray.store.places import Hold, InUse, place, written_whole
+from gym_ray.store.reading import read_rollouts
+from gym_ray.store.rows import broken_invariants
+from gym_ray.store.run_directory import RunDirectory
 from tests.cluster import logged_requests, scripted_config, sums, until, write_rows
 from tests.exports import run_command, table_of
 from tests.stored import arithmetic_config, stored_run, sum_rollout

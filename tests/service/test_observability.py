@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import gym_ray
-from gym_ray.serving.metrics import METRICS
+from gym_ray.telemetry.metrics import METRICS
 from tests.cluster import HERE, SPANS_PORT, scripted_config, sums, until, write_rows
 from tests.spans import ReceivedSpan, receiver
 

@@ -66,7 +66,7 @@ def test_every_command_of_the_page_does_what_it_says(
 
 
 def test_the_page_names_every_metric() -> None:
-    from gym_ray.serving.metrics import METRICS
+    from gym_ray.telemetry.metrics import METRICS
 
     shown = set(re.findall(r"`(ray_gym_ray_\w+)`", PAGE))
     assert shown == {

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import gym_ray
 from gym_ray.policies.bundled import resolve_model
 from gym_ray.renderers import load_renderer
-from gym_ray.rows import broken_invariants
+from gym_ray.store.rows import broken_invariants
 from tests.cluster import scripted_config, write_rows
 from tests.replies import row_of, tool_calls
 

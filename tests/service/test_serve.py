@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 import gym_ray
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from gym_ray.errors import ConfigError
 from tests.cluster import scripted_config, serve_port, sums, until, write_rows
 

@@ -14,10 +14,10 @@ import openai
 import pytest
 
 import gym_ray
-from gym_ray.config import load_config
-from gym_ray.directory import RunDirectory
+from gym_ray.config.load import load_config
 from gym_ray.rollout import Rollout
-from gym_ray.rows import broken_invariants
+from gym_ray.store.rows import broken_invariants
+from gym_ray.store.run_directory import RunDirectory
 from tests.cluster import HERE, scripted_config, serve_port, until, write_rows
 from tests.replies import tool_calls
 from tests.service.test_serve import post

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from gym_ray.weights import WeightsUpdate
 from tests.cluster import scripted_config, serve_port, sums, write_rows
 

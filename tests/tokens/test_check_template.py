@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gym_ray.cli import main
+from gym_ray.cli.main import main
 from gym_ray.renderers import load_renderer
 from gym_ray.renderers.chatml import ChatMLRenderer
 from gym_ray.renderers.check import TemplateReport, check_template

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gym_ray.conversation import Conversation, Prompt
+from gym_ray.agents.conversation import Conversation, Prompt
 from gym_ray.renderers import load_renderer
 from gym_ray.renderers.check import completion_of
 from gym_ray.renderers.messages import AssistantMessage, Message

@@ -11,8 +11,8 @@ import atif
 import numpy as np
 import pytest
 
-from gym_ray.datasets.atif.format import Refused, checked
-from gym_ray.datasets.atif.trajectories import trajectory_of
+from gym_ray.atif.format import Refused, checked
+from gym_ray.atif.trajectories import trajectory_of
 from gym_ray.renderers.items import items_from_message
 from gym_ray.renderers.messages import AssistantMessage, ToolCall
 from gym_ray.rollout import Rollout

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from gym_ray import read_rollouts
-from gym_ray.datasets.atif.format import checked
-from gym_ray.datasets.atif.imports import import_atif
-from gym_ray.datasets.atif.rollouts import restored
-from gym_ray.datasets.atif.trajectories import trajectory_of
+from gym_ray.atif.format import checked
+from gym_ray.atif.imports import import_atif
+from gym_ray.atif.rollouts import restored
+from gym_ray.atif.trajectories import trajectory_of
 from gym_ray.errors import ConfigError
 from gym_ray.rollout import Rollout
-from gym_ray.rows import broken_invariants, from_table, to_table
+from gym_ray.store.rows import broken_invariants, from_table, to_table
 from tests.exports import Make, run_command
 from tests.unit.test_atif_export import two_turns
 from tests.unit.test_atif_import import changed, row_of

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gym_ray import read_rollouts
-from gym_ray.datasets.atif.format import Refused, checked
-from gym_ray.datasets.atif.rollouts import restored
-from gym_ray.datasets.atif.trajectories import trajectory_of
+from gym_ray.atif.format import Refused, checked
+from gym_ray.atif.rollouts import restored
+from gym_ray.atif.trajectories import trajectory_of
 from gym_ray.renderers.items import items_from_message, items_from_told
 from gym_ray.renderers.messages import AssistantMessage, ToolCall
 from gym_ray.rollout import Rollout
-from gym_ray.rows import broken_invariants, to_table
+from gym_ray.store.rows import broken_invariants, to_table
 from gym_ray.transcript import Transcript
 from gym_ray.turn import Generation, VersionSpan
 from tests.exports import Make, run_command, store

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gym_ray import read_rollouts
-from gym_ray.cli import app
+from gym_ray.cli.main import app
 from tests.exports import Make, run_command, store
 from tests.unit.test_atif_export import everything
 from tests.unit.test_atif_import import row_of

@@ -63,7 +63,7 @@ def test_a_new_environment_passes_its_check(tmp_path: Path) -> None:
 
 
 def test_a_new_environment_collects_32_rollouts(tmp_path: Path) -> None:
-    from gym_ray.config import load_config
+    from gym_ray.config.load import load_config
 
     create_environment("demo", tmp_path)
     collect = load_config(tmp_path / "demo" / "config.yaml").collect

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from gym_ray.serving import options
 from gym_ray.serving.application import build
 from gym_ray.serving.autoscaling import (

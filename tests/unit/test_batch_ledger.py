@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gym_ray.batches import ledger as batch_ledger
+from gym_ray.batches.ledger import Ledger
 from gym_ray.errors import FailureKind
 from gym_ray.gateway.batches import BatchError
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
-from gym_ray.serving import batch_ledger
-from gym_ray.serving.batch_ledger import Ledger
 
 MakeRollout = Callable[..., Rollout]
 

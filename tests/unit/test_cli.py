@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gym_ray import read_rollouts
-from gym_ray.cli import main
+from gym_ray.cli.main import main
 
 Write = Callable[..., Path]
 RunCli = Callable[..., tuple[int, str, str]]

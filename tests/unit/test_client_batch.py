@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable
 from typing import Any, cast
 
+from gym_ray.batches.pages import Page, encode
 from gym_ray.client.batch import Batch
 from gym_ray.client.results import RolloutResult
 from gym_ray.client.transport import MustReopen, Transport
 from gym_ray.client.wishes import Wishes
-from gym_ray.pages import Page, encode
 from gym_ray.rollout import Rollout
 
 

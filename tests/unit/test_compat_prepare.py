@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gym_ray.cli import main
+from gym_ray.cli.main import main
 
 Row = dict[str, Any]
 

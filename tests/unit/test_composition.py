@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gym_ray.composition import Part, compose
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from gym_ray.environment import Environment, Outcome
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
 from gym_ray.registry import code_digest, load_environment

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gym_ray.config import TUNING_KEYS, RunConfig, differing_keys, load_config
+from gym_ray.config.load import TUNING_KEYS, RunConfig, differing_keys, load_config
 from gym_ray.errors import ConfigError
 from gym_ray.serving.application import application_name
 

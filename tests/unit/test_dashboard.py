@@ -6,7 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from gym_ray.serving.metrics import METRICS
+from gym_ray.telemetry.metrics import METRICS
 
 PATH = Path(__file__).parents[2] / "deployments" / "grafana" / "gym-ray.json"
 DASHBOARD: dict[str, Any] = json.loads(PATH.read_text())

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from gym_ray.errors import ConfigError
 from gym_ray.serving import SERVE_ENVIRONMENT
 from gym_ray.serving.application import build

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gym_ray.config import RunConfig, load_config
-from gym_ray.directory import RunDirectory, dataset_files
+from gym_ray.config.load import RunConfig, load_config
 from gym_ray.errors import ConfigError
 from gym_ray.rollout import Rollout
+from gym_ray.store.run_directory import RunDirectory, dataset_files
 
 Open = Callable[..., RunDirectory]
 

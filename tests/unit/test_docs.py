@@ -33,7 +33,7 @@ def test_examples_of_the_judges_page_work() -> None:
     import yaml
 
     from gym_ray import Outcome
-    from gym_ray.config import JudgeConfig, load_config
+    from gym_ray.config.load import JudgeConfig, load_config
     from gym_ray.registry import load_environment, require_judges
     from gym_ray.task import Task
     from tests.judges import CannedJudge, verdict_of
@@ -87,7 +87,7 @@ def test_readme_names_only_files_that_exist() -> None:
 
 
 def test_config_of_every_environment_is_valid() -> None:
-    from gym_ray.config import load_config
+    from gym_ray.config.load import load_config
 
     configs = sorted((ROOT / "environments").glob("*/config.yaml"))
     assert configs
@@ -105,7 +105,7 @@ def test_policies_page_names_every_argument_of_a_remote_policy() -> None:
 def test_configs_of_the_autoscaling_page_are_configs() -> None:
     import yaml
 
-    from gym_ray.config import load_config
+    from gym_ray.config.load import load_config
 
     page = (ROOT / "docs" / "autoscaling.md").read_text()
     scaled, shared = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.S))

@@ -16,21 +16,21 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from gym_ray.cli import app
+from gym_ray.cli.main import app
 from gym_ray.collection import compaction
-from gym_ray.datasets import export as export_module
-from gym_ray.datasets import source as source_module
-from gym_ray.datasets.dpo import DpoRecipe
-from gym_ray.datasets.export import export
-from gym_ray.datasets.licences import front_matter
-from gym_ray.datasets.nemo_gym_rows import NemoGymRecipe
-from gym_ray.datasets.recipe import Recipe
-from gym_ray.datasets.rl import RlRecipe
-from gym_ray.datasets.sft import SftRecipe
+from gym_ray.config.sections import Licence
 from gym_ray.errors import ConfigError, GymRayError
-from gym_ray.rows import to_table
-from gym_ray.sections import Licence
-from gym_ray.segments import SegmentStore
+from gym_ray.export import export as export_module
+from gym_ray.export import source as source_module
+from gym_ray.export.dpo import DpoRecipe
+from gym_ray.export.export import export
+from gym_ray.export.licenses import front_matter
+from gym_ray.export.nemo_gym_rows import NemoGymRecipe
+from gym_ray.export.recipe import Recipe
+from gym_ray.export.rl import RlRecipe
+from gym_ray.export.sft import SftRecipe
+from gym_ray.store.rows import to_table
+from gym_ray.store.segments import SegmentStore
 from tests.exports import Make, failed, lines, preferences, run_command, said, store, table_of, told
 
 PAGE = (Path(__file__).parents[2] / "docs" / "export.md").read_text()

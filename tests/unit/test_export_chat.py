@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from gym_ray.collection import compaction
-from gym_ray.datasets import source
-from gym_ray.datasets.export import export
-from gym_ray.datasets.sft import SftRecipe
+from gym_ray.export import source
+from gym_ray.export.export import export
+from gym_ray.export.sft import SftRecipe
 from gym_ray.renderers.messages import ToolCall
 from gym_ray.turn import Turn
 from tests.exports import (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gym_ray.objective import OBJECTIVES
+from gym_ray.config.objectives import OBJECTIVES
 from tests.exports import Make, lines, run_command, said, store
 
 

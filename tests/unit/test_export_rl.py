@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gym_ray.datasets.export import export
-from gym_ray.datasets.rl import RlRecipe
 from gym_ray.errors import ConfigError
+from gym_ray.export.export import export
+from gym_ray.export.rl import RlRecipe
 from gym_ray.rollout import Branch
 from gym_ray.turn import Turn, VersionSpan
 from tests.exports import (

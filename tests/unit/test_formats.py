@@ -15,16 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gym_ray.columns import type_name
-from gym_ray.datasets.dpo import DpoRecipe
-from gym_ray.datasets.export import export
-from gym_ray.datasets.prepared_rows import PreparedRowWriter
-from gym_ray.datasets.recipe import Recipe
-from gym_ray.datasets.rl import RlRecipe
-from gym_ray.datasets.sft import SftRecipe
+from gym_ray.export.dpo import DpoRecipe
+from gym_ray.export.export import export
+from gym_ray.export.recipe import Recipe
+from gym_ray.export.rl import RlRecipe
+from gym_ray.export.sft import SftRecipe
+from gym_ray.prepare.prepared_rows import PreparedRowWriter
 from gym_ray.rollout import Rollout
-from gym_ray.rows import specs_to_table
-from gym_ray.storage import write_table_whole
+from gym_ray.store.columns import type_name
+from gym_ray.store.places import write_table_whole
+from gym_ray.store.rows import specs_to_table
 from gym_ray.task import check_row
 from tests.exports import Make, Row, failed, lines, run_command, said, store, told, with_a_call
 

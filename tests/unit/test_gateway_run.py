@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from gym_ray.config.sections import EnvironmentConfig
 from gym_ray.errors import FailureKind
 from gym_ray.gateway.bulk import bulk_router
 from gym_ray.gateway.run import run_router
@@ -18,7 +19,6 @@ from gym_ray.renderers.items import items_from_message
 from gym_ray.renderers.messages import AssistantMessage
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.routing import Router
-from gym_ray.sections import EnvironmentConfig
 
 MakeRow = Callable[..., dict[str, Any]]
 

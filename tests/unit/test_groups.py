@@ -13,13 +13,13 @@ from gym_ray import read_rollouts
 from gym_ray.collection.compaction import compact
 from gym_ray.collection.group_compaction import has_groups, judges_of_groups
 from gym_ray.collection.groups import GroupRewards, count_failures
-from gym_ray.collection.index import Index
-from gym_ray.config import RunConfig, load_config
-from gym_ray.directory import dataset_files
+from gym_ray.config.load import RunConfig, load_config
 from gym_ray.environment import Outcome
 from gym_ray.errors import ConfigError, FailureKind, Interrupted
 from gym_ray.rollout import Rollout
-from gym_ray.segments import SegmentStore
+from gym_ray.store.index import Index
+from gym_ray.store.run_directory import dataset_files
+from gym_ray.store.segments import SegmentStore
 from gym_ray.task import Task
 from gym_ray.verifiers.groups import diversity, ranking
 from tests.judges import judge_that_says

@@ -33,7 +33,7 @@ def measured(statement: str) -> tuple[float, list[str]]:
     [
         ("import gym_ray", HEAVY),
         ("from gym_ray import Environment", HEAVY),
-        ("import gym_ray.cli, gym_ray.config", HEAVY),
+        ("import gym_ray.cli.main, gym_ray.config.load", HEAVY),
         ("from gym_ray import RolloutClient", ["ray", "torch", "vllm", "transformers", "fastapi"]),
         ("import gym_ray.collection", ["ray", "torch", "vllm", "transformers"]),
         ("import gym_ray.policies.scripted, gym_ray.runner", ["ray", "torch", "vllm"]),

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from gym_ray import read_rollouts
 from gym_ray.collection import compaction
 from gym_ray.collection.compaction import compact
-from gym_ray.collection.index import Index, contains
-from gym_ray.directory import dataset_files
 from gym_ray.errors import RETRYABLE, ConfigError, FailureKind
 from gym_ray.rollout import Rollout
-from gym_ray.schema import SCHEMA
-from gym_ray.segments import SegmentStore
+from gym_ray.store.index import Index, contains
+from gym_ray.store.run_directory import dataset_files
+from gym_ray.store.schema import SCHEMA
+from gym_ray.store.segments import SegmentStore
 
 Make = Callable[..., Rollout]
 LATER = datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC)

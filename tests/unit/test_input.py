@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gym_ray.collection.input import InputLine, TaskInput
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from gym_ray.environment import Environment
 from gym_ray.errors import ConfigError
 

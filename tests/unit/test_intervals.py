@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from gym_ray.datasets.intervals import Values, bootstrap_intervals, sign_flip_p_values
+from gym_ray.metrics.intervals import Values, bootstrap_intervals, sign_flip_p_values
 
 
 @pytest.mark.parametrize("tasks", [15, 60])

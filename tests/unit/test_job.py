@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gym_ray.config import RunConfig, load_config
+from gym_ray.config.load import RunConfig, load_config
 from gym_ray.errors import ConfigError
 from gym_ray.serving.job import (
     folder_on_every_node,

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from gym_ray.collection.input import TaskInput
 from gym_ray.collection.manifest import ROW_GROUP_ROWS, Manifest, write_manifest
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from gym_ray.environment import Environment, TaskFields
 from gym_ray.errors import ConfigError
 from gym_ray.rollout import RolloutSpec
 from gym_ray.routing import Router
-from gym_ray.rows import specs_from_table
+from gym_ray.store.rows import specs_from_table
 from gym_ray.task import rollout_id_of
 
 Write = Callable[..., Path]

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gym_ray.cli import main
-from gym_ray.datasets import task_values
-from gym_ray.datasets.comparison import compare
-from gym_ray.datasets.facts import groups
-from gym_ray.datasets.metrics import metrics
-from gym_ray.datasets.task_scores import Options
+from gym_ray.cli.main import main
 from gym_ray.errors import ConfigError, FailureKind
+from gym_ray.metrics import task_values
+from gym_ray.metrics.comparison import compare
+from gym_ray.metrics.facts import groups
+from gym_ray.metrics.metrics import metrics
+from gym_ray.metrics.task_scores import Options
 from gym_ray.rollout import Rollout
-from gym_ray.segments import SegmentStore
+from gym_ray.store.segments import SegmentStore
 from tests.stored import stored_run, sum_rollout, unplayed
 
 RunCli = Callable[..., tuple[int, str, str]]

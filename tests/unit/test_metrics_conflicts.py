@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from gym_ray.cli import main
-from gym_ray.datasets import TaskFile, prepare
-from gym_ray.datasets.metrics_conflicts import differences
+from gym_ray.cli.main import main
 from gym_ray.errors import ConfigError
+from gym_ray.prepare import TaskFile, prepare
+from gym_ray.prepare.metrics_conflicts import differences
 
 CONFIG = {"environments": {"math": {}}}
 

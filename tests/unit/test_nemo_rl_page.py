@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from gym_ray.integrations.nemo_rl.settings import NemoRlSettings, config_of, settings_of
 
 REPOSITORY = Path(__file__).parents[2]

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from gym_ray.cli import main
-from gym_ray.config import load_config
+from gym_ray.cli.main import main
+from gym_ray.config.load import load_config
+from gym_ray.config.objectives import OBJECTIVES
 from gym_ray.errors import ConfigError
-from gym_ray.objective import OBJECTIVES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text()
 

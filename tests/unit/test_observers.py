@@ -11,8 +11,8 @@ import pytest
 from gym_ray.errors import ConfigError
 from gym_ray.policies.engine import EngineLoad
 from gym_ray.policies.vllm_load import VllmLoads
-from gym_ray.serving.logs import JsonFormatter, set_up_logs
-from gym_ray.serving.traces import VARIABLES, is_traced, require_traces
+from gym_ray.telemetry.logs import JsonFormatter, set_up_logs
+from gym_ray.telemetry.traces import VARIABLES, is_traced, require_traces
 
 
 def test_a_json_line_holds_the_message_and_what_was_passed_beside_it() -> None:

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from gym_ray.agents import AGENTS, Toolbox
+from gym_ray.config.sections import AgentOptions
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
 from gym_ray.policies.chat import ChatRequest
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.openai import OpenAIArgs, OpenAIEngine
 from gym_ray.renderers import load_renderer
 from gym_ray.rollout import Rollout, RolloutSpec
-from gym_ray.rows import broken_invariants
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling
-from gym_ray.sections import AgentOptions
+from gym_ray.store.rows import broken_invariants
 from tests.openai_server import Script, Server
 from tests.replies import row_of, tool_calls
 from tests.verification import on_loop

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gym_ray.collection.input import TaskInput
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from gym_ray.errors import ConfigError
 from gym_ray.task import parse_task
 

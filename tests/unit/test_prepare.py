@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from gym_ray.config import load_config
-from gym_ray.datasets import TaskFile, prepare
-from gym_ray.datasets.task_files import named
+from gym_ray.config.load import load_config
 from gym_ray.errors import ConfigError
+from gym_ray.prepare import TaskFile, prepare
+from gym_ray.prepare.task_files import named
 from gym_ray.task import task_id_of
 
 Row = dict[str, Any]

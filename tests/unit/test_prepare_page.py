@@ -9,9 +9,9 @@ from typing import Any, get_args
 
 import pytest
 
-from gym_ray.cli import main
-from gym_ray.datasets.prepared_rows import PREPARED_SCHEMA
-from gym_ray.sections import Licence
+from gym_ray.cli.main import main
+from gym_ray.config.sections import Licence
+from gym_ray.prepare.prepared_rows import PREPARED_SCHEMA
 
 PAGE = (Path(__file__).parents[2] / "docs" / "prepare.md").read_text()
 

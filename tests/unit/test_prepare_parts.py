@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gym_ray.datasets.blending import copies, interleaved, is_validation
-from gym_ray.datasets.duplicates import duplicates
-from gym_ray.datasets.row_text import read_row, with_field
-from gym_ray.datasets.task_metrics import MAX_FIELDS, DistinctCount, Spread, TaskMetrics
+from gym_ray.prepare.blending import copies, interleaved, is_validation
+from gym_ray.prepare.row_text import read_row, with_field
+from gym_ray.prepare.task_metrics import MAX_FIELDS, DistinctCount, Spread, TaskMetrics
+from gym_ray.store.duplicates import duplicates
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from gym_ray.datasets import TaskFile, prepare
+from gym_ray.prepare import TaskFile, prepare
 
 INPUT = {"input": [{"role": "user", "content": "1 + 1?"}]}
 MATH = {"responses_create_params": INPUT, "expected_answer": "2"}

@@ -11,17 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from gym_ray import read_rollouts
-from gym_ray.datasets.dpo import DpoRecipe
-from gym_ray.datasets.export import Kind, export
-from gym_ray.datasets.features import rollout_features
-from gym_ray.datasets.metrics import metrics
-from gym_ray.datasets.recipe import Recipe
-from gym_ray.datasets.rl import RlRecipe
-from gym_ray.datasets.sft import SftRecipe
 from gym_ray.errors import ConfigError
-from gym_ray.rows import to_table
-from gym_ray.schema import SCHEMA
-from gym_ray.segments import SegmentStore
+from gym_ray.export.dpo import DpoRecipe
+from gym_ray.export.export import Kind, export
+from gym_ray.export.features import rollout_features
+from gym_ray.export.recipe import Recipe
+from gym_ray.export.rl import RlRecipe
+from gym_ray.export.sft import SftRecipe
+from gym_ray.metrics.metrics import metrics
+from gym_ray.store.rows import to_table
+from gym_ray.store.schema import SCHEMA
+from gym_ray.store.segments import SegmentStore
 from tests.stored import stored_run, sum_rollout, unplayed
 
 PAGE = (Path(__file__).parents[2] / "docs" / "dataset.md").read_text()

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from gym_ray.config.sections import EnvironmentConfig
 from gym_ray.environment import Environment
 from gym_ray.environments.math import MathEnvironment
 from gym_ray.errors import ConfigError
 from gym_ray.registry import environment_factory, load_class, load_environment, registered
-from gym_ray.sections import EnvironmentConfig
 
 SOURCE = """
 from gym_ray import Environment

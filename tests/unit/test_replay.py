@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from gym_ray.agents import AGENTS
+from gym_ray.config.sections import AgentOptions, EnvironmentConfig
 from gym_ray.environment import Environment, Outcome, Step
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.gymnasium import GymnasiumEnvironment
 from gym_ray.policies.scripted import ScriptedEngine
 from gym_ray.renderers import load_renderer
-from gym_ray.replay import NotReplayable, Replayer
+from gym_ray.reverification.replay import NotReplayable, Replayer
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling
-from gym_ray.sections import AgentOptions, EnvironmentConfig
 from gym_ray.task import Task
 from gym_ray.tools import tool
 from tests.verification import on_loop

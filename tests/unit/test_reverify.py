@@ -10,11 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from gym_ray.collection import reverify_stage
-from gym_ray.collection.index import Index
 from gym_ray.collection.report import render_changes
-from gym_ray.collection.reverify import reverify
-from gym_ray.collection.reverify_stage import (
+from gym_ray.config.sections import EnvironmentConfig, VerificationConfig
+from gym_ray.environment import Environment, Outcome
+from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
+from gym_ray.reverification import reverify_stage
+from gym_ray.reverification.reverify import reverify
+from gym_ray.reverification.reverify_stage import (
     DIVERGED,
     KEPT,
     Reverifier,
@@ -22,14 +24,12 @@ from gym_ray.collection.reverify_stage import (
     is_judgeable,
     rollouts_of,
 )
-from gym_ray.collection.reward_changes import compare
-from gym_ray.directory import dataset_files
-from gym_ray.environment import Environment, Outcome
-from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
+from gym_ray.reverification.reward_changes import compare
 from gym_ray.rollout import Rollout
-from gym_ray.rows import broken_invariants
-from gym_ray.sections import EnvironmentConfig, VerificationConfig
-from gym_ray.segments import SegmentStore
+from gym_ray.store.index import Index
+from gym_ray.store.rows import broken_invariants
+from gym_ray.store.run_directory import dataset_files
+from gym_ray.store.segments import SegmentStore
 from gym_ray.verdict import Verdict
 from tests.stored import arithmetic_config, stored_run, sum_rollout, unplayed
 from tests.verification import on_loop
@@ -291,8 +291,8 @@ def test_runs_that_share_ids_are_not_mixed(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
-    from gym_ray.config import load_config
-    from gym_ray.directory import RunDirectory
+    from gym_ray.config.load import load_config
+    from gym_ray.store.run_directory import RunDirectory
 
     run = stored_run(tmp_path / "run", [sum_rollout(1, reply="2")])
     writing = RunDirectory.open(load_config(arithmetic_config(run)))
@@ -307,7 +307,7 @@ def test_the_command_needs_an_output_and_has_an_example(
 ) -> None:
     import sys
 
-    from gym_ray.cli import main
+    from gym_ray.cli.main import main
 
     def run(*arguments: str) -> tuple[Any, str]:
         monkeypatch.setattr(sys, "argv", ["gym-ray", "reverify", *arguments])

@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from gym_ray import read_rollouts
-from gym_ray.collection import compaction, reverify_stage
+from gym_ray.collection import compaction
 from gym_ray.collection.monitor import Counts
-from gym_ray.collection.reward_changes import ReverifyReport
 from gym_ray.collection.summary import RunSummary
-from gym_ray.directory import RunDirectory
 from gym_ray.errors import ConfigError, GymRayError
+from gym_ray.reverification import reverify_stage
+from gym_ray.reverification.reward_changes import ReverifyReport
 from gym_ray.rollout import Rollout
+from gym_ray.store.run_directory import RunDirectory
 from tests.stored import stored_run, sum_rollout, unplayed
 
 ENVIRONMENT = """
@@ -95,7 +96,7 @@ def reverify(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., R
     """`reverify(source, stop_after=…)` into `new`, by a verifier that takes sentences."""
     import ray
 
-    module = "gym_ray.collection.reverify"
+    module = "gym_ray.reverification.reverify"
     monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.setattr(ray, "get", lambda answer, timeout: answer)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
@@ -209,7 +210,7 @@ def test_a_stage_that_breaks_says_why_and_keeps_what_is_durable(
     reverify: Callable[..., ReverifyReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = stored_run(tmp_path / "run", groups(10))
-    from gym_ray.segments import SegmentStore
+    from gym_ray.store.segments import SegmentStore
 
     write = SegmentStore.write
     written: list[str] = []

@@ -16,8 +16,14 @@ from hypothesis import strategies as st
 
 from gym_ray.errors import FailureKind
 from gym_ray.rollout import Branch, Rollout, RolloutSpec, failed_rollout
-from gym_ray.rows import broken_invariants, from_table, specs_from_table, specs_to_table, to_table
-from gym_ray.schema import MANIFEST_SCHEMA, SCHEMA
+from gym_ray.store.rows import (
+    broken_invariants,
+    from_table,
+    specs_from_table,
+    specs_to_table,
+    to_table,
+)
+from gym_ray.store.schema import MANIFEST_SCHEMA, SCHEMA
 from gym_ray.turn import Turn, VersionSpan
 
 TEXT = st.text(max_size=8)

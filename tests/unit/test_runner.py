@@ -17,9 +17,9 @@ from gym_ray.policies.scripted import ScriptedEngine
 from gym_ray.renderers import load_renderer
 from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.rollout import Rollout, RolloutSpec
-from gym_ray.rows import broken_invariants
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling, turn_seed
+from gym_ray.store.rows import broken_invariants
 from gym_ray.task import Task
 from gym_ray.transcript import Transcript
 from gym_ray.turn import Generation

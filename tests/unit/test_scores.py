@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gym_ray.datasets.scores import (
+from gym_ray.metrics.scores import (
     Vote,
     average_of_k,
     best_at_k,

@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 from ray.exceptions import ActorDiedError
 
-from gym_ray.config import load_config
+from gym_ray.config.load import load_config
 from gym_ray.errors import ConfigError, FailureKind, GymRayError, RolloutFailure
 from gym_ray.policies.engine import PolicyInfo
 from gym_ray.runner import RunSettings

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 
 from gym_ray.collection import summary as summaries
-from gym_ray.collection.index import Index
 from gym_ray.collection.report import demand_complete, render
 from gym_ray.collection.summary import Reward, RunSummary
-from gym_ray.directory import RunDirectory
 from gym_ray.errors import FailureKind, Interrupted
 from gym_ray.rollout import Rollout
-from gym_ray.segments import SegmentStore
+from gym_ray.store.index import Index
+from gym_ray.store.run_directory import RunDirectory
+from gym_ray.store.segments import SegmentStore
 
 Make = Callable[..., Rollout]
 INVALID = {"status": "failed", "error_kind": FailureKind.TASK_INVALID}

@@ -13,7 +13,7 @@ from gym_ray.collection import trackers
 from gym_ray.collection.monitor import Counts
 from gym_ray.collection.summary import Reward, RunSummary
 from gym_ray.collection.trackers import Trackers, require_trackers
-from gym_ray.config import RunConfig, load_config
+from gym_ray.config.load import RunConfig, load_config
 from gym_ray.errors import ConfigError
 from tests.cluster import until
 

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from gym_ray.config import RunConfig
+from gym_ray.config.load import RunConfig
 from gym_ray.errors import ConfigError, GymRayError, RolloutFailure, one_line
 from gym_ray.integrations.nemo_rl.failures import GymTransportError
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout

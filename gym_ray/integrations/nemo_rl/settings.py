@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 from pydantic import Field
 
+from gym_ray.config.sections import Section
 from gym_ray.errors import ConfigError
 from gym_ray.rollout import TruncationReason
-from gym_ray.sections import Section
 
 if TYPE_CHECKING:
-    from gym_ray.config import RunConfig
+    from gym_ray.config.load import RunConfig
 
 KEY = "env.nemo_gym.gym_ray"
 
@@ -89,7 +89,7 @@ def config_of(
     Raises:
         ConfigError: the config is wrong, names an engine, or there are no servers.
     """
-    from gym_ray.config import load_config
+    from gym_ray.config.load import load_config
 
     urls = [url for url in base_urls if url]
     if not urls:
@@ -118,7 +118,7 @@ def _as_written(config: str | Mapping[str, Any]) -> tuple[dict[str, Any], Path |
         return dict(config), None
     from omegaconf import OmegaConf
 
-    from gym_ray.config import read_yaml
+    from gym_ray.config.load import read_yaml
 
     path = Path(config)
     sections: Any = OmegaConf.to_container(read_yaml(path), resolve=False)

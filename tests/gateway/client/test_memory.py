@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from gym_ray import RolloutClient
+from gym_ray.batches.host import BatchHost
 from gym_ray.client import (
     ResultsMissing,
     ServiceUnavailable,
 )
-from gym_ray.serving.batch_host import BatchHost
 from tests.gateway.batches import KEY, Rollouts, batch_service, state, tasks, until
 
 

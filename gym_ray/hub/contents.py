@@ -1,0 +1,220 @@
+"""What a folder holds that can be published: a finished run, an export, or prepared tasks.
+
+Nothing else is ever sent: files the commands did not make stay where they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from gym_ray.atif.trajectories import TRAJECTORIES
+from gym_ray.collection.summary import RunSummary
+from gym_ray.errors import ConfigError
+from gym_ray.export.licenses import declared_licences
+from gym_ray.hub.cards import checked_card, prepared_card, rollouts_card
+from gym_ray.hub.secret_values import secret_settings
+from gym_ray.prepare.task_files import SPLITS
+from gym_ray.store.run_directory import kept_from_writers
+from gym_ray.store.segments import SegmentStore
+
+CARD = "README.md"
+Kind = Literal["rollouts", "export", "tasks"]
+
+_PREPARED_SUFFIXES = (".jsonl", ".parquet", "_metrics.json")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file to send.
+
+    Attributes:
+        name: in the repository.
+        path: on this machine.
+        size: bytes.
+    """
+
+    name: str
+    path: Path
+    size: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contents:
+    """What is published of a folder.
+
+    Attributes:
+        kind: what it holds.
+        files: data, and what tells about it, without the card.
+        card: text of the README.
+        must_stay_private: a licence of its rows that forbids publishing, or None.
+    """
+
+    kind: Kind
+    files: tuple[LocalFile, ...]
+    card: str
+    must_stay_private: str | None = None
+
+
+@contextlib.contextmanager
+def open_contents(folder: Path, license: str | None) -> Iterator[Contents]:
+    """Look at a folder, and keep commands from writing to it while it is being sent.
+
+    Args:
+        folder: output of `collect`, `reverify`, `export` or `prepare`.
+        license: for a card that is made here; a README.md of the folder says its own.
+
+    Raises:
+        ConfigError: it holds none of these, is not finished, or would tell a secret.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder")
+    if (folder / "run.yaml").is_file():
+        with kept_from_writers(folder):
+            yield _run(folder, license)
+    elif (folder / "export.json").is_file():
+        yield _export(folder, license)
+    elif (folder / "report.json").is_file():
+        yield _prepared(folder, license)
+    else:
+        raise ConfigError(
+            f"{folder}: is no dataset of gym-ray; name the output folder of collect, reverify, "
+            "export or prepare"
+        )
+
+
+def _run(folder: Path, license: str | None) -> Contents:
+    tree = _mapping(folder / "run.yaml")
+    run = tree.get("run") or {}
+    if run.get("kind") == "serve":
+        raise ConfigError(
+            f"{folder}: holds rollouts of `gym-ray serve`, which go on for as long as it runs; "
+            "make a dataset of them with `gym-ray export` and push that"
+        )
+    shards = sorted((folder / "rollouts").glob("*.parquet"))
+    again = "re-issue the command that collects it and push what it has finished"
+    segments = sum(1 for _ in SegmentStore(folder / "segments").files())
+    if segments or not shards or not (folder / "summary.json").is_file():
+        raise ConfigError(
+            f"{folder}: the run is not finished ({segments} segments are not in shards yet); "
+            f"{again}, or push an export of what there is"
+        )
+    summary = _summary(folder / "summary.json")
+    rows = sum(_rows(shard) for shard in shards)
+    if summary.pending or rows != summary.expected:
+        raise ConfigError(
+            f"{folder}: holds {rows} of {summary.expected} rollouts; {again}, or push an export of "
+            "what there is"
+        )
+    secrets = secret_settings(tree)
+    if secrets:
+        raise ConfigError(
+            f"{folder}/run.yaml: {', '.join(secrets)} would tell a secret; replace the value "
+            "there (the run is finished and does not need it), and in the next config write "
+            "${oc.env:NAME} or name the variable where the section has a key for it"
+        )
+    names = ["run.yaml", "summary.json", "reverify.json", "manifest.parquet"]
+    paths = [path for name in names if (path := folder / name).is_file()] + shards
+    files = _files(folder, paths)
+    card = _card(folder, license, files, lambda: rollouts_card(summary, tree, license))
+    environments = declared_licences(folder, tree.get("environments") or ())
+    licences = [name for datasets in environments.values() for name in datasets.values()]
+    return Contents("rollouts", files, card, must_stay_private=_forbidding(licences))
+
+
+def _export(folder: Path, license: str | None) -> Contents:
+    if not (folder / CARD).is_file():
+        raise ConfigError(f"{folder}: lacks the {CARD} that `gym-ray export` wrote; export again")
+    report = _mapping(folder / "export.json")
+    paths = [folder / "export.json"]
+    for name in report.get("rows") or ():
+        paths += folder.glob(f"{name}-[0-9]*.parquet")
+        paths += folder.glob(f"{name}.jsonl")
+    if report.get("kind") == "atif":
+        paths += folder.glob(f"{TRAJECTORIES}/*.json")  # Of `--one-file-each`.
+    files = _files(folder, paths)
+    declared = report.get("task_licences") or {}
+    licences = [name for datasets in declared.values() for name in datasets.values()]
+    card = _card(folder, license, files, str)
+    return Contents("export", files, card, must_stay_private=_forbidding(licences))
+
+
+def _prepared(folder: Path, license: str | None) -> Contents:
+    report = _mapping(folder / "report.json")
+    counts = report.get("written")
+    if not isinstance(counts, dict):
+        raise ConfigError(f"{folder}/report.json: is not of `gym-ray prepare`")
+    splits = [split for split in SPLITS if (folder / f"{split}.parquet").is_file()]
+    if not splits or not any(counts.get(split) for split in splits):
+        raise ConfigError(
+            f"{folder}: `gym-ray prepare` wrote no rows there ({report.get('rejected')} were "
+            "rejected); correct them, prepare again, then push"
+        )
+    names = [f"{split}{suffix}" for split in splits for suffix in _PREPARED_SUFFIXES]
+    paths = [path for name in names if (path := folder / name).is_file()]
+    licences = [file.get("licence") for file in report.get("task_files", [])]
+    files = _files(folder, [*paths, folder / "report.json"])
+    card = _card(folder, license, files, lambda: prepared_card(report, splits, license))
+    return Contents("tasks", files, card, must_stay_private=_forbidding(licences))
+
+
+def _forbidding(licences: Iterable[str | None]) -> str | None:
+    """The first of the licences that forbids publishing; None where none does."""
+    return min((name for name in licences if name and "Do Not Distribute" in name), default=None)
+
+
+def _card(
+    folder: Path, license: str | None, files: Sequence[LocalFile], make: Callable[[], str]
+) -> str:
+    """The folder's own README.md where there is one, else one made for it."""
+    path = folder / CARD
+    if not path.is_file():
+        return make()
+    if license is not None:
+        raise ConfigError(
+            f"--license: {path} is the card; write `license: {license}` into its front matter"
+        )
+    return checked_card(path, [file.name for file in files])
+
+
+def _files(folder: Path, paths: list[Path]) -> tuple[LocalFile, ...]:
+    return tuple(
+        LocalFile(path.relative_to(folder).as_posix(), path, path.stat().st_size)
+        for path in sorted(paths)
+    )
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    read = json.loads if path.suffix == ".json" else yaml.safe_load
+    try:
+        tree = read(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: is not of gym-ray")
+    return tree
+
+
+def _summary(path: Path) -> RunSummary:
+    try:
+        return RunSummary.read(path)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"{path}: is no summary of this version ({error}); re-issue the command that collected "
+            "the run, which writes it anew"
+        ) from None
+
+
+def _rows(shard: Path) -> int:
+    try:
+        return int(pq.read_metadata(shard).num_rows)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ConfigError(f"{shard}: is no Parquet file: {error}") from None

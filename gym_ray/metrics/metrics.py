@@ -1,0 +1,201 @@
+"""`metrics`: what a dataset of rollouts says about the policy, in one pass over it.
+
+Definitions and their sources are in docs/metrics.md and beside each formula (`scores.py`,
+`intervals.py`).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow.compute as pc
+
+from gym_ray.config.load import load_config
+from gym_ray.environment import Environment
+from gym_ray.errors import ConfigError
+from gym_ray.metrics.facts import Report, groups
+from gym_ray.metrics.task_scores import Options, TaskScores, score_task
+from gym_ray.metrics.task_tally import Metrics, Tally
+from gym_ray.registry import load_environment
+from gym_ray.store.places import parquet_file, place
+from gym_ray.store.reading import rollout_files
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MetricsReport:
+    """Metrics of a dataset.
+
+    Attributes:
+        rollouts: where it is.
+        options: how they were computed.
+        overall: of all tasks.
+        environments: of each environment's; tasks routed nowhere are under `(none)`.
+        notes: why something is missing.
+    """
+
+    rollouts: str
+    options: Options
+    overall: Metrics
+    environments: dict[str, Metrics]
+    notes: list[str]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+
+def metrics(
+    rollouts: str | Path,
+    options: Options | None = None,
+    *,
+    tasks: str | Path | None = None,
+    report: Report = lambda rollouts: None,
+) -> MetricsReport:
+    """Compute the metrics of a run directory, complete or not, or of a folder of shards.
+
+    Args:
+        rollouts: where they are.
+        options: how.
+        tasks: a JSONL file to write the scores of every task to.
+        report: called now and then with the number of rollouts read.
+
+    Raises:
+        ConfigError: there are no rollouts, or options are out of range.
+    """
+    options = options or Options()
+    folder, notes = place(rollouts), list[str]()
+    overall = Tally()
+    environments: dict[str, Tally] = {}
+    with _TaskFile(tasks) as file:
+        for scored in scored_tasks(folder, options, notes, report, overall, environments):
+            file.write(scored)
+    expected = _expected(folder)
+    whole = overall.metrics(options, None if expected is None else expected.total())
+    names = sorted({*environments, *(expected or ())})
+    by_name = {
+        name or "(none)": whole
+        if len(names) == 1
+        else environments.get(name, Tally()).metrics(
+            options, None if expected is None else expected.get(name, 0)
+        )
+        for name in names
+    }
+    return MetricsReport(str(rollouts), options, whole, by_name, notes)
+
+
+def scored_tasks(
+    folder: Path,
+    options: Options,
+    notes: list[str],
+    report: Report,
+    overall: Tally,
+    environments: dict[str, Tally],
+) -> Iterator[TaskScores]:
+    """The scores of every task, counted in the tallies on the way.
+
+    Args:
+        folder, options, report: see `metrics`.
+        notes: what is left out is added to it.
+        overall, environments: what to count in; environments are added as they are met.
+
+    Raises:
+        ConfigError: see `metrics`.
+    """
+    _check(options)
+    files = rollout_files(folder)
+    voting = _voting(folder, notes)
+    for group in groups(files, voting, report):
+        name = group[0].environment
+        scored = score_task(group, options, votes=name in voting)
+        if name not in environments:
+            # While there is one environment, its tally and the overall one are the same.
+            if len(environments) == 1:
+                environments[next(iter(environments))] = copy.deepcopy(overall)
+            environments[name] = Tally() if environments else overall
+        overall.add(group, scored)
+        if environments[name] is not overall:
+            environments[name].add(group, scored)
+        yield scored
+
+
+def _check(options: Options) -> None:
+    if options.ks is not None and (not options.ks or min(options.ks) < 1):
+        raise ConfigError("k must be whole numbers from 1, e.g. 1,4,16")
+    if not 0 < options.confidence < 1:
+        raise ConfigError(f"confidence is {options.confidence:g}; write e.g. 0.95")
+    if options.resamples < 100:
+        raise ConfigError(f"{options.resamples} resamples are too few; take 100 or more")
+
+
+def _voting(folder: Path, notes: list[str]) -> dict[str, Environment]:
+    """Environments of a run that tell the answer a reply settles on."""
+    path = folder / "run.yaml"
+    if not path.exists():
+        notes.append(f"no majority@k: {folder} has no run.yaml to say which environments judged")
+        return {}
+    import yaml
+
+    saved = yaml.safe_load(path.read_text())
+    run = saved.pop("run", {})
+    try:
+        config = load_config(saved)
+    except ConfigError as error:
+        notes.append(f"no majority@k: {path} cannot be used: {error}")
+        return {}
+    found = {}
+    for name, section in config.environments.items():
+        try:
+            environment = load_environment(name, section, run.get("base_directory", "."))
+        except ConfigError as error:
+            notes.append(f"no majority@k of {name}: {error}")
+            continue
+        if type(environment).answer is not Environment.answer:
+            found[name] = environment
+    return found
+
+
+def _expected(folder: Path) -> Counter[str] | None:
+    """Rollouts of the manifest by environment; None without one."""
+    path = folder / "manifest.parquet"
+    if not path.exists():
+        return None
+    counted: Counter[str] = Counter()
+    for batch in parquet_file(path).iter_batches(batch_size=8192, columns=["environment"]):
+        for entry in pc.value_counts(batch.column("environment")).to_pylist():
+            counted[entry["values"]] += entry["counts"]
+    return counted
+
+
+class _TaskFile:
+    """JSONL of task scores, in place whole or not at all; nothing for None."""
+
+    def __init__(self, path: str | Path | None) -> None:
+        self._path = None if path is None else Path(path)
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> _TaskFile:
+        if self._path is not None:
+            try:
+                self._file = open(f"{self._path}.unfinished", "w")
+            except OSError as error:
+                raise ConfigError(f"{self._path}: cannot be written: {error.strerror}") from None
+        return self
+
+    def write(self, scored: TaskScores) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(dataclasses.asdict(scored)) + "\n")
+
+    def __exit__(self, kind: type[BaseException] | None, *ended: Any) -> None:
+        if self._file is None or self._path is None:
+            return
+        self._file.close()
+        if kind is None:
+            os.replace(f"{self._path}.unfinished", self._path)
+        else:
+            os.unlink(f"{self._path}.unfinished")
