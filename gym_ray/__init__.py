@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gym_ray.collection import collect as collect
     from gym_ray.collection import read_rollouts as read_rollouts
     from gym_ray.environment import Environment as Environment
+    from gym_ray.environment import GymnasiumEnvironment as GymnasiumEnvironment
     from gym_ray.environment import Outcome as Outcome
     from gym_ray.environment import Step as Step
     from gym_ray.environment import TaskFields as TaskFields
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from gym_ray.errors import FailureKind as FailureKind
     from gym_ray.errors import GymRayError as GymRayError
     from gym_ray.errors import RolloutFailure as RolloutFailure
-    from gym_ray.gymnasium import GymnasiumEnvironment as GymnasiumEnvironment
     from gym_ray.judging import Judge as Judge
     from gym_ray.judging import ask_for as ask_for
     from gym_ray.reverification.reverify import reverify as reverify
@@ -57,7 +57,7 @@ _HOME = {
     "FailureKind": "gym_ray.errors",
     "GymRayError": "gym_ray.errors",
     "RolloutFailure": "gym_ray.errors",
-    "GymnasiumEnvironment": "gym_ray.gymnasium",
+    "GymnasiumEnvironment": "gym_ray.environment",
     "Judge": "gym_ray.judging",
     "ask_for": "gym_ray.judging",
     "Rollout": "gym_ray.rollout",

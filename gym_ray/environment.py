@@ -19,19 +19,19 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import pydantic
 
-from gym_ray.composition import Part
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line
 from gym_ray.judging import Judge
 from gym_ray.rollout import RolloutSpec
 from gym_ray.task import Task, check_row, invalid
 from gym_ray.tools import UnknownTool
-from gym_ray.verdict import Verdict
+from gym_ray.verdict import Verdict, VerifierPart
 
 
 class TaskFields(pydantic.BaseModel):
@@ -94,7 +94,7 @@ class Environment:
     Fields: ClassVar[type[TaskFields] | None] = None
 
     #: What the verdict is made of, where the config's `verifiers` compose it; else `verify` alone.
-    parts: Mapping[str, Part] = MappingProxyType({})
+    parts: Mapping[str, VerifierPart] = MappingProxyType({})
 
     #: Names of the judges that `verify` or `review` ask; set in `__init__` where they are params.
     asked_judges: tuple[str, ...] = ()
@@ -266,3 +266,47 @@ def score_in_process(environment: Environment, outcome: Outcome, name: str = "")
 def judges_asked(environment: Environment) -> set[str]:
     """Names of all judges an environment and the parts of its verdict ask."""
     return {*environment.asked_judges, *(j for p in environment.parts.values() for j in p.judges)}
+
+
+class GymnasiumEnvironment(Environment):
+    """Base class of environments played step by step: games, user simulators (`agent: gymnasium`).
+
+    The name and the shape are those of the Gymnasium library, with text for actions. The loop is
+    the agent's.
+
+    >>> class Guess(GymnasiumEnvironment):                              # doctest: +SKIP
+    ...     async def reset(self, task: Task) -> Game:
+    ...         return Game(secret=task["secret"])
+    ...
+    ...     async def step(self, state: Game, action: str) -> Step:
+    ...         right = action.strip() == state.secret
+    ...         return Step("Right!" if right else "No.", reward=float(right), done=right)
+
+    `reset` returns the state of one episode; `step` changes it. Either of `observe` and `step`
+    may be a plain `def`, which then runs in a thread.
+    """
+
+    async def observe(self, task: Task, state: Any) -> str | None:
+        """The first observation, shown after the task's own messages; None for none."""
+        return None
+
+    async def step(self, state: Any, action: str) -> Step:
+        """Play one action.
+
+        Args:
+            state: what `reset` returned.
+            action: text of the policy's turn, without its reasoning.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define step()")
+
+    async def verify(self, outcome: Outcome) -> Any:
+        """The episode's reward: the sum of its steps' rewards.
+
+        The metrics are the number of steps, and what the last step's `info` says.
+        """
+        last = outcome.steps[-1].info if outcome.steps else {}
+        return Verdict(
+            math.fsum(step.reward for step in outcome.steps),
+            metrics={"steps": len(outcome.steps), **last},
+            turn_rewards=tuple(step.reward for step in outcome.steps),
+        )

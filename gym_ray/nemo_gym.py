@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gym_ray.errors import RETRYABLE
-from gym_ray.fields import Field
 from gym_ray.rollout import Rollout
+from gym_ray.task_fields import Field
 
 #: What the policy itself produces; other items are what it was told.
 _SAID = {"reasoning": "rs_", "message": "msg_", "function_call": "fc_"}

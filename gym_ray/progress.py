@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from types import TracebackType
 
 from rich.console import Console
 from rich.status import Status
-
-from gym_ray.collection.monitor import Counts
 
 #: Seconds between plain lines when not on a terminal.
 _PLAIN_SECONDS = 10.0
@@ -98,3 +97,32 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@dataclasses.dataclass(slots=True)
+class Counts:
+    """What stages have done so far, in rollouts unless said otherwise.
+
+    Attributes:
+        running: started and not finished.
+        unwritten: finished and not durable yet.
+        finished: completed or truncated.
+        failed: failed for good.
+        retried: attempts that failed and were tried again.
+        rewarded: with a reward.
+        reward_sum: sum of those rewards.
+        sampled_tokens: tokens sampled by finished rollouts.
+    """
+
+    running: int = 0
+    unwritten: int = 0
+    finished: int = 0
+    failed: int = 0
+    retried: int = 0
+    rewarded: int = 0
+    reward_sum: float = 0.0
+    sampled_tokens: int = 0
+
+    def add(self, other: Counts) -> None:
+        for field in dataclasses.fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))

@@ -15,14 +15,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gym_ray.composition import Part
 from gym_ray.config.load import RunConfig
 from gym_ray.config.sections import EnvironmentConfig, GroupVerifierConfig, VerifierConfig
-from gym_ray.environment import Environment, Outcome, judges_asked
+from gym_ray.environment import Environment, GymnasiumEnvironment, Outcome, judges_asked
 from gym_ray.errors import ConfigError, one_line
-from gym_ray.gymnasium import GymnasiumEnvironment
 from gym_ray.judging import judge_parameters
 from gym_ray.tools import method_tools
+from gym_ray.verdict import VerifierPart
 from gym_ray.verifiers.grouping import GroupVerifiers, group_part
 
 ENTRY_POINT_GROUP = "gym_ray.environments"
@@ -82,17 +81,17 @@ def load_environment(name: str, config: EnvironmentConfig, base_directory: str) 
 
 def _part(
     where: str, section: VerifierConfig, environment: Environment, base_directory: str
-) -> Part:
+) -> VerifierPart:
     """One verifier of a composed verdict."""
     name = where.rpartition(".")[2]
     if section.use == "environment":
         if section.params:
             raise ConfigError(f"{where}.params: the environment's own verifier takes none")
         on_loop = inspect.iscoroutinefunction(environment.verify)
-        return Part(_own_verifier, on_loop, section.weight, section.gate, is_own=True)
+        return VerifierPart(_own_verifier, on_loop, section.weight, section.gate, is_own=True)
     function = _function(where, section.use, base_directory)
     judges = _check_call(where, section.use, function, section.params, arguments=1)
-    return Part(
+    return VerifierPart(
         functools.partial(_call, function, section.params, judges),
         inspect.iscoroutinefunction(function),
         section.weight,
@@ -289,7 +288,7 @@ def load_group_verifiers(config: RunConfig) -> GroupVerifiers:
     return verifiers
 
 
-def _group_part(where: str, section: GroupVerifierConfig, base_directory: str) -> Part:
+def _group_part(where: str, section: GroupVerifierConfig, base_directory: str) -> VerifierPart:
     function = _function(where, section.use, base_directory)
     judges = _check_call(where, section.use, function, section.params, arguments=2)
     return group_part(

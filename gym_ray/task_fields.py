@@ -1,11 +1,31 @@
 """The fields of a task row that mean something here; all others pass through untouched.
 
-Owned here: names and meanings. Not owned here: what is legal in them (task.py).
+Rows of Arrow have `store.columns.Column` instead. Owned here: names and meanings.
+Not owned here: what is legal in them (task.py).
 """
 
 from __future__ import annotations
 
-from gym_ray.fields import Field
+from typing import NamedTuple
+
+
+class Field(NamedTuple):
+    """A field of a JSON object.
+
+    Attributes:
+        name: as it stands in the row; `a.b` is field `b` of the object in field `a`, and `a[].b`
+            field `b` of each object in the list `a`.
+        type: `string`, `number`, `int`, `bool`, `object`, `list` or `list<…>` of one of them;
+            ` | ` between several, `null` among them where the value may be null.
+        meaning: for docs/formats.md.
+        required: whether every row has it.
+    """
+
+    name: str
+    type: str
+    meaning: str
+    required: bool = False
+
 
 _PARAMS = "responses_create_params"
 _ITEM = f"{_PARAMS}.input[]"

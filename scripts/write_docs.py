@@ -28,10 +28,10 @@ from gym_ray.config.sections import (
     Section,
 )
 from gym_ray.export import conversations, dpo, nemo_gym_rows, rl, sft
-from gym_ray.fields import Field
 from gym_ray.prepare import prepared_rows
 from gym_ray.store import schema
 from gym_ray.store.columns import Column, described
+from gym_ray.task_fields import Field
 
 DOCS = Path(__file__).parent.parent / "docs"
 

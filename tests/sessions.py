@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from gym_ray.agents import AGENTS, Agent, Toolbox
+from gym_ray.agents.sessions import Closing, OpenedSession, SessionState
 from gym_ray.collection import read_rollouts
 from gym_ray.config.sections import AgentOptions
 from gym_ray.environment import Environment
-from gym_ray.gateway.sessions import Closing, OpenedSession, SessionState
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.scripted import ScriptedEngine

@@ -4,7 +4,7 @@ import asyncio
 import os
 
 from gym_ray import Step, Task, TaskFields
-from gym_ray.gymnasium import GymnasiumEnvironment
+from gym_ray.environment import GymnasiumEnvironment
 
 
 class Waiting(GymnasiumEnvironment):

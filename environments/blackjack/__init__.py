@@ -11,10 +11,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from gym_ray.environment import Outcome, Step, TaskFields
+from gym_ray.environment import GymnasiumEnvironment, Outcome, Step, TaskFields
 from gym_ray.environments.blackjack.cards import Hand, dealer_plays, shuffled_deck
 from gym_ray.errors import ConfigError
-from gym_ray.gymnasium import GymnasiumEnvironment
 from gym_ray.task import Task
 from gym_ray.verdict import Verdict
 

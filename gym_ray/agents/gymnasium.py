@@ -9,9 +9,8 @@ from typing import Any
 from gym_ray.agents.agent import Attempt, Episode
 from gym_ray.agents.author_code import call_author_code
 from gym_ray.agents.turn_taking import TurnTaking
-from gym_ray.environment import Step
+from gym_ray.environment import GymnasiumEnvironment, Step
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
-from gym_ray.gymnasium import GymnasiumEnvironment
 from gym_ray.renderers.items import messages_from_items
 from gym_ray.task import Task
 

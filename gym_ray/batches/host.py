@@ -21,9 +21,8 @@ from collections.abc import Callable, Sequence
 
 from gym_ray.batches.ledger import Ledger, Row
 from gym_ray.batches.pages import Page
+from gym_ray.batches.protocol import BatchError, BatchState, Opening, RunBackend
 from gym_ray.errors import FailureKind, one_line
-from gym_ray.gateway.batches import BatchError, BatchState, Opening
-from gym_ray.gateway.run import RunBackend
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 
 logger = logging.getLogger("ray.serve")

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from gym_ray.batches.pages import Page
-from gym_ray.gateway.batches import MAX_ROWS, BatchError
+from gym_ray.batches.protocol import MAX_ROWS, BatchError
 from gym_ray.rollout import Rollout, RolloutSpec
 
 #: Results, and bytes of results, of one page; one result always fits.

@@ -113,7 +113,7 @@ def reverify(
 
       gym-ray reverify runs/demo --output runs/demo-strict environments.math.params.require_box=true
     """
-    from gym_ray.collection.report import render_changes
+    from gym_ray.reverification.report import render_changes
     from gym_ray.reverification.reverify import reverify as run
 
     report = run(rollouts, output, config=config, overrides=overrides or [], quiet=quiet)

@@ -72,7 +72,7 @@ def compact_run(
 
 def _connect(config: RunConfig, application: str) -> Awaitable[Mapping[str, Judge]]:
     from gym_ray.serving.judges import connect_judges
-    from gym_ray.serving.replicas import load_policy_renderer
+    from gym_ray.serving.policy_renderer import load_policy_renderer
 
     handles = {name: _handle(name, application) for name in judges_of_groups(config)}
     return connect_judges(config, handles, load_policy_renderer)

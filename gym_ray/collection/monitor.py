@@ -6,9 +6,10 @@ the sum for its progress line and sets the order. It belongs to the driver and d
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import Literal
+
+from gym_ray.progress import Counts
 
 #: `run`; `drain`: start nothing, finish and write what runs; `stop`: give up what is left.
 Order = Literal["run", "drain", "stop"]
@@ -16,35 +17,6 @@ Order = Literal["run", "drain", "stop"]
 
 #: A stage that has not reported for so long is gone.
 _SILENT_SECONDS = 15.0
-
-
-@dataclasses.dataclass(slots=True)
-class Counts:
-    """What stages have done so far, in rollouts unless said otherwise.
-
-    Attributes:
-        running: started and not finished.
-        unwritten: finished and not durable yet.
-        finished: completed or truncated.
-        failed: failed for good.
-        retried: attempts that failed and were tried again.
-        rewarded: with a reward.
-        reward_sum: sum of those rewards.
-        sampled_tokens: tokens sampled by finished rollouts.
-    """
-
-    running: int = 0
-    unwritten: int = 0
-    finished: int = 0
-    failed: int = 0
-    retried: int = 0
-    rewarded: int = 0
-    reward_sum: float = 0.0
-    sampled_tokens: int = 0
-
-    def add(self, other: Counts) -> None:
-        for field in dataclasses.fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
 
 class Monitor:

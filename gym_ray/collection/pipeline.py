@@ -22,8 +22,9 @@ from types import MappingProxyType
 from typing import Any
 
 from gym_ray.collection.manifest import ROW_GROUP_ROWS
-from gym_ray.collection.monitor import Counts, Monitor, Order
+from gym_ray.collection.monitor import Monitor, Order
 from gym_ray.collection.stage import CollectionStopped, RolloutStage, StageSettings
+from gym_ray.progress import Counts
 from gym_ray.serving.cluster import (
     ROLLOUTS_PER_STAGE,
     STAGE_CPUS,

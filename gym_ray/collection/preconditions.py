@@ -15,7 +15,7 @@ def check(config: RunConfig) -> None:
             nobody would start it, or a library is missing that reports or traces need.
     """
     from gym_ray.serving.job import require_kept_output
-    from gym_ray.serving.replicas import check_renderer
+    from gym_ray.serving.policy_renderer import check_renderer
     from gym_ray.telemetry.traces import require_traces
 
     require_kept_output("collect.output", config.collect.output)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from gym_ray.collection.summary import Reward, RunSummary
 from gym_ray.errors import FailedShareExceeded, GymRayError, Interrupted
 from gym_ray.progress import duration
-from gym_ray.reverification.reward_changes import Changes, ReverifyReport
 
 
 def render(summary: RunSummary) -> str:
@@ -13,10 +12,10 @@ def render(summary: RunSummary) -> str:
     lines = [
         f"{summary.expected} rollouts expected = {summary.completed} completed + "
         f"{summary.truncated} truncated + {summary.failed} failed + {summary.pending} pending",
-        f"reward {_reward(summary.reward)}",
+        f"reward {reward_text(summary.reward)}",
     ]
     for name, part in summary.environments.items():
-        lines.append(f"  {name}: reward {_reward(Reward(**part['reward']))}")
+        lines.append(f"  {name}: reward {reward_text(Reward(**part['reward']))}")
     if summary.failure_kinds:
         kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failure_kinds.items())
         lines.append(f"failures: {kinds}")
@@ -79,45 +78,8 @@ def demand_complete(
         raise GymRayError(f"{summary.pending} rollouts are left; {again} to continue")
 
 
-def render_changes(report: ReverifyReport) -> str:
-    """What verifying anew changed, as a few lines of text."""
-    changes = report.changes
-    lines = [
-        f"{changes.rollouts} rollouts = {changes.judged} judged anew + {changes.kept} kept + "
-        f"{changes.failed_now} failed now + {changes.failed_before} failed before"
-        + (f"; {report.pending} pending" if report.pending else ""),
-        _change(changes),
-    ]
-    if len(report.environments) > 1:
-        lines += [f"  {name}: {_change(part)}" for name, part in report.environments.items()]
-    if changes.diverged:
-        lines.append(
-            f"{changes.diverged} replays diverged: tools or steps did not give again what the "
-            "rows say"
-        )
-    if report.kept:
-        reasons = ", ".join(f"{count} {why}" for why, count in report.kept.items())
-        lines.append(f"kept, as their state cannot be rebuilt: {reasons}")
-    if report.failures:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in report.failures.items())
-        lines.append(f"failures: {kinds}")
-        lines += [f"  {row['rollout_id']} {row['error']}" for row in report.first_failures[:5]]
-    lines += [
-        f"  {row['rollout_id']} {row['environment']} task {row['task_index']}: "
-        f"{row['before']:g} -> {row['after']:g}"
-        for row in report.largest
-    ]
-    return "\n".join([*lines, f"dataset: {report.output}; changes: {report.output}/reverify.json"])
-
-
-def _change(changes: Changes) -> str:
-    return (
-        f"reward {_reward(changes.before)} -> {_reward(changes.after)}; {changes.raised} raised, "
-        f"{changes.lowered} lowered, {changes.recovered} recovered"
-    )
-
-
-def _reward(reward: Reward) -> str:
+def reward_text(reward: Reward) -> str:
+    """A mean with its spread and coverage, in one line."""
     if reward.mean is None:
         return f"none (coverage {reward.coverage:.1%})"
     spread = "" if reward.std is None else f" ± {reward.std:.4f}"

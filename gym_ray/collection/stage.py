@@ -19,10 +19,11 @@ from typing import Any
 import pyarrow as pa
 
 from gym_ray.collection.admission import Admission
-from gym_ray.collection.monitor import Counts, Order
+from gym_ray.collection.monitor import Order
 from gym_ray.collection.queues import Queues
 from gym_ray.config.sections import LogFormat
 from gym_ray.errors import RETRYABLE, FailureKind, GymRayError, one_line
+from gym_ray.progress import Counts
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.runner import RunSettings
 from gym_ray.store.places import parquet_file, place

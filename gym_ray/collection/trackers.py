@@ -19,10 +19,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from gym_ray.collection.monitor import Counts
 from gym_ray.collection.summary import RunSummary
 from gym_ray.config.load import RunConfig
 from gym_ray.errors import ConfigError, one_line
+from gym_ray.progress import Counts
 from gym_ray.store.places import is_remote
 
 #: Library of each tracker; the extra of gym-ray has the tracker's name.

@@ -16,8 +16,8 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gym_ray.collection.compaction import ROW_GROUP_ROWS, Gather, whole_groups
 from gym_ray.errors import ConfigError
+from gym_ray.store.gather import ROW_GROUP_ROWS, Gather, whole_groups
 from gym_ray.store.index import Index
 from gym_ray.store.places import parquet_file, place
 from gym_ray.store.reading import rollout_files

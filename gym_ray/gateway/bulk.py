@@ -19,8 +19,9 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
+from gym_ray.batches.protocol import RunBackend
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
-from gym_ray.gateway.run import RunBackend, error_of, run_row
+from gym_ray.gateway.run import error_of, run_row
 from gym_ray.routing import Router
 
 logger = logging.getLogger(__name__)

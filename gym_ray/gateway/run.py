@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from gym_ray.batches.protocol import RunBackend
 from gym_ray.errors import RETRYABLE, FailureKind, RolloutFailure
 from gym_ray.gateway.disconnects import unless_disconnected
 from gym_ray.nemo_gym import numbers_in, output_row
@@ -35,14 +36,6 @@ _STATUS = {
     **dict.fromkeys(RETRYABLE, 503),
 }
 _DETERMINISTIC_STATUS = 422
-
-
-class RunBackend(Protocol):
-    """Runs rollouts. Cancelling `run` gives the rollout up."""
-
-    async def run(self, spec: RolloutSpec) -> Rollout:
-        """One rollout to its end, all attempts; a failure is a `failed` rollout."""
-        ...
 
 
 def run_router(backend: RunBackend, tasks: Router) -> APIRouter:

@@ -11,12 +11,10 @@ OpenAI routes, which are mounted once more over a session's policy.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Protocol
 from urllib.parse import quote
 
 import pydantic
@@ -24,7 +22,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from gym_ray.agents.session import Refusal, SessionError
-from gym_ray.errors import FailureKind
+from gym_ray.agents.sessions import Closing, OpenedSession, SessionState
 from gym_ray.gateway.backend import PolicyBackend
 from gym_ray.gateway.errors import ApiError, bad_request
 from gym_ray.gateway.openai_routes import openai_routes
@@ -32,7 +30,7 @@ from gym_ray.gateway.security import bearer_key, unauthorized
 from gym_ray.gateway.strict_json import StrictRoute
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
-from gym_ray.rollout import RolloutSpec, Status, TruncationReason
+from gym_ray.rollout import RolloutSpec
 from gym_ray.routing import Router
 from gym_ray.task import parse_task
 from gym_ray.turn import Generation
@@ -43,53 +41,6 @@ SOURCE = "sessions"
 
 #: Session keys known to be right are remembered, so that a policy call is one hop, not two.
 _KNOWN_KEYS = 4096
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class OpenedSession:
-    """A session that was just opened, and the key to it, which is told this once."""
-
-    session_id: str
-    key: str
-    rollout_id: str
-    expires_at: datetime.datetime
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SessionState:
-    """How a session stands.
-
-    Attributes:
-        session_id, rollout_id: its own, and that of its row.
-        open: whether it takes policy calls.
-        turns: policy calls recorded, those of all branches.
-        expires_at: when it ends at the latest.
-        status: of its rollout; None until that is over, as is all below.
-        truncation_reason, reward, reward_components, metrics, error_kind, error: as in the row.
-    """
-
-    session_id: str
-    rollout_id: str
-    open: bool
-    turns: int
-    expires_at: datetime.datetime
-    status: Status | None = None
-    truncation_reason: TruncationReason | None = None
-    reward: float | None = None
-    reward_components: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    error_kind: FailureKind | None = None
-    error: str | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Closing:
-    """How a session ends: `verify` by the environment, with a `reward` of the client's, or
-    `abandon` for nothing.
-    """
-
-    how: Literal["verify", "reward", "abandon"]
-    verdict: Verdict | None = None
 
 
 class SessionBackend(Protocol):
@@ -114,14 +65,6 @@ class SessionBackend(Protocol):
     async def generate(self, session_id: str, key: str, request: GenerationRequest) -> Generation:
         """A policy call in tokens; raises `RolloutFailure` too. Cancelling it aborts it."""
         ...
-
-
-def owner_of(session_id: str) -> tuple[str, str] | None:
-    """Environment and replica of a session, `{environment}.{replica}.{random}`; None for text
-    that is no session ID.
-    """
-    parts = session_id.rsplit(".", 2)
-    return (parts[0], parts[1]) if len(parts) == 3 and all(parts) else None
 
 
 class SessionRequest(pydantic.BaseModel):

@@ -21,8 +21,14 @@ from gym_ray.agents import Toolbox
 from gym_ray.agents.gymnasium import first_observation, play_action
 from gym_ray.agents.tool_use import ToolUse
 from gym_ray.config.sections import EnvironmentConfig
-from gym_ray.environment import Environment, Outcome, Step, fresh_state, open_task
-from gym_ray.gymnasium import GymnasiumEnvironment
+from gym_ray.environment import (
+    Environment,
+    GymnasiumEnvironment,
+    Outcome,
+    Step,
+    fresh_state,
+    open_task,
+)
 from gym_ray.renderers.items import Item, text_of_items
 from gym_ray.renderers.messages import ToolCall
 from gym_ray.rollout import Rollout

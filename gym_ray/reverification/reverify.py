@@ -23,10 +23,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from gym_ray.collection.compaction import whole_groups
 from gym_ray.collection.group_compaction import compact_run, has_groups, judges_of_groups
 from gym_ray.collection.groups import count_failures
-from gym_ray.collection.monitor import Counts
 from gym_ray.collection.pipeline import STAGE_STARTS, Pass, over_ranges
 from gym_ray.collection.stop import StopSignal
 from gym_ray.collection.summary import summarize
@@ -34,11 +32,12 @@ from gym_ray.config.load import RunConfig, load_config
 from gym_ray.config.sections import PolicyConfig
 from gym_ray.environment import judges_asked
 from gym_ray.errors import RETRYABLE, ConfigError, GymRayError
-from gym_ray.progress import Progress
+from gym_ray.progress import Counts, Progress
 from gym_ray.registry import load_environment
 from gym_ray.reverification.reverify_stage import ReverifySettings, ReverifyStage
 from gym_ray.reverification.reward_changes import ReverifyReport, compare
 from gym_ray.serving.job import folder_on_every_node, require_kept_output
+from gym_ray.store.gather import whole_groups
 from gym_ray.store.index import Index, contains
 from gym_ray.store.places import place, write_text_whole, written_whole
 from gym_ray.store.reading import rollout_files

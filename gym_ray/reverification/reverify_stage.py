@@ -18,16 +18,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gym_ray.collection.compaction import Gather
-from gym_ray.collection.monitor import Counts, Order
+from gym_ray.collection.monitor import Order
 from gym_ray.collection.stage import CollectionStopped
 from gym_ray.config.sections import EnvironmentConfig, VerificationConfig
 from gym_ray.environment import Environment
 from gym_ray.errors import RETRYABLE, FailureKind, GymRayError, RolloutFailure, one_line
+from gym_ray.progress import Counts
 from gym_ray.registry import environment_factory, load_environment
 from gym_ray.reverification.replay import NotReplayable, Replayer
 from gym_ray.rollout import Rollout
 from gym_ray.runner import judged, not_judged
+from gym_ray.store.gather import Gather
 from gym_ray.store.index import Index
 from gym_ray.store.places import parquet_file
 from gym_ray.store.rows import from_table

@@ -12,14 +12,11 @@ import json
 import os
 import socket
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 from gym_ray.errors import RolloutFailure
 from gym_ray.sandbox import bubblewrap, sandlock, unsafe
-from gym_ray.sandbox.program import MEBIBYTE, Limits, Program
-
-if TYPE_CHECKING:
-    from gym_ray.sandbox.sandbox import Sandbox
+from gym_ray.sandbox.program import MEBIBYTE, Limits, Program, SandboxResult
 
 PROVIDERS = ("sandlock", "bubblewrap", "unsafe")
 
@@ -77,12 +74,21 @@ for _ in range(40):
 """
 
 
+class Candidate(Protocol):
+    """A sandbox whose provider is being tried."""
+
+    provider: str
+    python: str
+
+    def run(self, program: Program, limits: Limits | None = None) -> SandboxResult: ...
+
+
 def missing(name: str) -> str | None:
     """What a provider lacks, as far as can be told without starting it; None when nothing."""
     return _WHY_NOT[name]()
 
 
-def failing(sandbox: Sandbox) -> str | None:
+def failing(sandbox: Candidate) -> str | None:
     """What the sandbox's provider lets happen that it must not; None when it stands the check.
 
     The provider `unsafe` confines nothing, so it is only asked whether it runs a program.
@@ -104,7 +110,7 @@ def failing(sandbox: Sandbox) -> str | None:
     return None
 
 
-def _escapes(sandbox: Sandbox) -> list[str]:
+def _escapes(sandbox: Candidate) -> list[str]:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         os.chmod(folder, 0o755)
@@ -138,6 +144,6 @@ def _escapes(sandbox: Sandbox) -> list[str]:
     return found
 
 
-def _shown(result: Any) -> str:
+def _shown(result: SandboxResult) -> str:
     error = result.stderr.decode("utf-8", "replace").strip()[-300:]
     return f"exit code {result.exit_code}, signal {result.signal}, limit {result.limit}: {error}"

@@ -1,7 +1,8 @@
 """Serving: the policy and the environments as one Ray Serve application.
 
-`cluster.py` finds or starts Ray, `replicas.py` holds what runs inside a replica,
-`application.py` builds and deploys the graph, `lease.py` decides who may take it down.
+`cluster.py` finds or starts Ray, `policy_replica.py` and `environment_replica.py` hold what runs
+inside a replica, `application.py` builds and deploys the graph, `lease.py` decides who may take it
+down.
 
 Serve is used in its throughput-optimized form (user code and router on one event loop, gRPC
 between replicas). Serve reads that flag when it is imported, in every process, so it is set

@@ -24,11 +24,13 @@ from gym_ray.policies.engine import PolicyInfo
 from gym_ray.registry import code_digest
 from gym_ray.serving import options
 from gym_ray.serving.cluster import policies_of, unmet_demand
+from gym_ray.serving.environment_replica import EnvironmentReplica
 from gym_ray.serving.front import Front
 from gym_ray.serving.job import folder_on_every_node
 from gym_ray.serving.judges import config_of_judge
 from gym_ray.serving.lease import APPLICATION_PREFIX, Lease, holders
-from gym_ray.serving.replicas import POLICY_DEPLOYMENT, EnvironmentReplica, PolicyReplica
+from gym_ray.serving.options import POLICY_DEPLOYMENT
+from gym_ray.serving.policy_replica import PolicyReplica
 from gym_ray.serving.weights_record import WeightsStore
 
 JUDGE_DEPLOYMENT = "judge-{name}"

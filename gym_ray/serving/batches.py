@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 
 from gym_ray.batches.host import BatchHost
 from gym_ray.batches.pages import Page
+from gym_ray.batches.protocol import BatchError, BatchState, Opening, RunBackend
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
-from gym_ray.gateway.batches import BatchError, BatchState, Opening
-from gym_ray.gateway.run import RunBackend
 from gym_ray.rollout import RolloutSpec
 
 T = TypeVar("T")

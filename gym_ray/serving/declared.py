@@ -22,7 +22,7 @@ from gym_ray.errors import ConfigError
 from gym_ray.serving.application import build
 from gym_ray.serving.gateway import Batches, Gateway, GatewayPlan
 from gym_ray.serving.gateway_application import batches_deployment, gateway_deployment
-from gym_ray.serving.replicas import check_renderer
+from gym_ray.serving.policy_renderer import check_renderer
 
 
 class Arguments(pydantic.BaseModel):

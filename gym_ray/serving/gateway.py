@@ -13,11 +13,12 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from gym_ray.batches.protocol import Opening
 from gym_ray.config.load import RunConfig
 from gym_ray.errors import GymRayError
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.backend import PolicyBackend
-from gym_ray.gateway.batches import Opening, batch_routes
+from gym_ray.gateway.batches import batch_routes
 from gym_ray.gateway.bulk import bulk_router
 from gym_ray.gateway.run import run_router
 from gym_ray.gateway.sessions import session_routes
@@ -30,9 +31,10 @@ from gym_ray.sampling import Sampling
 from gym_ray.serving.application import ENVIRONMENT_DEPLOYMENT, FRONT_DEPLOYMENT
 from gym_ray.serving.batches import BatchClient, BatchReplica
 from gym_ray.serving.environment_client import EnvironmentClient
+from gym_ray.serving.options import POLICY_DEPLOYMENT
 from gym_ray.serving.policy_client import PolicyClient
+from gym_ray.serving.policy_renderer import load_policy_renderer
 from gym_ray.serving.recorder import Recorder, RecordTarget
-from gym_ray.serving.replicas import POLICY_DEPLOYMENT, load_policy_renderer
 from gym_ray.serving.session_client import SessionClient
 from gym_ray.weights import UpdateRefused, WeightsReport, WeightsUpdate
 

@@ -10,6 +10,9 @@ from typing import Any
 from gym_ray.config.sections import AutoscalingConfig, PolicyAutoscalingConfig, ResourcesConfig
 from gym_ray.serving.autoscaling import EnvironmentAutoscaling, PolicyAutoscaling
 
+#: Serve's name of the policy in every application.
+POLICY_DEPLOYMENT = "policy"
+
 #: Calls a replica accepts at once. The bound that matters is `collect.max_in_flight`; this one
 #: only has to be out of its way.
 _MAX_ONGOING_REQUESTS = 4096
@@ -103,3 +106,11 @@ def scaling(
         function = f"{policy.__module__}:{policy.__name__}"
         options["policy"] = {"policy_function": function, "policy_kwargs": arguments}
     return {"autoscaling_config": options}
+
+
+def replica_tag() -> str:
+    """Name of the replica this process is, by which `OwnerRouter` knows it."""
+    from ray import serve
+
+    tag: str = serve.get_replica_context().replica_id.unique_id
+    return tag

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gym_ray.agents.session import SessionError
+from gym_ray.agents.sessions import Closing, OpenedSession, SessionState, owner_of
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
-from gym_ray.gateway.sessions import Closing, OpenedSession, SessionState, owner_of
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.rollout import RolloutSpec

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gym_ray.collection.compaction import Gather
 from gym_ray.errors import ConfigError
 from gym_ray.rollout import Rollout
+from gym_ray.store.gather import Gather
 from gym_ray.store.index import Index
 from gym_ray.store.places import each, parquet_file, place
 from gym_ray.store.rows import from_table

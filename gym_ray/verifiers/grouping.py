@@ -11,19 +11,18 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gym_ray.composition import Part
 from gym_ray.environment import Environment, Outcome, score_on_loop
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.judging import time_limit
 from gym_ray.task import Task
-from gym_ray.verdict import Verdict
+from gym_ray.verdict import Verdict, VerifierPart
 from gym_ray.verifiers.pool import VerifierPool
 
 
 class GroupVerifiers(Environment):
     """Group verifiers as parts; see `group_part`."""
 
-    def __init__(self, parts: Mapping[str, Part]) -> None:
+    def __init__(self, parts: Mapping[str, VerifierPart]) -> None:
         self.parts = parts
 
 
@@ -34,7 +33,7 @@ def group_part(
     *,
     on_loop: bool,
     weight: float,
-) -> Part:
+) -> VerifierPart:
     """A part that judges groups.
 
     Args:
@@ -45,7 +44,9 @@ def group_part(
         weight: of its scores.
     """
     score = _ScoreOnLoop if on_loop else _Score
-    return Part(score(function, params, judges), on_loop, weight, judges=tuple(judges.values()))
+    return VerifierPart(
+        score(function, params, judges), on_loop, weight, judges=tuple(judges.values())
+    )
 
 
 class _Score:

@@ -12,11 +12,10 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 
-from gym_ray.composition import compose
 from gym_ray.environment import Environment, Outcome, score_on_loop, verifiers_of
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.judging import accounting, time_limit
-from gym_ray.verdict import Verdict
+from gym_ray.verdict import Verdict, compose
 from gym_ray.verifiers.pool import VerifierPool
 
 

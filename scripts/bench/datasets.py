@@ -25,8 +25,8 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 
-from gym_ray.collection.compaction import ROW_GROUP_ROWS
 from gym_ray.rollout import Rollout, RolloutSpec
+from gym_ray.store.gather import ROW_GROUP_ROWS
 from gym_ray.store.rows import to_table
 from gym_ray.store.schema import SCHEMA
 from gym_ray.task import rollout_id_of

@@ -22,9 +22,8 @@ from typing import Any
 import psutil
 
 import gym_ray
-from gym_ray.collection.monitor import Counts
 from gym_ray.config.load import load_config
-from gym_ray.progress import Progress
+from gym_ray.progress import Counts, Progress
 from gym_ray.serving.application import Application
 from gym_ray.serving.cluster import connect, disconnect
 

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from gym_ray.batches.host import BatchHost
+from gym_ray.batches.protocol import Opening
 from gym_ray.config.sections import EnvironmentConfig
 from gym_ray.errors import FailureKind
 from gym_ray.gateway.app import GatewaySettings, create_app
-from gym_ray.gateway.batches import Opening, batch_routes
+from gym_ray.gateway.batches import batch_routes
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.routing import Router
 from gym_ray.turn import Turn, VersionSpan

@@ -16,10 +16,11 @@ import openai
 import pytest
 
 from gym_ray.agents.session import SessionError
+from gym_ray.agents.sessions import Closing, OpenedSession, SessionState, owner_of
 from gym_ray.collection import read_rollouts
 from gym_ray.config.sections import EnvironmentConfig
 from gym_ray.gateway.app import GatewaySettings, create_app
-from gym_ray.gateway.sessions import Closing, OpenedSession, SessionState, owner_of, session_routes
+from gym_ray.gateway.sessions import session_routes
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.rollout import RolloutSpec

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gym_ray.batches import ledger as batch_ledger
 from gym_ray.batches.ledger import Ledger
+from gym_ray.batches.protocol import BatchError
 from gym_ray.errors import FailureKind
-from gym_ray.gateway.batches import BatchError
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 
 MakeRollout = Callable[..., Rollout]

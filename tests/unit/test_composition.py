@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gym_ray.composition import Part, compose
 from gym_ray.config.load import load_config
 from gym_ray.environment import Environment, Outcome
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
 from gym_ray.registry import code_digest, load_environment
 from gym_ray.task import Task
-from gym_ray.verdict import Verdict
+from gym_ray.verdict import Verdict, VerifierPart, compose
 from gym_ray.verifiers.verification import Verification
 
 PARTS_FILE = """
@@ -43,8 +42,8 @@ class Echo(Environment):
 """
 
 
-def part(weight: float = 1.0, gate: float | None = None, prefix: str = "") -> Part:
-    return Part(lambda environment, outcome: 0, False, weight, gate, prefix)
+def part(weight: float = 1.0, gate: float | None = None, prefix: str = "") -> VerifierPart:
+    return VerifierPart(lambda environment, outcome: 0, False, weight, gate, prefix)
 
 
 def test_the_reward_is_the_weighted_sum_and_its_summands_are_the_components() -> None:

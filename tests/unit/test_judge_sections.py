@@ -10,7 +10,7 @@ from gym_ray.serving.application import application_name
 from gym_ray.serving.cluster import _cpus_wanted, _gpus_wanted
 from gym_ray.serving.engines import build_engine
 from gym_ray.serving.judges import config_of_judge
-from gym_ray.serving.replicas import load_policy_renderer, takes_messages_only
+from gym_ray.serving.policy_renderer import load_policy_renderer, takes_messages_only
 
 HOSTED = {
     "engine": "openai",

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gym_ray.collection.monitor import Counts, Monitor
+from gym_ray.collection.monitor import Monitor
 from gym_ray.collection.stop import StopSignal
 from gym_ray.errors import Interrupted
-from gym_ray.progress import Progress, describe, duration
+from gym_ray.progress import Counts, Progress, describe, duration
 
 
 def test_the_line_says_everything_there_is_to_say() -> None:

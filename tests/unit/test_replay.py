@@ -10,9 +10,8 @@ import pytest
 
 from gym_ray.agents import AGENTS
 from gym_ray.config.sections import AgentOptions, EnvironmentConfig
-from gym_ray.environment import Environment, Outcome, Step
+from gym_ray.environment import Environment, GymnasiumEnvironment, Outcome, Step
 from gym_ray.errors import FailureKind, RolloutFailure
-from gym_ray.gymnasium import GymnasiumEnvironment
 from gym_ray.policies.scripted import ScriptedEngine
 from gym_ray.renderers import load_renderer
 from gym_ray.reverification.replay import NotReplayable, Replayer

@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from gym_ray.collection.report import render_changes
 from gym_ray.config.sections import EnvironmentConfig, VerificationConfig
 from gym_ray.environment import Environment, Outcome
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
 from gym_ray.reverification import reverify_stage
+from gym_ray.reverification.report import render_changes
 from gym_ray.reverification.reverify import reverify
 from gym_ray.reverification.reverify_stage import (
     DIVERGED,

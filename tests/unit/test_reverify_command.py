@@ -13,9 +13,9 @@ import pytest
 
 from gym_ray import read_rollouts
 from gym_ray.collection import compaction
-from gym_ray.collection.monitor import Counts
 from gym_ray.collection.summary import RunSummary
 from gym_ray.errors import ConfigError, GymRayError
+from gym_ray.progress import Counts
 from gym_ray.reverification import reverify_stage
 from gym_ray.reverification.reward_changes import ReverifyReport
 from gym_ray.rollout import Rollout

@@ -17,8 +17,8 @@ from gym_ray.sampling import Sampling
 from gym_ray.serving.application import wait_until_running
 from gym_ray.serving.cluster import connect
 from gym_ray.serving.gateway import GatewayPlan
+from gym_ray.serving.policy_renderer import check_renderer
 from gym_ray.serving.recorder import RecordTarget
-from gym_ray.serving.replicas import check_renderer
 from gym_ray.serving.session_client import SessionClient
 from tests.sessions import spec_of, sum_row
 

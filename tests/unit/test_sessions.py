@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from gym_ray.agents.session import SessionError
+from gym_ray.agents.sessions import Closing, SessionState
 from gym_ray.errors import FailureKind, RolloutFailure
-from gym_ray.gateway.sessions import Closing, SessionState
 from gym_ray.nemo_gym import output_row
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.scripted import ScriptedEngine

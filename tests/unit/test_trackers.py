@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from gym_ray.collection import trackers
-from gym_ray.collection.monitor import Counts
 from gym_ray.collection.summary import Reward, RunSummary
 from gym_ray.collection.trackers import Trackers, require_trackers
 from gym_ray.config.load import RunConfig, load_config
 from gym_ray.errors import ConfigError
+from gym_ray.progress import Counts
 from tests.cluster import until
 
 RUN = "0123456789abcdef"

@@ -12,9 +12,8 @@ import pydantic
 import verifiers.v1 as vf
 from verifiers.v1.utils.decorators import invoke
 
-from gym_ray.environment import Outcome, Step, TaskFields
+from gym_ray.environment import GymnasiumEnvironment, Outcome, Step, TaskFields
 from gym_ray.errors import ConfigError
-from gym_ray.gymnasium import GymnasiumEnvironment
 from gym_ray.integrations.verifiers.exchange import Exchange
 from gym_ray.integrations.verifiers.loading import load, role_of, trace_stops
 from gym_ray.integrations.verifiers.toolsets import Tools, definitions_of

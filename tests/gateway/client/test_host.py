@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from gym_ray.batches.host import BatchHost
-from gym_ray.gateway.batches import BatchError, Opening
+from gym_ray.batches.protocol import BatchError, Opening
 from gym_ray.rollout import RolloutSpec
 from gym_ray.task import task_id_of
 from tests.gateway.batches import Rollouts, eventually, tasks

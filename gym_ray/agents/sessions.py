@@ -1,0 +1,67 @@
+"""Sessions of agents outside, as values: what opening, asking and closing one returns."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+from typing import Literal
+
+from gym_ray.errors import FailureKind
+from gym_ray.rollout import Status, TruncationReason
+from gym_ray.verdict import Verdict
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OpenedSession:
+    """A session that was just opened, and the key to it, which is told this once."""
+
+    session_id: str
+    key: str
+    rollout_id: str
+    expires_at: datetime.datetime
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionState:
+    """How a session stands.
+
+    Attributes:
+        session_id, rollout_id: its own, and that of its row.
+        open: whether it takes policy calls.
+        turns: policy calls recorded, those of all branches.
+        expires_at: when it ends at the latest.
+        status: of its rollout; None until that is over, as is all below.
+        truncation_reason, reward, reward_components, metrics, error_kind, error: as in the row.
+    """
+
+    session_id: str
+    rollout_id: str
+    open: bool
+    turns: int
+    expires_at: datetime.datetime
+    status: Status | None = None
+    truncation_reason: TruncationReason | None = None
+    reward: float | None = None
+    reward_components: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    error_kind: FailureKind | None = None
+    error: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Closing:
+    """How a session ends: `verify` by the environment, with a `reward` of the client's, or
+    `abandon` for nothing.
+    """
+
+    how: Literal["verify", "reward", "abandon"]
+    verdict: Verdict | None = None
+
+
+def owner_of(session_id: str) -> tuple[str, str] | None:
+    """Environment and replica of a session, `{environment}.{replica}.{random}`; None for text
+    that is no session ID.
+    """
+    parts = session_id.rsplit(".", 2)
+    return (parts[0], parts[1]) if len(parts) == 3 and all(parts) else None

@@ -1,0 +1,201 @@
+"""The replica of an environment: whole rollouts, and sessions of agents outside.
+
+Failures of a rollout or of a session come back as values, not as exceptions: an exception crossing
+Serve is wrapped, logged and counted as the replica's fault, and means here that the transport or
+the replica broke.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Mapping,
+    Sequence,
+)
+from types import MappingProxyType
+from typing import Any, TypeAlias, TypeVar
+
+from gym_ray.agents import AGENTS, Agent, Toolbox
+from gym_ray.agents.bridging import require_bridge
+from gym_ray.agents.external import ExternalAgent
+from gym_ray.agents.mcp_servers import McpServers
+from gym_ray.agents.session import SessionError
+from gym_ray.agents.sessions import Closing, OpenedSession, SessionState
+from gym_ray.config.load import RunConfig
+from gym_ray.environment import judges_asked
+from gym_ray.errors import RolloutFailure
+from gym_ray.policies.chat import ChatAnswer, ChatRequest
+from gym_ray.policies.engine import GenerationRequest
+from gym_ray.registry import environment_factory, load_environment, require_judges
+from gym_ray.rollout import Rollout, RolloutSpec
+from gym_ray.runner import Runner, RunSettings
+from gym_ray.serving import autoscaling
+from gym_ray.serving.coalescing import as_they_finish
+from gym_ray.serving.judges import connect_judges
+from gym_ray.serving.options import replica_tag
+from gym_ray.serving.policy_client import PolicyClient
+from gym_ray.serving.policy_renderer import load_policy_renderer
+from gym_ray.serving.recorder import RecordTarget
+from gym_ray.serving.session_host import SessionHost
+from gym_ray.telemetry.logs import set_up_logs
+from gym_ray.telemetry.traces import Span, attempt_span, flush_traces
+from gym_ray.turn import Generation
+
+T = TypeVar("T")
+
+#: What a session does not do, as a value.
+Refused: TypeAlias = RolloutFailure | SessionError
+
+
+class EnvironmentReplica:
+    """One environment: whole rollouts, many at once.
+
+    Args:
+        name: key of the environment's config section.
+        config: the whole config.
+        policy: Serve handle of the policy.
+        judges: Serve handles of the judges.
+    """
+
+    async def __init__(  # type: ignore[misc]
+        self, name: str, config: RunConfig, policy: Any, judges: Mapping[str, Any]
+    ) -> None:
+        from gym_ray.verifiers.verification import Verification
+
+        set_up_logs(config.observability.log_format)
+        section = config.environments[name]
+        client = PolicyClient(policy, start_seconds=config.policy.startup_timeout_seconds)
+        environment = load_environment(name, section, config.base_directory)
+        require_judges(name, environment, judges)
+        self._verification = Verification(
+            environment,
+            environment_factory(name, section, config.base_directory),
+            processes=config.verification.processes,
+            timeout_seconds=config.verification.timeout_seconds,
+        )
+        self._mcp_servers = McpServers(name, section.mcp_servers)
+        asked = {judge: judges[judge] for judge in sorted(judges_asked(environment))}
+        renderer, remote_tools, _, environment.judges = await asyncio.gather(
+            asyncio.to_thread(load_policy_renderer, config),
+            self._mcp_servers.start(),
+            self._verification.start(),
+            connect_judges(config, asked, load_policy_renderer),
+        )
+        if renderer is not None:
+            require_bridge(name, section.agent, renderer)
+        toolbox = Toolbox(environment, section.agent_options, remote_tools)
+
+        def runner(agent_name: str, agent: Agent) -> Runner:
+            return Runner(
+                environment=environment,
+                agent_name=agent_name,
+                agent=agent,
+                renderer=renderer,
+                model=config.policy.model,
+                generate=client.generate,
+                chat=client.chat if renderer is None else None,
+                turn_timeout_seconds=config.policy.request_timeout_seconds,
+                verification=self._verification,
+                agent_options=section.agent_options,
+                toolbox=toolbox,
+                priority=section.priority,
+            )
+
+        # Whatever the environment's own agent is, an outside one can open sessions on it.
+        self._sessions = SessionHost(name, replica_tag(), lambda agent: runner("external", agent))
+        agent = AGENTS.get(section.agent)
+        if agent is None:
+            agent = ExternalAgent(section.external, self._sessions, config.base_directory)
+        self._runner = runner(section.agent, agent)
+        self._running = 0
+
+    async def run(
+        self,
+        specs: Sequence[RolloutSpec],
+        attempts: Sequence[int],
+        settings: RunSettings,
+        traceparents: Mapping[str, str] = MappingProxyType({}),
+    ) -> AsyncIterator[list[Rollout]]:
+        """Run up to 16 rollouts at once; yields those that finished, as they finish.
+
+        Args:
+            specs, attempts: which rollouts, and which attempts at them.
+            settings: what they share.
+            traceparents: W3C contexts of those that are traced, by rollout id.
+        """
+        rollouts = [
+            self._counted(self._run(spec, settings, attempt, traceparents.get(spec.rollout_id)))
+            for spec, attempt in zip(specs, attempts, strict=True)
+        ]
+        async with contextlib.aclosing(as_they_finish(rollouts)) as batches:
+            async for finished in batches:
+                yield finished
+
+    async def _counted(self, rollout: Awaitable[Rollout]) -> Rollout:
+        self._running += 1
+        try:
+            return await rollout
+        finally:
+            self._running -= 1
+
+    async def _run(
+        self, spec: RolloutSpec, settings: RunSettings, attempt: int, traceparent: str | None
+    ) -> Rollout:
+        span = attempt_span(spec, attempt, traceparent)
+        if span is None:
+            return await self._runner.run(spec, settings, attempt=attempt)
+        rollout = await self._runner.run(
+            spec, settings, attempt=attempt, traceparent=span.traceparent
+        )
+        if rollout.verification_seconds:
+            ago = rollout.verification_seconds
+            Span("verification", span.traceparent, {}, seconds_ago=ago).end({})
+        span.end_rollout(rollout)
+        return rollout
+
+    # Sessions: what these refuse or fail with comes back as a value, see the module.
+
+    async def open_session(
+        self, spec: RolloutSpec, settings: RunSettings, target: RecordTarget | None
+    ) -> OpenedSession | Refused:
+        return await _as_value(self._sessions.open(spec, settings, target))
+
+    async def session_state(self, session_id: str, key: str) -> SessionState | Refused:
+        return await _as_value(self._sessions.state(session_id, key))
+
+    async def session_chat(
+        self, session_id: str, key: str, request: ChatRequest
+    ) -> ChatAnswer | Refused:
+        return await _as_value(self._sessions.chat(session_id, key, request))
+
+    async def session_generate(
+        self, session_id: str, key: str, request: GenerationRequest
+    ) -> Generation | Refused:
+        return await _as_value(self._sessions.generate(session_id, key, request))
+
+    async def close_session(
+        self, session_id: str, key: str, closing: Closing
+    ) -> SessionState | Refused:
+        return await _as_value(self._sessions.close(session_id, key, closing))
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:  # Serve asks for it by this name.
+        return {autoscaling.ROLLOUTS: self._running + self._sessions.count()}
+
+    async def check_health(self) -> None:
+        self._verification.check_health()
+
+    async def __del__(self) -> None:  # Serve awaits it when it stops a replica.
+        await self._sessions.stop()
+        await self._mcp_servers.stop()
+        await self._verification.stop()
+        await asyncio.to_thread(flush_traces)
+
+
+async def _as_value(answer: Awaitable[T]) -> T | Refused:
+    try:
+        return await answer
+    except (RolloutFailure, SessionError) as refused:
+        return refused

@@ -1,0 +1,150 @@
+"""The replica of the policy: one engine, its weights, and the turns it is asked for.
+
+Failures of a turn come back as values, not as exceptions: an exception crossing
+Serve is wrapped, logged and counted as the replica's fault, and means here that the transport
+or the replica broke.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+from collections.abc import (
+    AsyncIterator,
+    Mapping,
+    Sequence,
+)
+
+from gym_ray.config.load import RunConfig
+from gym_ray.errors import FailureKind, RolloutFailure, one_line
+from gym_ray.policies.chat import ChatRequest
+from gym_ray.policies.engine import ChatEngine, PolicyInfo
+from gym_ray.serving.coalescing import as_they_finish
+from gym_ray.serving.engines import build_engine
+from gym_ray.serving.live_weights import LiveWeights
+from gym_ray.serving.options import POLICY_DEPLOYMENT, replica_tag
+from gym_ray.serving.policy_client import Reply, Request
+from gym_ray.serving.turn_observer import TurnObserver
+from gym_ray.serving.weights_record import WeightsStore
+from gym_ray.telemetry.logs import set_up_logs
+from gym_ray.telemetry.traces import flush_traces
+from gym_ray.weights import Place, ReplicaWeights, UpdateRefused, WeightsUpdate
+
+logger = logging.getLogger("ray.serve")
+
+
+class PolicyReplica:
+    """One engine. Tokens in, tokens and logprobs out; or messages both ways."""
+
+    async def __init__(self, config: RunConfig) -> None:  # type: ignore[misc]
+        set_up_logs(config.observability.log_format)
+        self._engine = build_engine(config)
+        self._info = await self._engine.start()
+        self._weights = LiveWeights(
+            self._engine, replica_tag(), _weights_store(config.policy.model)
+        )
+        await self._weights.start()
+        self._observer = TurnObserver(self._engine, config.policy.model)
+        logger.info(
+            "policy %s serves %s, engine seed %d",
+            self._info.engine, self._info.model, self._info.seed,
+        )  # fmt: skip
+
+    async def generate(
+        self, requests: Sequence[Request]
+    ) -> AsyncIterator[list[tuple[int, Reply | RolloutFailure]]]:
+        """Sample turns at once; yields `(position, answer)` as they are ready."""
+        turns = [
+            self._observer.watch(request, self._generate(index, request))
+            for index, request in enumerate(requests)
+        ]
+        async with contextlib.aclosing(as_they_finish(turns)) as batches:
+            async for answers in batches:
+                yield answers
+
+    async def _generate(self, index: int, request: Request) -> tuple[int, Reply | RolloutFailure]:
+        try:
+            async with asyncio.timeout(request.timeout_seconds) as deadline:
+                return index, await self._answer(request)
+        except RolloutFailure as failure:
+            if failure.kind is FailureKind.POLICY_ERROR:
+                await self._leave_if_broken()
+            return index, failure
+        except Exception as error:
+            if deadline.expired():
+                message = f"no answer within {request.timeout_seconds:g} s"
+                return index, RolloutFailure(FailureKind.POLICY_TIMEOUT, message)
+            logger.exception("request %s failed", request.request_id)
+            await self._leave_if_broken()
+            return index, RolloutFailure(FailureKind.POLICY_ERROR, one_line(error))
+
+    async def _answer(self, request: Request) -> Reply:
+        if not isinstance(request, ChatRequest):
+            return await self._weights.generate(request)
+        if not isinstance(self._engine, ChatEngine):
+            raise RolloutFailure(
+                FailureKind.POLICY_REJECTED, "this policy takes tokens, not messages"
+            )
+        return await self._engine.chat(request)
+
+    async def _leave_if_broken(self) -> None:
+        """End this process when its engine is dead.
+
+        Until Serve's health checks had noticed, it would go on taking turns and failing them at
+        once; a gone replica gets none, and is replaced.
+        """
+        try:
+            await self._engine.check_health()
+        except Exception:
+            logger.exception("the engine is dead; this replica ends")
+            os._exit(1)
+
+    async def info(self) -> PolicyInfo:
+        weights = self._weights.current
+        return dataclasses.replace(
+            self._info,
+            fingerprint=weights.fingerprint or weights.loaded or self._info.fingerprint,
+            weights_version=weights.version,
+        )
+
+    # Called on all replicas at once; see `weights.py`.
+
+    async def weights(self) -> ReplicaWeights:
+        return self._weights.current
+
+    async def check_weights(
+        self, update: WeightsUpdate, place: Place
+    ) -> UpdateRefused | str | None:
+        return await self._weights.check(update, place)
+
+    async def update_weights(
+        self, update: WeightsUpdate, expected: str | None, among: Mapping[str, Place]
+    ) -> ReplicaWeights:
+        own = self._weights.current.replica
+        if own not in among:
+            return self._weights.current  # It has come up since, from the record.
+        return await self._weights.update(update, expected, among[own])
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:  # Serve asks for it by this name.
+        return self._observer.load()
+
+    async def check_health(self) -> None:
+        await self._engine.check_health()
+
+    async def __del__(self) -> None:  # Serve awaits it when it stops a replica.
+        self._observer.close()
+        self._weights.stop()
+        await self._engine.stop()
+        await asyncio.to_thread(flush_traces)
+
+
+def _weights_store(model: str) -> WeightsStore | None:
+    """Where this replica finds its weights; None for a judge's."""
+    from ray import serve
+
+    context = serve.get_replica_context()
+    is_policy = context.deployment == POLICY_DEPLOYMENT
+    return WeightsStore(context.app_name, model) if is_policy else None
