@@ -47,7 +47,7 @@ FIELDS = (
         "response.output[].prompt_token_ids",
         "list<int>",
         "on the last item of each turn: all tokens before its generation; absent where the policy "
-        "tells none",
+        "returns none",
     ),
     Field("response.output[].generation_token_ids", "list<int>", "beside it: tokens sampled"),
     Field("response.output[].generation_log_probs", "list<number>", "their log-probabilities"),
@@ -75,7 +75,7 @@ def output_row(rollout: Rollout) -> dict[str, Any]:
 
     All keys of the task row stay as they are. `response.output` items carry
     `prompt_token_ids`, `generation_token_ids` and `generation_log_probs` on the last item of
-    each turn, unless the policy told no tokens. Metrics become fields of the row where it has
+    each turn, unless the policy returned none. Metrics become fields of the row where it has
     none of that name. A failed rollout has `_ng_failure_class` and no reward (null).
 
     OpenAI knows two reasons of incomplete responses, so every truncation is

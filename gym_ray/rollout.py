@@ -139,12 +139,15 @@ class Rollout:
 
     @property
     def has_tokens(self) -> bool:
-        """Whether the sequence is there. A rollout of a policy that tells no tokens has none, and
-        neither has a failed one, unless only its verification failed."""
+        """Whether the sequence is there.
+
+        It is not where the policy returns no token IDs, nor in a failed rollout, unless only its
+        verification failed.
+        """
         return len(self.token_ids) > 0
 
     @property
-    def tokens_untold(self) -> bool:
+    def without_token_ids(self) -> bool:
         """Whether turns were taken whose tokens the policy did not tell: for SFT and DPO only."""
         return bool(self.turns) and not self.has_tokens
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
-from gym_ray.agents import Agent, Attempt, Episode, Limits, Toolbox
+from gym_ray.agents import Agent, AgentContext, AgentLimits, Episode, Toolbox
 from gym_ray.config.sections import AgentOptions
 from gym_ray.environment import Environment, Outcome, fresh_state, open_task
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
@@ -189,7 +189,7 @@ class Runner:
         """The rollout, and the seconds its verification took."""
         task = open_task(self._environment, spec)
         sampling = settings.sampling.for_task(task.create_params)
-        limits = Limits(
+        limits = AgentLimits(
             max_turns=self._options.max_turns,
             max_output_tokens=sampling.max_output_tokens,
             deadline=ends_at - self._verifying_seconds(settings),
@@ -254,7 +254,7 @@ class Runner:
             return answer
 
         episode = await self._act(
-            Attempt(
+            AgentContext(
                 task=task,
                 environment=self._environment,
                 state=state,
@@ -297,7 +297,7 @@ class Runner:
         seconds = 0.0 if episode.verdict else time.perf_counter() - verifying_since
         return rollout, seconds
 
-    async def _act(self, attempt: Attempt) -> Episode:
+    async def _act(self, attempt: AgentContext) -> Episode:
         """The agent's loop, and the end of what it leaves running."""
         try:
             episode = await self._agent(attempt)

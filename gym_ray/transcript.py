@@ -206,8 +206,8 @@ class Transcript:
         return piece.number
 
 
-class Untold:
-    """Turns of a policy that tells no tokens: lengths as it counts them, and no sequence.
+class TokenlessTranscript:
+    """Turns of a policy that returns no token IDs: lengths as it counts them, and no sequence.
 
     Reads like a `Transcript`.
 

@@ -133,7 +133,7 @@ class WeightsReport:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class UpdateRefused:
+class RefusedUpdate:
     """An update that cannot be; no replica has changed.
 
     Attributes:

@@ -121,7 +121,7 @@ def formats() -> str:
             "A message of SFT and DPO rows. In Parquet, where a column has one type, what a "
             "message lacks is null; in JSONL its key is absent, and `arguments` is an object, as "
             "chat templates expect it.",
-            _columns(conversations.MESSAGES.parts),
+            _columns(conversations.MESSAGES.children),
         ),
         _section(
             "NeMo Gym row",

@@ -28,11 +28,11 @@ class Arithmetic(Environment):
             raise RolloutFailure(FailureKind.SANDBOX_ERROR, "the sandbox is not there")
 
     def verify(self, outcome: Outcome) -> float:
-        behaviour = outcome.task.row.get("verify")
-        if behaviour == "hang":
+        behavior = outcome.task.row.get("verify")
+        if behavior == "hang":
             time.sleep(3600)
-        if behaviour == "crash":
+        if behavior == "crash":
             os._exit(1)
-        if behaviour == "raise":
+        if behavior == "raise":
             raise ValueError("this verifier raises")
         return float(outcome.text == outcome.task["expected_answer"])

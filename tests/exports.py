@@ -101,7 +101,7 @@ def with_a_call(**fields: Any) -> dict[str, Any]:
     }
 
 
-def untold(make_rollout: Make, *place: int, **fields: Any) -> Rollout:
+def tokenless(make_rollout: Make, *place: int, **fields: Any) -> Rollout:
     nothing = {
         "token_ids": np.zeros(0, dtype=np.int32),
         "loss_mask": np.zeros(0, dtype=np.int8),

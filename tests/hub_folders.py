@@ -60,8 +60,8 @@ def task_files(folder: Path) -> Path:
     """A config and task rows for `gym-ray prepare`; the config's path."""
     config = {key: value for key, value in arithmetic_config(folder).items() if key != "collect"}
     config["environments"]["arithmetic"]["datasets"] = [
-        {"name": "sums", "type": "train", "path": str(folder / "t.jsonl"), "licence": "MIT"},
-        {"name": "held", "type": "validation", "path": str(folder / "v.jsonl"), "licence": "TBD"},
+        {"name": "sums", "type": "train", "path": str(folder / "t.jsonl"), "license": "MIT"},
+        {"name": "held", "type": "validation", "path": str(folder / "v.jsonl"), "license": "TBD"},
     ]
     rows = [sum_rollout(n, reply="").spec.task for n in range(3)]
     (folder / "t.jsonl").write_text("\n".join(rows[:2]) + "\n")

@@ -1,6 +1,6 @@
 """What NeMo RL does with an actor's results, as far as results can break it.
 
-Written from its behaviour, not from its code: the stream's accumulator (row indices, groups), the
+Written from its behavior, not from its code: the stream's accumulator (row indices, groups), the
 post-processing of a group (tokens, reward, components, masks, metrics), which failures it asks
 for again, and how the list of its releases is read. Raises where NeMo RL would, or would train on
 something else than was sampled.

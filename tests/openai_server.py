@@ -42,7 +42,7 @@ class Script:
         reply: as that of the scripted engine.
         chat_tokens: chat answers have `token_ids` (`ids`), only `token_id:N` logprobs (`logprobs`),
             or the server refuses fields that are not OpenAI's (`none`).
-        honours_prefix: `required_prefix_token_ids` is continued; else history is rendered anew.
+        honors_prefix: `required_prefix_token_ids` is continued; else history is rendered anew.
         raw_logprobs: logprobs are not of the distribution sampled from.
         completions: there is a route `/completions`.
         misdeeds: what is done instead of answering, once each: a status, or `hang`.
@@ -51,7 +51,7 @@ class Script:
     tokenizer: str | None = None
     reply: str = "Four."
     chat_tokens: str = "ids"
-    honours_prefix: bool = True
+    honors_prefix: bool = True
     raw_logprobs: bool = False
     completions: bool = True
     misdeeds: deque[int | str] = dataclasses.field(default_factory=deque)
@@ -210,7 +210,7 @@ class Server:
     def _prompt(self, body: dict[str, Any]) -> np.ndarray[Any, Any]:
         rendered = self._renderer.render(body["messages"], body.get("tools", ()))
         prefix = body.get("required_prefix_token_ids")
-        if not prefix or not self.script.honours_prefix:
+        if not prefix or not self.script.honors_prefix:
             return rendered
         # The splice of NeMo RL: the prefix, then what the template has after its last turn end.
         end = self._renderer.stop_token_ids[0]

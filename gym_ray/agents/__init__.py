@@ -5,7 +5,7 @@
 messages; `turn_taking.py` is what the multi-turn ones share.
 """
 
-from gym_ray.agents.agent import Agent, Attempt, Episode, Limits, Sampler
+from gym_ray.agents.agent import Agent, AgentContext, AgentLimits, Episode, Sampler
 from gym_ray.agents.gymnasium import gymnasium
 from gym_ray.agents.single_turn import single_turn
 from gym_ray.agents.tool_calling import tool_calling
@@ -20,9 +20,9 @@ AGENTS: dict[str, Agent] = {
 __all__ = [
     "AGENTS",
     "Agent",
-    "Attempt",
+    "AgentContext",
+    "AgentLimits",
     "Episode",
-    "Limits",
     "RemoteTool",
     "Sampler",
     "ToolError",

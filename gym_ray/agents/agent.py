@@ -16,7 +16,7 @@ from gym_ray.renderers.renderer import BridgeImpossible, RolloutRenderer
 from gym_ray.rollout import TruncationReason
 from gym_ray.sampling import Sampling
 from gym_ray.task import Task
-from gym_ray.transcript import Transcript, Untold
+from gym_ray.transcript import TokenlessTranscript, Transcript
 from gym_ray.turn import Generation, Tokens
 from gym_ray.verdict import Verdict
 
@@ -60,7 +60,7 @@ class Episode:
     """What an agent leaves behind.
 
     Attributes:
-        transcript: the exact tokens; `Untold` when the policy tells none.
+        transcript: the exact tokens; `TokenlessTranscript` when the policy returns none.
         items: what the policy and the tools produced, as Responses-API output items.
         text: text of the last assistant message.
         tools: tool definitions that were offered, Responses-API shape.
@@ -71,7 +71,7 @@ class Episode:
             all turns there were, which whoever sampled them knows.
     """
 
-    transcript: Transcript | Untold
+    transcript: Transcript | TokenlessTranscript
     items: list[dict[str, Any]]
     text: str
     tools: list[dict[str, Any]]
@@ -82,7 +82,7 @@ class Episode:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Limits:
+class AgentLimits:
     """Where a loop ends at the latest.
 
     Attributes:
@@ -97,7 +97,7 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Attempt:
+class AgentContext:
     """What an agent is given: everything of one rollout, as agents keep nothing themselves.
 
     Attributes:
@@ -122,13 +122,13 @@ class Attempt:
     sampling: Sampling
     chat: Chatter | None
     rollout_id: str
-    limits: Limits
+    limits: AgentLimits
     toolbox: Toolbox
     gateway_url: str | None = None
 
 
 #: One loop that lets the policy act; raises `RolloutFailure` when a turn cannot be sampled.
-Agent = Callable[[Attempt], Awaitable[Episode]]
+Agent = Callable[[AgentContext], Awaitable[Episode]]
 
 
 #: Below this many characters a prompt is tokenized in less time than a hop to a thread costs.

@@ -12,19 +12,19 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from gym_ray.agents.agent import Attempt, Chatter, bridge_prompt, render_prompt
+from gym_ray.agents.agent import AgentContext, Chatter, bridge_prompt, render_prompt
 from gym_ray.agents.tool_use import ToolUse
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.policies.chat import ChatAnswer
 from gym_ray.renderers.items import tools_for_chat
 from gym_ray.renderers.messages import AssistantMessage, Message
 from gym_ray.renderers.renderer import RolloutRenderer
-from gym_ray.transcript import Transcript, Untold
+from gym_ray.transcript import TokenlessTranscript, Transcript
 from gym_ray.turn import Generation, StopReason, Tokens, Turn
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
+class PolicyAnswer:
     """One turn of the policy.
 
     Attributes:
@@ -42,13 +42,13 @@ class Dialogue(Protocol):
     """One rollout's conversation with the policy."""
 
     @property
-    def transcript(self) -> Transcript | Untold:
+    def transcript(self) -> Transcript | TokenlessTranscript:
         """Its turns so far."""
         ...
 
     async def turn(
         self, messages: list[Message], *, tool_seconds: float = 0.0, use: ToolUse | None = None
-    ) -> Answer:
+    ) -> PolicyAnswer:
         """Tell the policy `messages` and let it answer.
 
         Args:
@@ -62,7 +62,7 @@ class Dialogue(Protocol):
         ...
 
 
-def dialogue_of(attempt: Attempt, tools: Sequence[dict[str, Any]]) -> Dialogue:
+def dialogue_of(attempt: AgentContext, tools: Sequence[dict[str, Any]]) -> Dialogue:
     """The dialogue of an attempt.
 
     Args:
@@ -80,7 +80,7 @@ class TokenDialogue:
     """A dialogue over tokens."""
 
     def __init__(
-        self, attempt: Attempt, renderer: RolloutRenderer, tools: list[dict[str, Any]]
+        self, attempt: AgentContext, renderer: RolloutRenderer, tools: list[dict[str, Any]]
     ) -> None:
         self._renderer = renderer
         self._sample = attempt.sample
@@ -95,14 +95,14 @@ class TokenDialogue:
 
     async def turn(
         self, messages: list[Message], *, tool_seconds: float = 0.0, use: ToolUse | None = None
-    ) -> Answer:
+    ) -> PolicyAnswer:
         prompt = await self._prompt(messages)
         tag = None if use is None else use.structural_tag
         generation = await self._sample(prompt, self._sampling.guided_by(tag))
         self._transcript.append(prompt, generation, tool_seconds=tool_seconds)
         self._last = prompt, generation
         message = self._renderer.parse(generation.token_ids, prompt, self._tools)
-        return Answer(message, generation.stop_reason, len(generation.token_ids))
+        return PolicyAnswer(message, generation.stop_reason, len(generation.token_ids))
 
     async def _prompt(self, messages: list[Message]) -> Tokens:
         if self._last is None:
@@ -122,16 +122,16 @@ class ChatDialogue:
         self._history: tuple[Message, ...] = ()
         self._call_ids: set[str] = set()
         self._told = Transcript()
-        self._untold = Untold()
+        self._tokenless = TokenlessTranscript()
         self._used_tokens = 0
 
     @property
-    def transcript(self) -> Transcript | Untold:
-        return self._untold if self._untold.turns else self._told
+    def transcript(self) -> Transcript | TokenlessTranscript:
+        return self._tokenless if self._tokenless.turns else self._told
 
     async def turn(
         self, messages: list[Message], *, tool_seconds: float = 0.0, use: ToolUse | None = None
-    ) -> Answer:
+    ) -> PolicyAnswer:
         history = (*self._history, *messages)
         answer = await self._chat(
             history,
@@ -144,21 +144,21 @@ class ChatDialogue:
         message = self._with_distinct_calls(answer.message)
         self._history = (*history, {**message.as_message(), **_token_fields(answer)})
         self._used_tokens = answer.prompt_tokens + answer.output_tokens
-        return Answer(message, answer.stop_reason, answer.output_tokens)
+        return PolicyAnswer(message, answer.stop_reason, answer.output_tokens)
 
     def _add(self, answer: ChatAnswer, tool_seconds: float) -> None:
         told = answer.generation is not None and answer.prompt_token_ids is not None
-        earlier = self._told.turns if not told else self._untold.turns
+        earlier = self._told.turns if not told else self._tokenless.turns
         if earlier:
             raise RolloutFailure(
                 FailureKind.POLICY_ERROR,
-                "the policy told tokens in some turns and none in others; all servers of "
+                "the policy returned token IDs in some turns and none in others; all servers of "
                 "policy.engine_args.base_urls must be alike",
             )
         if answer.generation is not None and answer.prompt_token_ids is not None:
             self._told.append(answer.prompt_token_ids, answer.generation, tool_seconds=tool_seconds)
             return
-        self._untold.turns.append(
+        self._tokenless.turns.append(
             Turn(
                 prompt_length=answer.prompt_tokens,
                 generation_length=answer.output_tokens,

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import psutil
 
-from gym_ray.agents.agent import Attempt, Episode
+from gym_ray.agents.agent import AgentContext, Episode
 from gym_ray.agents.session import Session
 from gym_ray.config.sections import ExternalAgentConfig
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
@@ -77,7 +77,7 @@ class ExternalAgent:
         self._sessions = sessions
         self._directory = directory
 
-    async def __call__(self, attempt: Attempt) -> Episode:
+    async def __call__(self, attempt: AgentContext) -> Episode:
         """Let the agent run to its end, or to the rollout's deadline.
 
         Raises:
@@ -116,7 +116,7 @@ class ExternalAgent:
             )
         return session.episode(verdict)
 
-    async def _run(self, command: list[str], attempt: Attempt, access: Access) -> None:
+    async def _run(self, command: list[str], attempt: AgentContext, access: Access) -> None:
         async with _task_file(attempt) as task:
             environment = {
                 "OPENAI_BASE_URL": access.base_url,
@@ -148,7 +148,7 @@ class ExternalAgent:
             raise _failed(f"exit code {code}: {said}" if said else f"exit code {code}")
 
     async def _post(
-        self, config: ExternalAgentConfig, attempt: Attempt, access: Access
+        self, config: ExternalAgentConfig, attempt: AgentContext, access: Access
     ) -> Verdict | None:
         import aiohttp
 
@@ -183,7 +183,7 @@ class ExternalAgent:
             ) from None
 
 
-async def opened(attempt: Attempt, sessions: Sessions) -> Episode:
+async def opened(attempt: AgentContext, sessions: Sessions) -> Episode:
     """Wait until a client has closed the session, or its time is up."""
     session = Session(attempt, closable=True)
     with sessions.reachable(session, attempt.gateway_url or ""):
@@ -192,7 +192,7 @@ async def opened(attempt: Attempt, sessions: Sessions) -> Episode:
 
 
 @contextlib.asynccontextmanager
-async def _task_file(attempt: Attempt) -> AsyncIterator[str]:
+async def _task_file(attempt: AgentContext) -> AsyncIterator[str]:
     """Path of a file with the task row, which only this user may read."""
 
     def write() -> str:

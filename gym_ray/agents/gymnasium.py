@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from gym_ray.agents.agent import Attempt, Episode
+from gym_ray.agents.agent import AgentContext, Episode
 from gym_ray.agents.author_code import call_author_code
 from gym_ray.agents.turn_taking import TurnTaking
 from gym_ray.environment import GymnasiumEnvironment, Step
@@ -15,7 +15,7 @@ from gym_ray.renderers.items import messages_from_items
 from gym_ray.task import Task
 
 
-async def gymnasium(attempt: Attempt) -> Episode:
+async def gymnasium(attempt: AgentContext) -> Episode:
     """Sample an action, play it, tell the observation, until the environment says it is done.
 
     The action of the last turn `max_turns` allows is played too, and its reward counts; a turn

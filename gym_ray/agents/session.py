@@ -22,8 +22,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gym_ray.agents.agent import Attempt, Episode, tokenize
-from gym_ray.agents.conversation import Conversation, Prompt
+from gym_ray.agents.agent import AgentContext, Episode, tokenize
+from gym_ray.agents.message_tree import MessageTree, Prompt
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.policies.chat import (
     ChatAnswer,
@@ -103,7 +103,7 @@ class Session:
     renderer: RolloutRenderer
     sampling: Sampling
 
-    def __init__(self, attempt: Attempt, *, closable: bool) -> None:
+    def __init__(self, attempt: AgentContext, *, closable: bool) -> None:
         if attempt.renderer is None:
             raise RolloutFailure(
                 FailureKind.POLICY_REJECTED,
@@ -116,7 +116,7 @@ class Session:
         self._sample = attempt.sample
         self.rollout_id = attempt.rollout_id
         self._limits = attempt.limits
-        self._conversation = Conversation(attempt.renderer)
+        self._conversation = MessageTree(attempt.renderer)
         self._turns: list[_Recorded] = []
         # Prompts are built off the event loop when they are long, from a tree that `add` changes.
         self._history = asyncio.Lock()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 
-from gym_ray.agents.agent import Attempt, Episode
+from gym_ray.agents.agent import AgentContext, Episode
 from gym_ray.agents.tool_use import ToolUse
 from gym_ray.agents.turn_taking import TurnTaking
 from gym_ray.renderers.items import messages_from_items
 from gym_ray.renderers.messages import Message
 
 
-async def tool_calling(attempt: Attempt) -> Episode:
+async def tool_calling(attempt: AgentContext) -> Episode:
     """Sample, carry out the calls of the turn at the same time, tell the results, repeat.
 
     The calls of the last turn `max_turns` allows are carried out too, since the verifier may

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
-from gym_ray.agents.agent import Attempt, Episode
-from gym_ray.agents.dialogue import Answer, dialogue_of
+from gym_ray.agents.agent import AgentContext, Episode
+from gym_ray.agents.dialogue import PolicyAnswer, dialogue_of
 from gym_ray.agents.tool_use import ToolUse
 from gym_ray.environment import Step
 from gym_ray.errors import FailureKind, RolloutFailure
@@ -42,7 +42,7 @@ class TurnTaking:
         steps: what the environment answered, where it is played step by step.
     """
 
-    def __init__(self, attempt: Attempt, *, tools: list[dict[str, Any]]) -> None:
+    def __init__(self, attempt: AgentContext, *, tools: list[dict[str, Any]]) -> None:
         self.items: list[dict[str, Any]] = []
         self.steps: list[Step] = []
         self._rollout_id = attempt.rollout_id
@@ -109,7 +109,7 @@ class TurnTaking:
 
     async def _answer(
         self, messages: list[Message], number: int, tool_seconds: float, use: ToolUse | None
-    ) -> Answer:
+    ) -> PolicyAnswer:
         try:
             return await self._dialogue.turn(messages, tool_seconds=tool_seconds, use=use)
         except RolloutFailure as failure:

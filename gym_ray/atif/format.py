@@ -34,7 +34,7 @@ class _Object(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class ContentPart(_Object):
+class StepContentPart(_Object):
     """Text, or a picture or sound by reference."""
 
     type: Literal["text", "image", "audio"]
@@ -42,7 +42,7 @@ class ContentPart(_Object):
     source: dict[str, Any] | None = None
 
     @pydantic.model_validator(mode="after")
-    def _has_what_its_type_says(self) -> ContentPart:
+    def _has_what_its_type_says(self) -> StepContentPart:
         if (self.type == "text") != (self.text is not None):
             raise ValueError("a part has `text` exactly when its type is text")
         if (self.type == "text") == (self.source is not None):
@@ -50,10 +50,10 @@ class ContentPart(_Object):
         return self
 
 
-Content = str | list[ContentPart]
+Content = str | list[StepContentPart]
 
 
-class ToolCall(_Object):
+class StepToolCall(_Object):
     """One call of a tool."""
 
     tool_call_id: str
@@ -77,8 +77,8 @@ class Observation(_Object):
     results: list[Result]
 
 
-class Metrics(_Object):
-    """Of the policy calls of one step; `prompt_token_ids` is the whole prompt, history included."""
+class StepMetrics(_Object):
+    """Metrics of one step's policy calls; `prompt_token_ids` includes the history."""
 
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
@@ -90,7 +90,7 @@ class Metrics(_Object):
     extra: Extra = None
 
 
-class Step(_Object):
+class TrajectoryStep(_Object):
     """A system prompt, a message of the user, or one turn of the agent and what came back."""
 
     step_id: int
@@ -100,9 +100,9 @@ class Step(_Object):
     reasoning_effort: str | float | None = None
     message: Content
     reasoning_content: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[StepToolCall] | None = None
     observation: Observation | None = None
-    metrics: Metrics | None = None
+    metrics: StepMetrics | None = None
     is_copied_context: bool | None = None
     llm_call_count: Count | None = None
     extra: Extra = None
@@ -115,7 +115,7 @@ class Step(_Object):
         return text
 
     @pydantic.model_validator(mode="after")
-    def _keeps_to_its_source(self) -> Step:
+    def _keeps_to_its_source(self) -> TrajectoryStep:
         if self.source != "agent":
             for name in _AGENTS_OWN:
                 if getattr(self, name) is not None:
@@ -143,7 +143,7 @@ class Agent(_Object):
 
 
 class FinalMetrics(_Object):
-    """Of the whole trajectory."""
+    """Metrics of the whole trajectory."""
 
     total_prompt_tokens: Total | None = None
     total_completion_tokens: Total | None = None
@@ -160,7 +160,7 @@ class Trajectory(_Object):
     session_id: str | None = None
     trajectory_id: str | None = None
     agent: Agent
-    steps: Annotated[list[Step], pydantic.Field(min_length=1)]
+    steps: Annotated[list[TrajectoryStep], pydantic.Field(min_length=1)]
     notes: str | None = None
     final_metrics: FinalMetrics | None = None
     continued_trajectory_ref: str | None = None
@@ -175,7 +175,7 @@ class Trajectory(_Object):
         return self
 
 
-class Refused(Exception):
+class TrajectoryRefused(Exception):
     """A document cannot be read.
 
     Args:
@@ -201,7 +201,7 @@ def checked(tree: Any) -> Trajectory:
         raise refused(error) from None
 
 
-def refused(error: pydantic.ValidationError, prefix: str = "") -> Refused:
+def refused(error: pydantic.ValidationError, prefix: str = "") -> TrajectoryRefused:
     """The first problem pydantic found, as a field and a reason.
 
     Where several types are allowed, pydantic tells what is wrong for each of them: the one that
@@ -219,7 +219,7 @@ def refused(error: pydantic.ValidationError, prefix: str = "") -> Refused:
             reason = "is missing"
         case _:
             reason = problem["msg"].removeprefix("Value error, ")
-    return Refused(field, reason)
+    return TrajectoryRefused(field, reason)
 
 
 def time_of(text: str) -> datetime.datetime:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gym_ray.atif.format import Refused, checked
+from gym_ray.atif.format import TrajectoryRefused, checked
 from gym_ray.atif.rollouts import Numbers, Origin, adopted, is_ours, remarks, restored
 from gym_ray.collection.compaction import compact
 from gym_ray.errors import ConfigError
@@ -47,7 +47,7 @@ _LINES = (".jsonl", ".ndjson")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Rejection:
+class RejectedTrajectory:
     """A document that was not imported, and why.
 
     Attributes:
@@ -94,7 +94,7 @@ class ImportReport:
     with_tokens: int = 0
     with_reward: int = 0
     rejected: int = 0
-    rejections: list[Rejection] = dataclasses.field(default_factory=list)
+    rejections: list[RejectedTrajectory] = dataclasses.field(default_factory=list)
     noted: dict[str, int] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
 
@@ -191,8 +191,8 @@ def _rollouts(
                 origin = Origin(str(path), line, run_id, environment)
                 try:
                     rollout = _rollout(text, origin, numbers, report)
-                except Refused as error:
-                    found = Rejection(str(path), line, error.field, error.reason)
+                except TrajectoryRefused as error:
+                    found = RejectedTrajectory(str(path), line, error.field, error.reason)
                     rejected.write(json.dumps(dataclasses.asdict(found)) + "\n")
                     report.rejected += 1
                     if len(report.rejections) < SHOWN_REJECTIONS:
@@ -221,7 +221,9 @@ def _rollout(text: bytes, origin: Origin, numbers: Numbers, report: ImportReport
         tree: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
         lines = "one to a line" if Path(origin.file).suffix in _LINES else "one to a file"
-        raise Refused("", f"is no JSON ({error}); trajectories are JSON objects, {lines}") from None
+        raise TrajectoryRefused(
+            "", f"is no JSON ({error}); trajectories are JSON objects, {lines}"
+        ) from None
     trajectory = checked(tree)
     if is_ours(trajectory):
         rollout = restored(trajectory, tree)

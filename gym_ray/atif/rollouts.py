@@ -18,9 +18,9 @@ import pydantic
 from gym_ray.atif.columns import Columns, rollout_of_columns
 from gym_ray.atif.format import (
     FinalMetrics,
-    Refused,
-    Step,
     Trajectory,
+    TrajectoryRefused,
+    TrajectoryStep,
     refused,
     time_of,
 )
@@ -88,7 +88,7 @@ def restored(trajectory: Trajectory, tree: Any) -> Rollout:
         raise refused(error, "extra.gym_ray.") from None
     sequence = sequence_of(trajectory)
     if sequence.side_branches:
-        raise Refused(
+        raise TrajectoryRefused(
             "steps",
             "have a prompt_token_ids that does not continue the turn before; undo the change",
         )
@@ -100,11 +100,11 @@ def restored(trajectory: Trajectory, tree: Any) -> Rollout:
         )
         made = trajectory_of(rollout)
     except (ValueError, KeyError, TypeError) as error:
-        raise Refused("extra.gym_ray", f"is of no rollout: {error}") from None
+        raise TrajectoryRefused("extra.gym_ray", f"is of no rollout: {error}") from None
     made["agent"].pop("version")  # Of the gym-ray that wrote it.
     changed = next(_changes(made, tree, ""), None)
     if changed is not None:
-        raise Refused(
+        raise TrajectoryRefused(
             changed,
             "is not what extra.gym_ray says; undo the change, or take extra.gym_ray away to import "
             "it as another tool's",
@@ -126,7 +126,7 @@ def adopted(trajectory: Trajectory, origin: Origin, numbers: Numbers) -> Rollout
     steps = trajectory.steps
     sampled = [number for number, step in enumerate(steps) if is_turn(step)]
     if not sampled:
-        raise Refused("steps", "has no step of the agent in which a model was called")
+        raise TrajectoryRefused("steps", "has no step of the agent in which a model was called")
     sequence = sequence_of(trajectory)
     final = (
         [sampled[number] for number in sequence.turn_numbers]
@@ -144,7 +144,7 @@ def adopted(trajectory: Trajectory, origin: Origin, numbers: Numbers) -> Rollout
         ]
     )
     if not asked:
-        raise Refused(
+        raise TrajectoryRefused(
             "steps", "begins with the agent's; put what it was asked before, in a step of the user"
         )
     tools = tools_of(trajectory.agent.tool_definitions or ())
@@ -153,7 +153,7 @@ def adopted(trajectory: Trajectory, origin: Origin, numbers: Numbers) -> Rollout
         check_row(task)
         task_id = task_id_of(task)
     except RolloutFailure as error:
-        raise Refused("", f"makes a task that {error.message}") from None
+        raise TrajectoryRefused("", f"makes a task that {error.message}") from None
     reward = _reward(trajectory)
     started_at, seconds = _times(steps)
     totals = trajectory.final_metrics or FinalMetrics()
@@ -203,13 +203,13 @@ def remarks(trajectory: Trajectory, rollout: Rollout) -> Iterator[str]:
         yield "are continued in another file"
 
 
-def _belongs(step: Step, number: int, final: Sequence[int]) -> bool:
+def _belongs(step: TrajectoryStep, number: int, final: Sequence[int]) -> bool:
     """Whether a step after the first turn is of the rollout; turns of other branches are not."""
     if step.source != "agent" or number in final:
         return True
     if is_turn(step):
         return False
-    raise Refused(
+    raise TrajectoryRefused(
         f"steps[{number}]",
         "is the agent's without a call of the model, after its first turn: a rollout would take it "
         "for sampled; leave the step out",
@@ -234,14 +234,14 @@ def _changes(made: Any, found: Any, where: str) -> Iterator[str]:
         yield where
 
 
-def _times(steps: Sequence[Step]) -> tuple[Any, float]:
+def _times(steps: Sequence[TrajectoryStep]) -> tuple[Any, float]:
     times = [time_of(step.timestamp) for step in steps if step.timestamp is not None]
     if not times:
         return None, 0.0
     return min(times), (max(times) - min(times)).total_seconds()
 
 
-def _model(steps: Sequence[Step]) -> str:
+def _model(steps: Sequence[TrajectoryStep]) -> str:
     return next((step.model_name for step in steps if step.model_name), "")
 
 
@@ -255,8 +255,8 @@ def _reward(trajectory: Trajectory) -> float | None:
         if reward is None:
             continue
         if isinstance(reward, bool) or not isinstance(reward, int | float):
-            raise Refused(field, f"must be a number, got {json.dumps(reward)[:60]}")
+            raise TrajectoryRefused(field, f"must be a number, got {json.dumps(reward)[:60]}")
         if not math.isfinite(reward):
-            raise Refused(field, "must be finite")
+            raise TrajectoryRefused(field, "must be finite")
         return float(reward)
     return None

@@ -9,25 +9,25 @@ import numpy as np
 import pydantic
 
 from gym_ray.atif.columns import TurnFacts
-from gym_ray.atif.format import Metrics, Refused, Step, Trajectory
-from gym_ray.transcript import Transcript, Untold
+from gym_ray.atif.format import StepMetrics, Trajectory, TrajectoryRefused, TrajectoryStep
+from gym_ray.transcript import TokenlessTranscript, Transcript
 from gym_ray.turn import Generation, Turn, VersionSpan
 
 #: Token fields of a step's metrics: all of them, or it is read without tokens.
 _TOKEN_FIELDS = ("prompt_token_ids", "completion_token_ids", "logprobs")
 
 
-def is_turn(step: Step) -> bool:
+def is_turn(step: TrajectoryStep) -> bool:
     """Whether a model was called in the step, and not in another trajectory."""
     return step.source == "agent" and not step.is_copied_context and step.llm_call_count != 0
 
 
-def has_tokens(metrics: Metrics | None) -> bool:
+def has_tokens(metrics: StepMetrics | None) -> bool:
     """Whether all three token fields are there."""
     return metrics is not None and all(getattr(metrics, name) is not None for name in _TOKEN_FIELDS)
 
 
-def sequence_of(trajectory: Trajectory) -> Transcript | Untold:
+def sequence_of(trajectory: Trajectory) -> Transcript | TokenlessTranscript:
     """Tokens and turns of the steps in which a model was called.
 
     Raises:
@@ -39,12 +39,12 @@ def sequence_of(trajectory: Trajectory) -> Transcript | Untold:
     for where, step in sampled:
         _check_tokens(where, step)
     if not sampled or not all(has_tokens(step.metrics) for _, step in sampled):
-        untold = Untold()
-        untold.turns += [_untold_turn(step.metrics or Metrics()) for _, step in sampled]
-        return untold
+        tokenless = TokenlessTranscript()
+        tokenless.turns += [_tokenless_turn(step.metrics or StepMetrics()) for _, step in sampled]
+        return tokenless
     transcript = Transcript()
     for _, step in sampled:
-        metrics = step.metrics or Metrics()
+        metrics = step.metrics or StepMetrics()
         generated = np.asarray(metrics.completion_token_ids, dtype=np.int32)
         facts = _facts(metrics, len(generated))
         generation = Generation(
@@ -61,35 +61,37 @@ def sequence_of(trajectory: Trajectory) -> Transcript | Untold:
     return transcript
 
 
-def _check_tokens(where: str, step: Step) -> None:
+def _check_tokens(where: str, step: TrajectoryStep) -> None:
     metrics = step.metrics
     if metrics is None or metrics.completion_token_ids is None or metrics.logprobs is None:
         return
     if (step.llm_call_count or 1) > 1:
-        raise Refused(
+        raise TrajectoryRefused(
             f"{where}llm_call_count",
             f"says {step.llm_call_count} calls, whose tokens cannot be told apart; write a step "
             "for each, or leave the token fields out",
         )
     generated = len(metrics.completion_token_ids)
     if len(metrics.logprobs) != generated:
-        raise Refused(
+        raise TrajectoryRefused(
             f"{where}metrics.logprobs",
             f"has {len(metrics.logprobs)} values for {generated} tokens; one for each sampled "
             "token, never repaired",
         )
     if any(value > 0 for value in metrics.logprobs):
-        raise Refused(f"{where}metrics.logprobs", "has a value above 0, which is no probability")
+        raise TrajectoryRefused(
+            f"{where}metrics.logprobs", "has a value above 0, which is no probability"
+        )
     for name, ids in (("prompt", metrics.prompt_token_ids), ("completion", generated)):
         said = getattr(metrics, f"{name}_tokens")
         count = ids if isinstance(ids, int) else None if ids is None else len(ids)
         if said is not None and count is not None and said != count:
-            raise Refused(
+            raise TrajectoryRefused(
                 f"{where}metrics.{name}_tokens", f"is {said}, and there are {count} token IDs"
             )
 
 
-def _untold_turn(metrics: Metrics) -> Turn:
+def _tokenless_turn(metrics: StepMetrics) -> Turn:
     generated = metrics.completion_tokens or 0
     facts = _facts(metrics, generated)
     return Turn(
@@ -103,7 +105,7 @@ def _untold_turn(metrics: Metrics) -> Turn:
     )
 
 
-def _facts(metrics: Metrics, generated: int) -> TurnFacts:
+def _facts(metrics: StepMetrics, generated: int) -> TurnFacts:
     """What our own steps say of a turn; else a turn that ended by itself, of policy 0."""
     try:
         return TurnFacts.model_validate(metrics.extra)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gym_ray.atif.format import Content, Refused, Result, Step
+from gym_ray.atif.format import Content, Result, TrajectoryRefused, TrajectoryStep
 from gym_ray.nemo_gym import turn_of_item
 from gym_ray.renderers.items import (
     Item,
@@ -40,7 +40,7 @@ def steps_of(prompt: Sequence[Item], response: Sequence[Item]) -> list[dict[str,
     return steps
 
 
-def items_of(step: Step, number: int) -> list[Item]:
+def items_of(step: TrajectoryStep, number: int) -> list[Item]:
     """Items of a step another tool wrote.
 
     A result that answers no call is what the agent was told, as by a user.
@@ -146,7 +146,7 @@ def _caller(steps: Sequence[dict[str, Any]], call_id: str) -> dict[str, Any] | N
     return None
 
 
-def _items(step: Step, number: int) -> Iterator[Item]:
+def _items(step: TrajectoryStep, number: int) -> Iterator[Item]:
     where = f"steps[{number}]"
     text = _text(step.message, f"{where}.message")
     if step.source == "agent":
@@ -174,5 +174,7 @@ def _text(content: Content, where: str) -> str:
         return content
     for index, part in enumerate(content):
         if part.type != "text":
-            raise Refused(f"{where}[{index}]", f"is {part.type}, and rollouts hold text only")
+            raise TrajectoryRefused(
+                f"{where}[{index}]", f"is {part.type}, and rollouts hold text only"
+            )
     return "".join(part.text or "" for part in content)

@@ -18,8 +18,8 @@ import pyarrow as pa
 from gym_ray.atif.columns import TurnFacts, columns_of
 from gym_ray.atif.format import SCHEMA_VERSION
 from gym_ray.atif.steps import steps_of
+from gym_ray.export.counts import ExportCounts
 from gym_ray.export.recipe import Converted, groups_of
-from gym_ray.export.tally import Tally
 from gym_ray.renderers.items import tools_for_chat
 from gym_ray.rollout import Rollout
 from gym_ray.store.rows import from_table
@@ -56,7 +56,7 @@ class AtifRecipe:
         return () if self.one_file_each else (TRAJECTORIES,)
 
     def convert(self, table: pa.Table) -> Converted:
-        tally = Tally.of_read(table, len(groups_of(table)))
+        tally = ExportCounts.of_read(table, len(groups_of(table)))
         found = _trajectories(table, tally)
         if not self.one_file_each:
             return Converted(tally, None, {TRAJECTORIES: (made for _, made in found)})
@@ -108,7 +108,7 @@ def _version() -> str:
     return importlib.metadata.version("gym-ray")
 
 
-def _trajectories(table: pa.Table, tally: Tally) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _trajectories(table: pa.Table, tally: ExportCounts) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """One at a time: a trajectory repeats its tokens for every turn."""
     for start in range(0, len(table), _SLICE_ROWS):
         for rollout in from_table(table.slice(start, _SLICE_ROWS)):

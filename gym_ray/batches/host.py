@@ -20,8 +20,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from gym_ray.batches.ledger import Ledger, Row
-from gym_ray.batches.pages import Page
 from gym_ray.batches.protocol import BatchError, BatchState, Opening, RunBackend
+from gym_ray.batches.result_page import ResultPage
 from gym_ray.errors import FailureKind, one_line
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 
@@ -76,7 +76,7 @@ class BatchHost:
         known = self._batches.get(name)
         batch = known or _Batch(name, opening, self._make_backend(opening), Ledger(self._room))
         if known is None:
-            self._make_way()
+            self._evict()
             self._batches[name] = batch
         if batch.opening != opening:
             batch.backend = self._make_backend(opening)
@@ -84,8 +84,8 @@ class BatchHost:
                 batch.ledger.disown()
             batch.opening = opening
         batch.holder = opening.holder
-        batch.news()  # A former holder that waits learns of it.
-        self._hear(batch)
+        batch.notify()  # A former holder that waits learns of it.
+        self._touch(batch)
         self._set_timer(batch)
         self._start(batch)
         return self._state_of(batch)
@@ -101,10 +101,10 @@ class BatchHost:
                 if not batch.ledger.submit(index, batch.named(index, spec))
             ]
         finally:
-            batch.news()
+            batch.notify()
             self._start(batch)
 
-    async def results(self, name: str, holder: str, after: int, wait_seconds: float) -> Page:
+    async def results(self, name: str, holder: str, after: int, wait_seconds: float) -> ResultPage:
         batch = self._held(name, holder)
         page = batch.ledger.page(after)
         if page.results or not wait_seconds:
@@ -121,7 +121,7 @@ class BatchHost:
                 await asyncio.sleep(_GATHER_SECONDS)
         finally:
             batch.polls -= 1
-            self._hear(batch)
+            self._touch(batch)
         self._held(name, holder)
         return batch.ledger.page(after)
 
@@ -166,13 +166,13 @@ class BatchHost:
             raise BatchError(
                 "taken", f"another client has taken over batch {name!r}; use a name of your own"
             )
-        self._hear(batch)
+        self._touch(batch)
         return batch
 
     # Leases.
 
-    def _hear(self, batch: _Batch) -> None:
-        batch.heard = asyncio.get_running_loop().time()
+    def _touch(self, batch: _Batch) -> None:
+        batch.touched = asyncio.get_running_loop().time()
 
     def _set_timer(self, batch: _Batch) -> None:
         """Look at the batch when its holder, or nobody, will have been silent for too long."""
@@ -180,14 +180,14 @@ class BatchHost:
             batch.timer.cancel()
         silence = batch.lease_seconds if batch.holder else self._retention_seconds
         loop = asyncio.get_running_loop()
-        batch.timer = loop.call_at(batch.heard + silence, self._check, batch)
+        batch.timer = loop.call_at(batch.touched + silence, self._check, batch)
 
     def _check(self, batch: _Batch) -> None:
-        silent = asyncio.get_running_loop().time() - batch.heard
+        silent = asyncio.get_running_loop().time() - batch.touched
         if batch.polls:
             # Whoever waits for results is there, as far as can be told: a poll that lost its
             # client is cancelled, and every poll ends.
-            self._hear(batch)
+            self._touch(batch)
         elif batch.holder is not None and silent >= batch.lease_seconds:
             logger.warning("batch %s: its client is silent, what runs is given up", batch.name)
             self._give_up(batch)
@@ -201,7 +201,7 @@ class BatchHost:
         for index in batch.ledger.give_up():
             batch.running.pop(index).cancel()
             batch.given_up[index] += 1
-        batch.news()
+        batch.notify()
         self._set_timer(batch)
         self._start_all()  # Its results may give way now.
 
@@ -212,14 +212,14 @@ class BatchHost:
         del self._batches[batch.name]
         self._start_all()
 
-    def _make_way(self) -> None:
+    def _evict(self) -> None:
         """Room for one more batch: the one without a holder that was heard of the longest ago."""
         if len(self._batches) < self._max_batches:
             return
         left = [batch for batch in self._batches.values() if batch.holder is None]
         if not left:
             raise BatchError("full", f"there are {self._max_batches} batches in use; try later")
-        self._forget(min(left, key=lambda batch: batch.heard))
+        self._forget(min(left, key=lambda batch: batch.touched))
 
     # Running.
 
@@ -249,7 +249,7 @@ class BatchHost:
             return True
         # Of a batch that is held, those of rows its holder has not given (again).
         for batch in sorted(
-            self._batches.values(), key=lambda batch: (batch.holder is not None, batch.heard)
+            self._batches.values(), key=lambda batch: (batch.holder is not None, batch.touched)
         ):
             kept -= batch.ledger.forget_results(claimed=batch.holder is None)
             if kept < self._kept_bytes:
@@ -262,7 +262,7 @@ class BatchHost:
         if batch.running.get(index) is asyncio.current_task():
             del batch.running[index]
         batch.ledger.finish(index, row, rollout)
-        batch.news()
+        batch.notify()
         self._start(batch)
 
     async def _rollout_of(self, batch: _Batch, spec: RolloutSpec) -> Rollout:
@@ -307,7 +307,7 @@ class _Batch:
         self.backend = backend
         self.ledger = ledger
         self.holder: str | None = None
-        self.heard = 0.0
+        self.touched = 0.0
         self.timer: asyncio.TimerHandle | None = None
         self.polls = 0
         self.given_up: Counter[int] = Counter()
@@ -319,7 +319,7 @@ class _Batch:
     def lease_seconds(self) -> float:
         return self.opening.lease_seconds
 
-    def news(self) -> None:
+    def notify(self) -> None:
         """Wake everybody who waits for results."""
         self.changed.set()
         self.changed = asyncio.Event()

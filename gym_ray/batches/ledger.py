@@ -14,8 +14,8 @@ import dataclasses
 from collections import deque
 from collections.abc import Iterable
 
-from gym_ray.batches.pages import Page
 from gym_ray.batches.protocol import MAX_ROWS, BatchError
+from gym_ray.batches.result_page import ResultPage
 from gym_ray.rollout import Rollout, RolloutSpec
 
 #: Results, and bytes of results, of one page; one result always fits.
@@ -110,7 +110,7 @@ class Ledger:
         self.kept_bytes += row.bytes
         self._enqueue(index, row)
 
-    def page(self, after: int) -> Page:
+    def page(self, after: int) -> ResultPage:
         """Results the holder has not been told up to cursor `after`."""
         fresh: list[int] = []
         for sequence, index in reversed(self._finished.items()):
@@ -128,7 +128,7 @@ class Ledger:
             results.append((index, row.rollout))
             cursor, size = row.sequence, size + row.bytes
         unfinished = sum(row.claimed and row.rollout is None for row in self._rows.values())
-        return Page(cursor, unfinished + len(fresh) - len(results), tuple(results))
+        return ResultPage(cursor, unfinished + len(fresh) - len(results), tuple(results))
 
     def acknowledge(self, indices: Iterable[int]) -> list[int]:
         """Results were received; returns the rows that run all the same.

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypeAlias
 
-from gym_ray.batches.pages import Page
+from gym_ray.batches.result_page import ResultPage
 from gym_ray.rollout import Rollout, RolloutSpec
 
 #: Rows of one batch at most.
@@ -84,7 +84,7 @@ class BatchBackend(Protocol):
         """
         ...
 
-    async def results(self, name: str, holder: str, after: int, wait_seconds: float) -> Page:
+    async def results(self, name: str, holder: str, after: int, wait_seconds: float) -> ResultPage:
         """What finished after cursor `after`; waits for something. Cancelling is harmless."""
         ...
 

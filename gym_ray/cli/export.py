@@ -59,7 +59,7 @@ _License = Annotated[
     typer.Option(
         "--license",
         metavar="ID",
-        help="Of the dataset, for its card; by default what the environments' datasets declare.",
+        help="License on the dataset card; by default what the environments' datasets declare.",
     ),
 ]
 _Workers = Annotated[
@@ -74,7 +74,7 @@ _PackLength = Annotated[
     int | None,
     typer.Option(
         "--pack-length", min=1, metavar="TOKENS",
-        help="Of a packed sequence, for the statistics; by default the longest row.",
+        help="Length of a packed sequence in the statistics; by default that of the longest row.",
     ),
 ]  # fmt: skip
 _MaxTokens = Annotated[
@@ -85,7 +85,7 @@ _ReasoningOption = Annotated[
     _Reasoning,
     typer.Option(
         "--reasoning",
-        help="Keep it in reasoning_content, put it inline as <think>…</think>, or drop it.",
+        help="Where reasoning goes: reasoning_content, inline as <think>…</think>, or nowhere.",
     ),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
@@ -307,10 +307,10 @@ def _export(
     """Export; of the recipe's fields those given come first, then those of the run's objective."""
     from gym_ray.export.card import preset_of, render
     from gym_ray.export.export import export
-    from gym_ray.store.places import place
+    from gym_ray.store.places import open_path
 
     fields = {name: value for name, value in given.items() if value is not None}
-    preset = preset_of(place(rollouts), kind)
+    preset = preset_of(open_path(rollouts), kind)
     preset = {name: value for name, value in preset.items() if name not in fields}
     made = recipe(**preset, **fields)
     report = export(rollouts, output, kind, made, format=format, preset=preset, **options)

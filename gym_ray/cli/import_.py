@@ -29,7 +29,7 @@ def atif(
     environment: Annotated[
         str,
         typer.Option(
-            "--environment", metavar="NAME", help="Of rollouts whose trajectories others wrote."
+            "--environment", metavar="NAME", help="Environment named in rollouts of other tools."
         ),
     ] = "",
     on_invalid: Annotated[

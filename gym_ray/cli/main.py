@@ -149,12 +149,15 @@ def metrics(
         float, typer.Option("--success", help="Rewards from here on count as passed.")
     ] = 1.0,
     confidence: Annotated[
-        float, typer.Option("--confidence", help="Of the intervals, and of the comparison.")
+        float,
+        typer.Option(
+            "--confidence", help="Confidence level of the intervals and of the comparison."
+        ),
     ] = 0.95,
     resamples: Annotated[
         int, typer.Option("--resamples", help="Bootstrap resamples and random sign changes.")
     ] = 2000,
-    seed: Annotated[int, typer.Option("--seed", help="Of the resamples.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap resamples.")] = 0,
     tasks: Annotated[
         str | None,
         typer.Option("--tasks", metavar="FILE", help="Write the scores of every task, as JSONL."),
@@ -302,7 +305,8 @@ def prepare(
         bool, typer.Option("--deduplicate", help="Only the first of rows with the same content.")
     ] = False,
     validation_share: Annotated[
-        float, typer.Option(help="Part of the training rows to hold out, by hash of the row.")
+        float,
+        typer.Option(help="Share of the training rows to hold out, chosen by each row's hash."),
     ] = 0.0,
     prompt: Annotated[
         str | None,

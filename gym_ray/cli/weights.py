@@ -12,16 +12,19 @@ from gym_ray.errors import ConfigError
 
 
 def weights(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="Of the running application.")],
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="Config of the running application.")
+    ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Those it was started with."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Dotted assignments it was started with."),
     ] = None,
     version: Annotated[
-        int | None, typer.Option("--version", min=1, help="Of the new weights.")
+        int | None, typer.Option("--version", min=1, help="Version of the new weights.")
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", metavar="DIR", help="The new weights.")
+        Path | None,
+        typer.Option("--checkpoint", metavar="DIR", help="Folder with the new weights."),
     ] = None,
     mode: Annotated[
         Literal["keep", "drain"],

@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Any, Literal, Unpack
 
 from gym_ray.client.batch import Batch
+from gym_ray.client.call_options import CallOptions, ResolvedOptions
 from gym_ray.client.groups import Groups, OnFailure
 from gym_ray.client.results import RolloutGroup, RolloutResult
 from gym_ray.client.tasks import Tasks
-from gym_ray.client.transport import Transport
-from gym_ray.client.wishes import CallOptions, Wishes
+from gym_ray.client.transport import ServiceTransport
 from gym_ray.weights import WeightsReport, WeightsUpdate
 
 
@@ -54,7 +54,7 @@ class AsyncRolloutClient:
         self._admin_key = admin_key or os.environ.get("GYM_RAY_ADMIN_KEY")
         self._max_in_flight = max_in_flight
         self._lease_seconds = lease_seconds
-        self._transport = Transport(
+        self._transport = ServiceTransport(
             base_url,
             api_key=api_key,
             max_retries=max_retries,
@@ -164,8 +164,8 @@ class AsyncRolloutClient:
             raise ValueError(f"a group has at least one rollout, not {repeats}")
         given = {name: value for name, value in options.items() if value is not None}
         defaults = {"max_in_flight": self._max_in_flight, "lease_seconds": self._lease_seconds}
-        wishes = Wishes(**{**defaults, **given})  # type: ignore[arg-type]
-        batch = Batch(self._transport, tasks, repeats, wishes, received, self._open.discard)
+        resolved = ResolvedOptions(**{**defaults, **given})  # type: ignore[arg-type]
+        batch = Batch(self._transport, tasks, repeats, resolved, received, self._open.discard)
         self._open.add(batch)
         return batch
 

@@ -29,12 +29,12 @@ from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from gym_ray.batches.pages import MEDIA_TYPE, decode
+from gym_ray.batches.result_page import MEDIA_TYPE, decode
+from gym_ray.client.call_options import ResolvedOptions
 from gym_ray.client.errors import CallTimeout, ClientError, ResultsMissing
 from gym_ray.client.results import RolloutResult
 from gym_ray.client.tasks import Tasks, each
-from gym_ray.client.transport import MustReopen, TooLarge, Transport
-from gym_ray.client.wishes import Wishes
+from gym_ray.client.transport import MustReopen, ServiceTransport, TooLarge
 from gym_ray.rollout import Rollout
 
 T = TypeVar("T")
@@ -67,20 +67,20 @@ class Batch:
 
     def __init__(
         self,
-        transport: Transport,
+        transport: ServiceTransport,
         tasks: Tasks,
         repeats: int,
-        wishes: Wishes,
+        options: ResolvedOptions,
         received: Collection[int],
         on_end: Callable[[Batch], None],
     ) -> None:
         self._transport = transport
         self._tasks = tasks
         self._repeats = repeats
-        self._wishes = wishes
+        self._options = options
         self._received = frozenset(received)
         self._on_end = on_end
-        name = wishes.name or f"unnamed-{secrets.token_hex(12)}"
+        name = options.name or f"unnamed-{secrets.token_hex(12)}"
         self._path = f"/batches/{quote(name, safe='')}"
         self._holder = secrets.token_hex(16)
         self._after = 0
@@ -105,8 +105,8 @@ class Batch:
 
     async def __aenter__(self) -> Batch:
         loop = asyncio.get_running_loop()
-        if self._wishes.timeout_seconds is not None:
-            self._deadline = loop.time() + self._wishes.timeout_seconds
+        if self._options.timeout_seconds is not None:
+            self._deadline = loop.time() + self._options.timeout_seconds
         try:
             room = await self._in_time(self._open())
         except BaseException:
@@ -118,7 +118,7 @@ class Batch:
                 f"a group of {self._repeats} rollouts is more than the service takes ({room})"
             )
         # A group can only be completed when all of it fits.
-        for _ in range(min(room, max(self._wishes.max_in_flight, self._repeats))):
+        for _ in range(min(room, max(self._options.max_in_flight, self._repeats))):
             self._room.release()
         self._loops = [
             asyncio.ensure_future(work)
@@ -179,13 +179,13 @@ class Batch:
     async def _open(self) -> int:
         """Open the batch, or open it again; returns how many rows the service holds at most."""
         self._opened = True
-        wishes = {
+        options = {
             "holder": self._holder,
-            "lease_seconds": self._wishes.lease_seconds,
-            "rollout_timeout_seconds": self._wishes.rollout_timeout_seconds,
-            "seed": self._wishes.seed,
+            "lease_seconds": self._options.lease_seconds,
+            "rollout_timeout_seconds": self._options.rollout_timeout_seconds,
+            "seed": self._options.seed,
         }
-        opened = await self._transport.ask("PUT", self._path, wishes)
+        opened = await self._transport.ask("PUT", self._path, options)
         # Only now: a page of what is lost may have come while this was asked, with its cursor.
         self._after = 0
         return int(opened["room"])
@@ -198,7 +198,7 @@ class Batch:
             if position in self._received:
                 self._to_acknowledge(range(index, index + self._repeats))
             else:
-                row = self._wishes.row_of(task, position)
+                row = self._options.row_of(task, position)
                 for repeat in range(self._repeats):
                     await self._room.acquire()
                     self._outstanding[index + repeat] = row
@@ -249,7 +249,7 @@ class Batch:
         self._end_if_all_here()
 
     async def _fetch(self) -> None:
-        wait = min(self._wishes.lease_seconds / 2, 20.0)
+        wait = min(self._options.lease_seconds / 2, 20.0)
         while True:
             epoch = self._epoch
             try:
@@ -300,7 +300,7 @@ class Batch:
         """Tell the service; it would find out by itself."""
         try:
             async with asyncio.timeout(_CLOSING_SECONDS):
-                if self._wishes.name is None:
+                if self._options.name is None:
                     await self._transport.ask("DELETE", self._at(""), retries=1)
                     return
                 if self._handled:
@@ -373,7 +373,7 @@ class Batch:
             if not deadline.expired():
                 raise
             raise CallTimeout(
-                f"not everything was there within {self._wishes.timeout_seconds:g} s: "
+                f"not everything was there within {self._options.timeout_seconds:g} s: "
                 f"{len(self._outstanding)} rollouts are missing; raise timeout_seconds, or call "
                 "again under the same name"
             ) from None

@@ -16,11 +16,11 @@ from typing import Any, Literal, TypeVar, Unpack
 
 from gym_ray.client.asynchronous import AsyncRolloutClient
 from gym_ray.client.batch import Batch
+from gym_ray.client.call_options import CallOptions
 from gym_ray.client.errors import ClientError
 from gym_ray.client.groups import Groups, OnFailure
 from gym_ray.client.results import RolloutGroup, RolloutResult
 from gym_ray.client.tasks import Tasks
-from gym_ray.client.wishes import CallOptions
 from gym_ray.weights import WeightsReport
 
 T = TypeVar("T")

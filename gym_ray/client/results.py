@@ -101,7 +101,7 @@ class RolloutGroup:
 
     @property
     def rewards(self) -> list[float | None]:
-        """Of each rollout; None for those that failed."""
+        """Reward of each rollout; None for those that failed."""
         return [result.reward for result in self.results]
 
     @property

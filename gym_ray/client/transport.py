@@ -46,7 +46,7 @@ class TooLarge(RequestRefused):
     """A request has more bytes than the service takes."""
 
 
-class Transport:
+class ServiceTransport:
     """Sends requests.
 
     Args:

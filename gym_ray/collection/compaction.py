@@ -14,9 +14,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gym_ray.store.gather import ROW_GROUP_ROWS, Gather, whole_groups
 from gym_ray.store.index import Index
 from gym_ray.store.places import each, remove_folder, written_whole
+from gym_ray.store.row_fetcher import ROW_GROUP_ROWS, RowFetcher, whole_groups
 from gym_ray.store.schema import SCHEMA
 from gym_ray.store.segments import SegmentStore
 
@@ -47,7 +47,7 @@ def compact(
     if is_compact(index, rollouts):
         return len(old)
     generation = uuid.uuid4().hex[:8]
-    gather = Gather(index)
+    gather = RowFetcher(index)
     number = 0
     for number, row_groups in enumerate(_shards(index), start=1):
         check()
@@ -68,7 +68,7 @@ def is_compact(index: Index, rollouts: Path) -> bool:
 def _write_shard(
     path: Path,
     row_groups: list[tuple[int, int]],
-    gather: Gather,
+    gather: RowFetcher,
     change: Callable[[pa.Table], pa.Table],
 ) -> None:
     """Write ranges of the index as row groups, holding one of them at a time."""

@@ -15,7 +15,7 @@ from gym_ray.collection.parquet_tasks import PARQUET_SUFFIX, check_parquet, parq
 from gym_ray.config.load import RunConfig
 from gym_ray.environment import Environment
 from gym_ray.errors import ConfigError, one_line
-from gym_ray.store.places import content_tag, place, reachable
+from gym_ray.store.places import content_tag, open_path, reachable
 
 GENERATED_PREFIX = "env:"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -141,7 +141,7 @@ class TaskInput:
 
 def _find(name: str, key: str) -> list[Path]:
     if "://" in name:
-        paths = _find_remote(place(name), key)
+        paths = _find_remote(open_path(name), key)
     else:
         paths = [Path(found) for found in sorted(glob.glob(name, recursive=True))]
         if not paths and Path(name).exists():
@@ -171,4 +171,4 @@ def _find_remote(named: Path, key: str) -> list[Path]:
     if not any(mark in name for mark in "*?["):
         return [named] if named.exists() else []
     root = name[: min(name.find(mark) for mark in "*?[" if mark in name)].rpartition("/")[0]
-    return sorted(place(root).glob(name.removeprefix(f"{root}/")))
+    return sorted(open_path(root).glob(name.removeprefix(f"{root}/")))

@@ -5,7 +5,7 @@
 Ray Data spreads the ranges over stage actors as they can take them, and gives a lost actor's
 ranges to another. The rows themselves do not pass through it: a stage reads its row groups (of
 at most 256 rows) when it has room, and makes finished rollouts durable itself (`segments.py`).
-So a straggler holds back neither its block nor its neighbours, the number of unwritten rollouts
+So a straggler holds back neither its block nor its neighbors, the number of unwritten rollouts
 is known at any moment, tokens cross no further process on their way to disk, and an execution
 starts without Ray Data's reading, repartitioning and writing workers (24 s against 12 s on two
 busy cores).

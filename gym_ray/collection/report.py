@@ -29,10 +29,10 @@ def render(summary: RunSummary) -> str:
             f"{groups} groups could not be judged by group verifier {name}: their rollouts keep "
             "the rewards they had"
         )
-    if summary.tokens_untold:
+    if summary.without_token_ids:
         lines.append(
-            f"{summary.tokens_untold} rollouts have no tokens, because the policy tells none: they "
-            "serve SFT and DPO, not RL"
+            f"{summary.without_token_ids} rollouts have no tokens, because the policy returns "
+            "none: they serve SFT and DPO, not RL"
         )
     if summary.collecting_seconds:
         lines.append(

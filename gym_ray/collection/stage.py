@@ -26,7 +26,7 @@ from gym_ray.errors import RETRYABLE, FailureKind, GymRayError, one_line
 from gym_ray.progress import Counts
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.runner import RunSettings
-from gym_ray.store.places import parquet_file, place
+from gym_ray.store.places import open_path, parquet_file
 from gym_ray.store.rows import specs_from_table
 from gym_ray.store.segments import SegmentStore
 from gym_ray.telemetry import metrics
@@ -141,7 +141,7 @@ class RolloutStage:
         set_up_logs(settings.log_format)
         self._observer = RolloutObserver()
         self._settings = settings
-        self._manifest = place(manifest)
+        self._manifest = open_path(manifest)
         self._open_groups = asyncio.Semaphore(open_groups)
         self._monitor = monitor
         self._name = uuid.uuid4().hex

@@ -54,8 +54,8 @@ class RunSummary:
         retried_reward_difference: mean reward of retried minus that of first-try rollouts; far
             from 0, dropping or retrying failures biases the dataset.
         sampled_tokens: tokens the policy sampled, as far as it says.
-        tokens_untold: rollouts whose token columns are null, because the policy tells no tokens;
-            they serve SFT and DPO, not RL.
+        without_token_ids: rollouts without token columns, as the policy returns no token IDs; they
+            serve SFT and DPO, not RL.
         shards: Parquet files of the dataset; 0 while the run is not complete.
         seconds: wall time of this command, start-up included.
         collecting_seconds: of it, from the first rollout admitted to the last one durable.
@@ -84,7 +84,7 @@ class RunSummary:
     collecting_seconds: float
     interrupted: str | None
     run: dict[str, Any]
-    tokens_untold: int = 0
+    without_token_ids: int = 0
     group_failures: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
@@ -141,7 +141,7 @@ def summarize(
         interrupted=interrupted,
         run=directory.run,
         group_failures=dict(group_failures),
-        tokens_untold=pc.sum(table["tokens_untold"]).as_py() or 0,
+        without_token_ids=pc.sum(table["without_token_ids"]).as_py() or 0,
     )
 
 

@@ -35,7 +35,7 @@ class ResponsesCreateParams(Section):
 
 
 class RolloutArguments(Section):
-    """Of `ng_collect_rollouts`."""
+    """Arguments of `ng_collect_rollouts`."""
 
     config_paths: list[str] = Field(min_length=1)
     """Config files, of gym-ray and of NeMo Gym; see `configs`."""
@@ -44,7 +44,7 @@ class RolloutArguments(Section):
     output_jsonl_fpath: str
     """Rollouts; the other files are named after it."""
     agent_name: str | None = None
-    """Whose rows all rows are, whatever they say."""
+    """Agent that all rows are given to, whatever their `agent_ref` says."""
     limit: int | None = Field(None, ge=1)
     """Only the first so many rows."""
     num_repeats: int | None = Field(1, ge=1)
@@ -60,11 +60,11 @@ class RolloutArguments(Section):
     disable_aggregation: bool = False
     """Do not write aggregate metrics."""
     route_failures_to_sidecar: Literal[True] = True
-    """What we always do."""
+    """Failures go to a file of their own; gym-ray does this always."""
 
 
 class PrepareArguments(Section):
-    """Of `ng_prepare_data`."""
+    """Arguments of `ng_prepare_data`."""
 
     config_paths: list[str] = Field(min_length=1)
     """Config files, of gym-ray and of NeMo Gym; see `configs`."""

@@ -141,7 +141,7 @@ def _task_files(configs: Configs, splits: Sequence[Split]) -> Iterator[_Declared
                 path=dataset.jsonl_fpath,
                 environment=configs.answering(agent),
                 name=f"{server.name}.{dataset.name}",
-                licence=dataset.license,
+                license=dataset.license,
                 weight=dataset.num_repeats,
                 key=key,
                 agent=agent,
@@ -158,7 +158,7 @@ def _facts(file: TaskFile) -> dict[str, Any]:
         "type": file.split,
         "jsonl_fpath": file.path,
         "num_repeats": repeats,
-        "license": file.licence,
+        "license": file.license,
     }
 
 

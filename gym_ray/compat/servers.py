@@ -18,7 +18,7 @@ from typing import Any, Literal
 import pydantic
 from pydantic import Field
 
-from gym_ray.config.sections import Licence, Section
+from gym_ray.config.sections import License, Section
 from gym_ray.errors import ConfigError
 
 SERVER_TYPES = (
@@ -45,7 +45,7 @@ class NemoGymDataset(Section):
     source: dict[str, Any] | None = None
     gitlab_identifier: dict[str, Any] | None = None
     huggingface_identifier: dict[str, Any] | None = None
-    license: Licence | None = None
+    license: License | None = None
 
     @pydantic.model_validator(mode="after")
     def _licensed(self) -> NemoGymDataset:

@@ -66,7 +66,7 @@ class RunConfig(Section):
         if self.collect.max_staleness is not None and self.policy.engine == "openai":
             raise ValueError(
                 "collect.max_staleness needs a policy whose weights' versions are known, and "
-                "policy.engine openai tells none; leave it out"
+                "policy.engine openai has none; leave it out"
             )
         return self
 

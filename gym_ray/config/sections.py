@@ -57,7 +57,7 @@ class PolicyAutoscalingConfig(AutoscalingConfig):
 
 
 class ResourcesConfig(Section):
-    """What one replica claims from the cluster."""
+    """Resources one replica claims from the cluster."""
 
     num_gpus: float = Field(0, ge=0)
     """GPUs of one replica; more than one becomes vLLM's tensor-parallel size."""
@@ -125,7 +125,7 @@ class JudgeConfig(PolicyConfig):
     """
 
     sampling: SamplingConfig = SamplingConfig(temperature=0)
-    """Of its replies; greedy unless said otherwise."""
+    """How its replies are sampled; greedy unless said otherwise."""
     max_concurrency: int = Field(64, ge=1)
     """Calls a replica has in work at once; further ones wait."""
     requests_per_minute: int | None = Field(None, ge=1)
@@ -146,7 +146,7 @@ class AgentOptions(Section):
     tool_timeouts: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Other timeouts for single tools: name to seconds."""
     max_tool_output_characters: int = Field(16384, ge=1)
-    """Of a longer tool output the policy is told the length and shown the beginning."""
+    """Characters of a tool output shown to the policy; a longer one is cut, and its length said."""
 
 
 class McpServerConfig(Section):
@@ -213,7 +213,7 @@ class VerifierConfig(Section):
     params: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the function."""
     weight: float = 1.0
-    """Of its score in the reward."""
+    """Weight of this verifier's score in the reward."""
     gate: float | None = None
     """The score it has to reach for the other parts to count; null for no gate."""
 
@@ -227,14 +227,14 @@ class GroupVerifierConfig(Section):
     params: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the function."""
     weight: float = 1.0
-    """Of its scores in the rewards."""
+    """Weight of this verifier's scores in the rewards of the group."""
 
 
 #: How worker processes log.
 LogFormat = Literal["text", "json"]
 
-#: Licences that task files for training and validation may have.
-Licence = Literal[
+#: Licenses that task files for training and validation may have.
+License = Literal[
     "Apache 2.0",
     "MIT",
     "Creative Commons Attribution 4.0 International",
@@ -257,8 +257,8 @@ class DatasetConfig(Section):
     """Which prepared file its rows go to."""
     path: str = Field(min_length=1)
     """What `collect.input` takes: a JSONL file, a glob of them, or `env:NAME`."""
-    licence: Licence | None = None
-    """Of the rows; train and validation need one that docs/prepare.md lists."""
+    license: License | None = None
+    """License of the rows; required for train and validation, one that docs/prepare.md lists."""
     weight: float = Field(1.0, gt=0, le=1000)
     """How often each row is written: 2 twice, 0.5 half of the rows."""
     prompt: str | None = None
@@ -266,10 +266,10 @@ class DatasetConfig(Section):
 
     @pydantic.model_validator(mode="after")
     def _licensed(self) -> DatasetConfig:
-        if self.licence is None and self.type != "example":
+        if self.license is None and self.type != "example":
             raise ValueError(
-                f"data for {self.type} needs a licence, one of: "
-                + "; ".join(typing.get_args(Licence))
+                f"data for {self.type} needs a license, one of: "
+                + "; ".join(typing.get_args(License))
             )
         return self
 
@@ -366,7 +366,7 @@ class CollectConfig(Section):
     drain_timeout_seconds: float = Field(30, gt=0)
     """How long rollouts in flight may finish after Ctrl-C, SIGTERM or the run deadline."""
     report: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(default_factory=list)
-    """Experiment trackers that are told the progress and the summary; see docs/observability.md."""
+    """Experiment trackers that receive the progress and the summary; see docs/observability.md."""
     report_seconds: float = Field(10, ge=1)
     """Seconds between two reports of the progress."""
 
@@ -400,5 +400,5 @@ class ObservabilityConfig(Section):
     trace_share: float = Field(0, ge=0, le=1)
     """Share of the rollouts of a collection that are traced by OpenTelemetry; 0 for none."""
     log_format: LogFormat = "text"
-    """Of the log lines of worker processes; `json` for one object a line. A running application
-    keeps the format it was started with."""
+    """Format of the log lines of worker processes; `json` for one object a line. A running
+    application keeps the format it was started with."""

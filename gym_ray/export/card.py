@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 
 from gym_ray.config.objectives import OBJECTIVES
-from gym_ray.export.licenses import Licences, front_matter, shown_licences
+from gym_ray.export.counts import ExportCounts
+from gym_ray.export.licenses import Licenses, front_matter, shown_licenses
 from gym_ray.export.packing import Packing
-from gym_ray.export.tally import Tally
-from gym_ray.store.places import is_remote, place
+from gym_ray.store.places import is_remote, open_path
 from gym_ray.store.run_directory import run_yaml
 
 #: What the card says of the rows of each kind.
@@ -38,11 +38,11 @@ class ExportReport:
         options: of the recipe: filters and shapes.
         preset: those of them that the run's objective gave.
         license: as given.
-        task_licences: of the environments' declared datasets, by environment and dataset.
+        task_licenses: of the environments' declared datasets, by environment and dataset.
         rollouts, groups: read.
         pending: rollouts the run still lacks.
         rows: written, by file.
-        dropped, noted: see `Tally`.
+        dropped, noted: see `ExportCounts`.
         packing: of the rows' lengths; None where there are no rows or lengths.
         environments, models, runs: rollouts read, by origin.
         produced: facts of `run.yaml` about the run: versions, model fingerprint.
@@ -55,7 +55,7 @@ class ExportReport:
     options: Mapping[str, Any]
     preset: Mapping[str, Any]
     license: str | None
-    task_licences: Licences
+    task_licenses: Licenses
     rollouts: int
     groups: int
     pending: int
@@ -73,7 +73,7 @@ class ExportReport:
         return json.dumps(dataclasses.asdict(self), indent=2, default=str)
 
 
-def counts_of(tally: Tally) -> dict[str, Any]:
+def counts_of(tally: ExportCounts) -> dict[str, Any]:
     """A tally's counters as plain dicts, largest first, without zeros."""
     return {
         name: dict(getattr(tally, name).most_common())
@@ -94,7 +94,7 @@ def published_facts(run: Mapping[str, Any]) -> dict[str, Any]:
     facts = {key: value for key, value in run.items() if key != "base_directory"}
     source = facts.get("source")
     if isinstance(source, dict) and "path" in source:
-        facts["source"] = {**source, "path": published_name(place(str(source["path"])))}
+        facts["source"] = {**source, "path": published_name(open_path(str(source["path"])))}
     return facts
 
 
@@ -159,7 +159,7 @@ def card(report: ExportReport, names: list[str]) -> str:
         "tags": ["gym-ray", report.kind],
     }
     front |= (
-        front_matter(report.task_licences)
+        front_matter(report.task_licenses)
         if report.license is None
         else {"license": report.license}
     )
@@ -177,7 +177,7 @@ def card(report: ExportReport, names: list[str]) -> str:
                 "environments": _counted(report.environments),
                 "license": report.license
                 or "not stated: those of the tasks and of the model apply",
-                "licences of the tasks": shown_licences(report.task_licences) or "not declared",
+                "licenses of the tasks": shown_licenses(report.task_licenses) or "not declared",
                 **{f"run: {key}": shown(value) for key, value in report.produced.items()},
             }
         ),

@@ -29,7 +29,7 @@ COLUMNS = (
 #: arguments of a call, which differ from tool to tool, are JSON text.
 MESSAGES = structs(
     "messages",
-    "the prompt, then everything the policy said and was told; the last message is the policy's",
+    "the prompt, then all the policy said and was shown; the last message is the policy's",
     Column("role", pa.string(), "`system`, `user`, `assistant` or `tool`"),
     Column("content", pa.string(), "text of the message; empty where it only calls tools"),
     Column(
@@ -65,7 +65,7 @@ class NoConversation(Exception):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Attempt:
+class StoredAttempt:
     """What is known of one rollout without its tokens.
 
     Attributes:
@@ -94,7 +94,7 @@ class Attempt:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Conversation:
+class StoredConversation:
     """A rollout in chat form.
 
     Attributes:
@@ -112,10 +112,10 @@ class Conversation:
         return [*self.prompt, *self.completion]
 
 
-def attempts_of(table: pa.Table) -> list[Attempt]:
+def attempts_of(table: pa.Table) -> list[StoredAttempt]:
     """The rows of a table."""
     return [
-        Attempt(
+        StoredAttempt(
             row=row,
             length=(
                 row["turns"][-1]["prompt_length"] + row["turns"][-1]["generation_length"]
@@ -128,7 +128,7 @@ def attempts_of(table: pa.Table) -> list[Attempt]:
     ]
 
 
-def conversation_of(attempt: Attempt, reasoning: Reasoning) -> Conversation:
+def conversation_of(attempt: StoredAttempt, reasoning: Reasoning) -> StoredConversation:
     """The chat form of a rollout.
 
     Whatever the policy was told after its last word is left out, so that a rollout cut short
@@ -158,7 +158,7 @@ def conversation_of(attempt: Attempt, reasoning: Reasoning) -> Conversation:
     last = completion[-1]
     if not last["content"] and not last.get("tool_calls"):
         raise NoConversation("ends with an empty message")
-    return Conversation(prompt, completion, tools_for_chat(json.loads(attempt.row["tools"])))
+    return StoredConversation(prompt, completion, tools_for_chat(json.loads(attempt.row["tools"])))
 
 
 def as_objects(messages: Sequence[Message]) -> list[Message]:
@@ -176,7 +176,7 @@ def tools_as_text(tools: Sequence[Mapping[str, Any]]) -> str | None:
     return json.dumps(tools) if tools else None
 
 
-def plain_text(conversation: Conversation) -> tuple[str, str] | None:
+def plain_text(conversation: StoredConversation) -> tuple[str, str] | None:
     """Prompt and answer, where that is all there is to a conversation: one message each."""
     prompt, completion = conversation.prompt, conversation.completion
     if len(prompt) != 1 or prompt[0]["role"] != "user" or conversation.tools:

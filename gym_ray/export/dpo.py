@@ -12,10 +12,10 @@ from gym_ray.export.conversations import (
     COLUMNS,
     MESSAGES,
     TOOLS,
-    Attempt,
-    Conversation,
     NoConversation,
     Reasoning,
+    StoredAttempt,
+    StoredConversation,
     as_objects,
     attempts_of,
     conversation_of,
@@ -23,9 +23,9 @@ from gym_ray.export.conversations import (
     tools_as_text,
     without_ids,
 )
+from gym_ray.export.counts import ExportCounts
 from gym_ray.export.pairs import Candidate, Pairing, pairs_of
 from gym_ray.export.recipe import TRAIN, Converted, groups_of
-from gym_ray.export.tally import Tally
 from gym_ray.renderers.messages import Message
 from gym_ray.store.columns import Column, schema_of, structs
 from gym_ray.store.schema import COLUMNS as STORED
@@ -72,7 +72,7 @@ SHAPES: dict[Shape, tuple[Column, ...]] = {
     ),
 }
 
-Pair = tuple[Attempt, Conversation, Attempt, Conversation]
+Pair = tuple[StoredAttempt, StoredConversation, StoredAttempt, StoredConversation]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class DpoRecipe:
 
     def convert(self, table: pa.Table) -> Converted:
         groups = groups_of(table)
-        tally = Tally.of_read(table, len(groups))
+        tally = ExportCounts.of_read(table, len(groups))
         attempts = attempts_of(table)
         pairs: list[Pair] = []
         for group in groups:
@@ -123,8 +123,8 @@ class DpoRecipe:
         lines = ({**self._shaped(pair, as_objects, list), **_origin(pair)} for pair in pairs)
         return Converted(tally, pa.Table.from_pylist(rows, schema=self.schema), {TRAIN: lines})
 
-    def _pairs(self, group: list[Attempt], tally: Tally) -> list[Pair]:
-        able: list[tuple[Attempt, Conversation]] = []
+    def _pairs(self, group: list[StoredAttempt], tally: ExportCounts) -> list[Pair]:
+        able: list[tuple[StoredAttempt, StoredConversation]] = []
         for attempt in group:
             if attempt.row["status"] == "failed" or attempt.reward is None:
                 tally.dropped["no reward (failed or not verified)"] += 1
@@ -149,7 +149,10 @@ class DpoRecipe:
         return pairs
 
     def _add(
-        self, attempt: Attempt, able: list[tuple[Attempt, Conversation]], tally: Tally
+        self,
+        attempt: StoredAttempt,
+        able: list[tuple[StoredAttempt, StoredConversation]],
+        tally: ExportCounts,
     ) -> None:
         try:
             conversation = conversation_of(attempt, self.reasoning)
@@ -185,7 +188,7 @@ class DpoRecipe:
         return {"context": prompt_messages, "completions": ranked, **offered}
 
 
-def _said(conversation: Conversation) -> list[dict[str, Any]]:
+def _said(conversation: StoredConversation) -> list[dict[str, Any]]:
     return [without_ids(message) for message in conversation.completion]
 
 

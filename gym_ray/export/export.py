@@ -27,18 +27,18 @@ import pyarrow.parquet as pq
 
 from gym_ray.errors import ConfigError, GymRayError, one_line
 from gym_ray.export.card import ExportReport, card, counts_of, provenance, published_name
-from gym_ray.export.licenses import declared_licences
+from gym_ray.export.counts import ExportCounts
+from gym_ray.export.licenses import declared_licenses
 from gym_ray.export.packing import packing_of
 from gym_ray.export.recipe import TRAIN, Recipe
 from gym_ray.export.repeats import note, take_out
 from gym_ray.export.source import Source, open_source, pending
-from gym_ray.export.tally import Tally
 from gym_ray.progress import Progress
 from gym_ray.store.places import (
     make_folder,
     move_folder,
+    open_path,
     parquet_file,
-    place,
     reachable,
     remove_folder,
     written_whole,
@@ -105,7 +105,7 @@ def export(
         GymRayError: it broke; nothing is left behind.
     """
     began = time.monotonic()
-    target = place(output)
+    target = open_path(output)
     source = open_source(rollouts)
     with unfinished(target) as folder, Progress(quiet=quiet) as progress:
         has_table = recipe.schema is not None
@@ -116,20 +116,20 @@ def export(
             parquet=has_table and format != "jsonl",
             jsonl=not has_table or format != "parquet",
         )
-        tally = Tally(rows=collections.Counter(dict.fromkeys(recipe.files, 0)))
+        tally = ExportCounts(rows=collections.Counter(dict.fromkeys(recipe.files, 0)))
         for found in _tallies(job, _workers(source, workers), progress):
             tally.add(found)
-        _refuse_untold(tally, source)
+        _refuse_without_token_ids(tally, source)
         take_out([_files_of(job, number) for number in range(source.parts)], TRAIN, tally)
         _join(job)
         report = ExportReport(
             kind=kind,
             output=str(target),
-            source=published_name(place(rollouts)),
+            source=published_name(open_path(rollouts)),
             options=dataclasses.asdict(recipe),  # type: ignore[call-overload]
             preset=dict(preset),
             license=license,
-            task_licences=declared_licences(place(rollouts), tally.environments),
+            task_licenses=declared_licenses(open_path(rollouts), tally.environments),
             rollouts=tally.rollouts,
             groups=tally.groups,
             pending=pending(rollouts, source),
@@ -137,7 +137,7 @@ def export(
             packing=packing_of(
                 tally.lengths, sampled_tokens=tally.sampled_tokens, length=pack_length
             ),
-            produced=provenance(place(rollouts)),
+            produced=provenance(open_path(rollouts)),
             seconds=time.monotonic() - began,
             **counts_of(tally),
         )
@@ -150,7 +150,9 @@ def export(
     return report
 
 
-def write_part(job: Job, number: int, seen: Callable[[int], None] = lambda rows: None) -> Tally:
+def write_part(
+    job: Job, number: int, seen: Callable[[int], None] = lambda rows: None
+) -> ExportCounts:
     """Convert one part, holding one table of whole groups at a time.
 
     Args:
@@ -161,7 +163,7 @@ def write_part(job: Job, number: int, seen: Callable[[int], None] = lambda rows:
     Returns:
         What was counted.
     """
-    tally = Tally()
+    tally = ExportCounts()
     columns = list(dict.fromkeys([*_ALWAYS, *job.recipe.columns]))
     with contextlib.ExitStack() as stack:
         writer = None
@@ -248,7 +250,7 @@ def _workers(source: Source, asked: int | None) -> int:
     return min(os.cpu_count() or 1, source.parts)
 
 
-def _tallies(job: Job, workers: int, progress: Progress) -> Iterator[Tally]:
+def _tallies(job: Job, workers: int, progress: Progress) -> Iterator[ExportCounts]:
     total = job.source.rollouts
     done = 0
 
@@ -269,7 +271,7 @@ def _tallies(job: Job, workers: int, progress: Progress) -> Iterator[Tally]:
             raise _broken(error) from error
 
 
-def _by_ray(job: Job, workers: int, progress: Progress) -> Iterator[Tally]:
+def _by_ray(job: Job, workers: int, progress: Progress) -> Iterator[ExportCounts]:
     """The same by Ray Data tasks, in the order in which they end."""
     from gym_ray.config.load import RunConfig
     from gym_ray.config.sections import EnvironmentConfig
@@ -294,7 +296,7 @@ def _by_ray(job: Job, workers: int, progress: Progress) -> Iterator[Tally]:
 
         tasks = ray.data.TaskPoolStrategy(size=workers)
         for row in parts.map(convert, compute=tasks, num_cpus=1).iter_rows():
-            tally: Tally = pickle.loads(row["tally"])
+            tally: ExportCounts = pickle.loads(row["tally"])
             yield tally
     except GymRayError:
         raise
@@ -308,13 +310,13 @@ def _broken(error: Exception) -> GymRayError:
     return GymRayError(f"exporting broke: {one_line(error)}; nothing was written")
 
 
-def _refuse_untold(tally: Tally, source: Source) -> None:
-    if tally.untold:
+def _refuse_without_token_ids(tally: ExportCounts, source: Source) -> None:
+    if tally.without_token_ids:
         raise ConfigError(
-            f"{tally.untold} of {source.rollouts} rollouts have no token ids, because their policy "
-            "tells none: they can be exported with `export sft` and `export dpo`. For RL, collect "
-            "with a policy that tells tokens (policy.engine=vllm, or an openai server that returns "
-            "token ids)"
+            f"{tally.without_token_ids} of {source.rollouts} rollouts have no token IDs, "
+            "because their policy returns none: they can be exported with `export sft` and "
+            "`export dpo`. For RL, collect with a policy that returns token IDs "
+            "(policy.engine=vllm, or an openai server that returns them)"
         )
 
 

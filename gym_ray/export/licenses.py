@@ -1,4 +1,4 @@
-"""Licences of the tasks that rollouts are of, as their environments' datasets declare them.
+"""Licenses of the tasks that rollouts are of, as their environments' datasets declare them.
 
 A declaration says under what terms task rows came; whether a dataset made of rollouts of them may
 be given away also depends on the model's, and is for a person to decide.
@@ -15,7 +15,7 @@ import yaml
 
 from gym_ray.store.run_directory import run_yaml
 
-#: Names of the Hugging Face Hub for what a config may declare (`sections.Licence`).
+#: Names of the Hugging Face Hub for what a config may declare (`sections.License`).
 _HUB_NAMES = {
     "Apache 2.0": "apache-2.0",
     "MIT": "mit",
@@ -27,11 +27,11 @@ _HUB_NAMES = {
     "TBD": "unknown",
 }
 
-#: Licences of datasets by name, by environment; None where one declares none.
-Licences = Mapping[str, Mapping[str, str | None]]
+#: Licenses of datasets by name, by environment; None where one declares none.
+Licenses = Mapping[str, Mapping[str, str | None]]
 
 
-def declared_licences(folder: Path, environments: Iterable[str]) -> Licences:
+def declared_licenses(folder: Path, environments: Iterable[str]) -> Licenses:
     """What `run.yaml` of a run directory declares.
 
     Args:
@@ -45,37 +45,37 @@ def declared_licences(folder: Path, environments: Iterable[str]) -> Licences:
     sections = (tree or {}).get("environments") or {}
     return {
         name: {
-            dataset["name"]: dataset.get("licence")
+            dataset["name"]: dataset.get("license")
             for dataset in (sections.get(name) or {}).get("datasets") or ()
         }
         for name in environments
     }
 
 
-def front_matter(licences: Licences) -> dict[str, Any]:
+def front_matter(licenses: Licenses) -> dict[str, Any]:
     """`license` of a card, in the Hub's names; {} unless every environment declares all of its.
 
-    A licence the Hub has no name for is `other`, with its own in `license_name`.
+    A license the Hub has no name for is `other`, with its own in `license_name`.
     """
-    declared = [licence for datasets in licences.values() for licence in datasets.values()]
-    if not declared or None in declared or not all(licences.values()):
+    declared = [license for datasets in licenses.values() for license in datasets.values()]
+    if not declared or None in declared or not all(licenses.values()):
         return {}
-    known = dict.fromkeys(licence for licence in declared if licence is not None)
-    names = list(dict.fromkeys(_HUB_NAMES.get(licence, "other") for licence in known))
+    known = dict.fromkeys(license for license in declared if license is not None)
+    names = list(dict.fromkeys(_HUB_NAMES.get(license, "other") for license in known))
     front: dict[str, Any] = {"license": names[0] if len(names) == 1 else names}
-    others = [_slug(licence) for licence in known if licence not in _HUB_NAMES]
+    others = [_slug(license) for license in known if license not in _HUB_NAMES]
     return front | ({"license_name": ", ".join(others)} if others else {})
 
 
-def shown_licences(licences: Licences) -> str:
+def shown_licenses(licenses: Licenses) -> str:
     """For the card's table: `math: sums (Apache 2.0)`."""
     parts = [
-        f"{environment}: {dataset} ({licence or 'not stated'})"
-        for environment, datasets in licences.items()
-        for dataset, licence in datasets.items()
+        f"{environment}: {dataset} ({license or 'not stated'})"
+        for environment, datasets in licenses.items()
+        for dataset, license in datasets.items()
     ]
     return "; ".join(parts)
 
 
-def _slug(licence: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", licence.lower()).strip("-")
+def _slug(license: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", license.lower()).strip("-")

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gym_ray.errors import FailureKind
+from gym_ray.export.counts import ExportCounts
 from gym_ray.export.recipe import Converted, groups_of
-from gym_ray.export.tally import Tally
 from gym_ray.nemo_gym import output_row
 from gym_ray.rollout import Rollout
 from gym_ray.store.rows import from_table
@@ -47,7 +47,7 @@ class NemoGymRecipe:
 
     def convert(self, table: pa.Table) -> Converted:
         groups = groups_of(table)
-        tally = Tally.of_read(table, len(groups))
+        tally = ExportCounts.of_read(table, len(groups))
         failed = pc.equal(table["status"], "failed")
         firsts = table.take(pa.array([group[0] for group in groups], type=pa.int64()))
         lines = {
@@ -58,7 +58,7 @@ class NemoGymRecipe:
         return Converted(tally, None, lines)
 
 
-def _rows(file: str, table: pa.Table, tally: Tally) -> Iterator[dict[str, Any]]:
+def _rows(file: str, table: pa.Table, tally: ExportCounts) -> Iterator[dict[str, Any]]:
     """One at a time: a row repeats its tokens for every turn."""
     for rollout in _rollouts(table):
         try:
@@ -72,7 +72,7 @@ def _rows(file: str, table: pa.Table, tally: Tally) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _tasks(table: pa.Table, tally: Tally) -> Iterator[dict[str, Any]]:
+def _tasks(table: pa.Table, tally: ExportCounts) -> Iterator[dict[str, Any]]:
     for rollout in _rollouts(table):
         if rollout.error_kind != FailureKind.TASK_INVALID:
             tally.rows[TASKS] += 1

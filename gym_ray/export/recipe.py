@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from gym_ray.export.counts import ExportCounts
 from gym_ray.export.repeats import Identity
-from gym_ray.export.tally import Tally
 
 #: The file an export's rows go to, unless it has several.
 TRAIN = "train"
@@ -27,7 +27,7 @@ class Converted:
         documents: JSON files of their own, by path below the dataset's folder; taken likewise.
     """
 
-    tally: Tally
+    tally: ExportCounts
     table: pa.Table | None
     lines: Mapping[str, Iterable[Mapping[str, Any]]]
     identities: Sequence[Identity] = ()
@@ -43,7 +43,7 @@ class Recipe(Protocol):
 
     @property
     def schema(self) -> pa.Schema | None:
-        """Of the Parquet files; None where there are none."""
+        """Schema of the Parquet files; None where there are none."""
 
     @property
     def files(self) -> Sequence[str]:

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gym_ray.export.tally import Tally
+from gym_ray.export.counts import ExportCounts
 from gym_ray.store.duplicates import duplicates
 from gym_ray.store.places import is_remote, parquet_file, written_whole
 
@@ -48,7 +48,7 @@ def note(file: IO[bytes], identities: Sequence[Identity]) -> None:
     file.write(b"".join(_RECORD.pack(*identity) for identity in identities))
 
 
-def take_out(parts: Sequence[tuple[Path, Sequence[Path]]], file: str, tally: Tally) -> None:
+def take_out(parts: Sequence[tuple[Path, Sequence[Path]]], file: str, tally: ExportCounts) -> None:
     """Take out every row whose like is earlier, and delete the files of identities.
 
     Args:
@@ -94,7 +94,7 @@ def _digests(paths: Sequence[Path]) -> Iterator[str]:
             yield identity.digest.hex()
 
 
-def _correct(tally: Tally, file: str, path: Path, repeated: Mask) -> None:
+def _correct(tally: ExportCounts, file: str, path: Path, repeated: Mask) -> None:
     for identity, is_repeated in zip(_records(path), repeated, strict=True):
         if is_repeated:
             tally.lengths[identity.length] -= 1

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gym_ray.export.advantages import has_no_signal, leave_one_out, standardized
+from gym_ray.export.counts import ExportCounts
 from gym_ray.export.recipe import TRAIN, Converted, groups_of
-from gym_ray.export.tally import Tally
 from gym_ray.store.columns import Column, schema_of, structs
 from gym_ray.store.schema import COLUMNS as STORED
 from gym_ray.store.schema import LOGPROBS, LOSS_MASK, TOKEN_IDS
@@ -117,7 +117,7 @@ class RlRecipe:
 
     def convert(self, table: pa.Table) -> Converted:
         groups = groups_of(table)
-        tally = Tally.of_read(table, len(groups))
+        tally = ExportCounts.of_read(table, len(groups))
         scores = self._scores(table, groups, tally)
         kept = _with_tokens(table, scores, tally)
         found = _branches(table, np.asarray(kept, dtype=np.int64), scores, tally)
@@ -127,7 +127,7 @@ class RlRecipe:
         return Converted(tally, found, {TRAIN: _lines(found)})
 
     def _scores(
-        self, table: pa.Table, groups: list[list[int]], tally: Tally
+        self, table: pa.Table, groups: list[list[int]], tally: ExportCounts
     ) -> dict[int, tuple[int, float, float]]:
         """Group size and both advantages of every rollout to keep, by row number."""
         rewards, statuses = table["reward"].to_pylist(), table["status"].to_pylist()
@@ -154,14 +154,14 @@ class RlRecipe:
 
 
 def _with_tokens(
-    table: pa.Table, scores: dict[int, tuple[int, float, float]], tally: Tally
+    table: pa.Table, scores: dict[int, tuple[int, float, float]], tally: ExportCounts
 ) -> list[int]:
-    untold = table["token_ids"].is_null().to_numpy()
+    without_token_ids = table["token_ids"].is_null().to_numpy()
     lengths = pc.fill_null(pc.list_value_length(table["token_ids"]), 0).to_numpy()
     kept = []
     for number in scores:
-        if untold[number]:
-            tally.untold += 1
+        if without_token_ids[number]:
+            tally.without_token_ids += 1
         elif not lengths[number]:
             tally.dropped["took no turn"] += 1
         else:
@@ -173,7 +173,7 @@ def _branches(
     table: pa.Table,
     rows: np.ndarray[tuple[int], np.dtype[np.int64]],
     scores: dict[int, tuple[int, float, float]],
-    tally: Tally,
+    tally: ExportCounts,
 ) -> pa.Table:
     """One row per branch: the final one is branch 0, side branches count from 1."""
     chosen = table.take(pa.array(rows)).combine_chunks()

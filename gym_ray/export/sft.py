@@ -13,19 +13,19 @@ from gym_ray.export import conversations
 from gym_ray.export.conversations import (
     MESSAGES,
     TOOLS,
-    Attempt,
-    Conversation,
     NoConversation,
     Reasoning,
+    StoredAttempt,
+    StoredConversation,
     as_objects,
     attempts_of,
     conversation_of,
     tools_as_text,
     without_ids,
 )
+from gym_ray.export.counts import ExportCounts
 from gym_ray.export.recipe import TRAIN, Converted, groups_of
 from gym_ray.export.repeats import Identity
-from gym_ray.export.tally import Tally
 from gym_ray.store.columns import schema_of
 from gym_ray.store.schema import COLUMNS as STORED
 
@@ -74,7 +74,7 @@ class SftRecipe:
 
     def convert(self, table: pa.Table) -> Converted:
         groups = groups_of(table)
-        tally = Tally.of_read(table, len(groups))
+        tally = ExportCounts.of_read(table, len(groups))
         attempts = attempts_of(table)
         chosen: list[_Found] = []
         for group in groups:
@@ -100,7 +100,7 @@ class SftRecipe:
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         return Converted(tally, table, {TRAIN: lines}, identities)
 
-    def _chosen(self, group: list[Attempt], tally: Tally) -> list[_Found]:
+    def _chosen(self, group: list[StoredAttempt], tally: ExportCounts) -> list[_Found]:
         """What is kept of a group, in its order."""
         found: list[_Found] = []
         for attempt in group:
@@ -121,7 +121,7 @@ class SftRecipe:
             found = found[: self.best_of]
         return sorted(found, key=lambda one: int(one.attempt.row["rollout_index"]))
 
-    def _reason_against(self, attempt: Attempt) -> str | None:
+    def _reason_against(self, attempt: StoredAttempt) -> str | None:
         if attempt.row["status"] == "failed":
             return "failed"
         if attempt.truncated and not self.include_truncated:
@@ -139,12 +139,12 @@ class SftRecipe:
 class _Found:
     """A rollout that passed the filters; `digest` is that of what its conversation says."""
 
-    attempt: Attempt
-    conversation: Conversation
+    attempt: StoredAttempt
+    conversation: StoredConversation
     digest: bytes
 
     @classmethod
-    def of(cls, attempt: Attempt, conversation: Conversation) -> _Found:
+    def of(cls, attempt: StoredAttempt, conversation: StoredConversation) -> _Found:
         said = [[without_ids(m) for m in conversation.messages], conversation.tools]
         text = json.dumps(said, sort_keys=True)
         return cls(attempt, conversation, hashlib.sha256(text.encode()).digest()[:16])
@@ -154,7 +154,7 @@ def _or_lowest(reward: float | None) -> float:
     return float("-inf") if reward is None else reward
 
 
-def _without_repeats(found: list[_Found], tally: Tally) -> list[_Found]:
+def _without_repeats(found: list[_Found], tally: ExportCounts) -> list[_Found]:
     kept: dict[bytes, _Found] = {}
     for one in found:
         if kept.setdefault(one.digest, one) is not one:

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gym_ray.errors import ConfigError
-from gym_ray.store.gather import ROW_GROUP_ROWS, Gather, whole_groups
 from gym_ray.store.index import Index
-from gym_ray.store.places import parquet_file, place
+from gym_ray.store.places import open_path, parquet_file
 from gym_ray.store.reading import rollout_files
+from gym_ray.store.row_fetcher import ROW_GROUP_ROWS, RowFetcher, whole_groups
 
 #: Row groups of a part: 65,536 rows of a dataset as `compact` writes it, some seconds of work.
 PART_ROW_GROUPS = 64
@@ -91,7 +91,7 @@ class Gathered:
         return 1
 
     def tables(self, part: int, columns: Sequence[str]) -> Iterator[pa.Table]:
-        gather = Gather(self.index)
+        gather = RowFetcher(self.index)
         for start, end in whole_groups(self.index.table["task_index"].to_numpy(), ROW_GROUP_ROWS):
             table = gather.rows(start, end)
             yield table.select([name for name in columns if name in table.column_names])
@@ -103,7 +103,7 @@ def open_source(folder: str | Path) -> Source:
     Raises:
         ConfigError: there are none.
     """
-    files = rollout_files(place(folder))
+    files = rollout_files(open_path(folder))
     if not files:
         raise ConfigError(f"{folder}: holds no rollouts yet")
     source: Source | None = _shards(files)
@@ -116,11 +116,11 @@ def open_source(folder: str | Path) -> Source:
 
 def pending(folder: str | Path, source: Source) -> int:
     """Rollouts a run still lacks by its manifest, or by its summary; 0 where there is neither."""
-    manifest = place(folder) / "manifest.parquet"
+    manifest = open_path(folder) / "manifest.parquet"
     if manifest.exists():
         return max(0, int(parquet_file(manifest).metadata.num_rows) - source.rollouts)
     try:
-        found = json.loads((place(folder) / "summary.json").read_text())
+        found = json.loads((open_path(folder) / "summary.json").read_text())
     except (OSError, ValueError):
         return 0
     return int(found.get("pending") or 0)

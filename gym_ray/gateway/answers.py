@@ -23,7 +23,7 @@ LOWEST_LOGPROB = -9999.0
 _INLINE_TOKENS = 1024
 
 
-class Answer(JSONResponse):
+class JSONAnswer(JSONResponse):
     """A JSON answer that may quote what the client sent."""
 
     def render(self, content: Any) -> bytes:
@@ -40,7 +40,7 @@ async def answer_with(build: Callable[[], dict[str, Any]], *, id: str, tokens: i
     """
 
     def answer() -> Response:
-        return Answer(build(), headers={"x-request-id": id})
+        return JSONAnswer(build(), headers={"x-request-id": id})
 
     return answer() if tokens < _INLINE_TOKENS else await asyncio.to_thread(answer)
 
@@ -102,7 +102,7 @@ def token_logprobs(
 
 
 def token_fields(prompt: Tokens | None, generation: Generation | None) -> dict[str, Any]:
-    """NeMo Gym's token fields of one policy call; none when the policy tells no tokens."""
+    """NeMo Gym's token fields of one policy call; none when the policy returns no token IDs."""
     if prompt is None or generation is None:
         return {}
     return {

@@ -22,7 +22,7 @@ class PolicyBackend(Protocol):
 
     @property
     def renderer(self) -> RolloutRenderer | None:
-        """Of the policy's model; None for a policy that knows no tokens."""
+        """Renderer of the policy's model; None for a policy that takes no token IDs."""
         ...
 
     @property

@@ -20,8 +20,8 @@ import pydantic
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from gym_ray.batches.pages import BATCH_NAME, MEDIA_TYPE, Page, encode
 from gym_ray.batches.protocol import MAX_ROWS, BatchBackend, BatchError, Opening, Refusal
+from gym_ray.batches.result_page import BATCH_NAME, MEDIA_TYPE, ResultPage, encode
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.gateway import run
 from gym_ray.gateway.disconnects import unless_disconnected
@@ -50,7 +50,7 @@ class OpenRequest(pydantic.BaseModel):
     rollout_timeout_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Deadline of one attempt, at most `collect.rollout_timeout_seconds`."""
     seed: int | None = Field(None, ge=0, lt=2**63)
-    """Of the sampling."""
+    """Seed of the sampling: the same name, row and seed give the same tokens."""
 
 
 class RowRequest(pydantic.BaseModel):
@@ -194,7 +194,7 @@ def _spec_of(row: RowRequest, tasks: Router) -> RolloutSpec:
     return dataclasses.replace(spec, task_id=task.task_id, environment=environment)
 
 
-def _json_of(page: Page) -> str:
+def _json_of(page: ResultPage) -> str:
     results = [
         f'{{"index": {index}, {_json_of_rollout(rollout)}}}' for index, rollout in page.results
     ]

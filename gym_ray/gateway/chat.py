@@ -29,8 +29,7 @@ from gym_ray.gateway.chat_requests import (
 )
 from gym_ray.gateway.disconnects import gather, unless_disconnected
 from gym_ray.gateway.errors import ApiError
-from gym_ray.gateway.streaming import Stream
-from gym_ray.gateway.wishes import (
+from gym_ray.gateway.sampling_request import (
     MAX_CHOICES,
     ResponseFormat,
     SamplingFields,
@@ -40,6 +39,7 @@ from gym_ray.gateway.wishes import (
     json_tag,
     sampling_of,
 )
+from gym_ray.gateway.streaming import Stream
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 
 

@@ -128,7 +128,7 @@ def _choice(form: ChatForm, index: int, answer: ChatAnswer) -> dict[str, Any]:
 
 
 def _tokens(form: ChatForm, answer: ChatAnswer) -> dict[str, Any]:
-    """Fields of a choice that tell its tokens, as far as they were asked for."""
+    """Token fields of a choice, as far as they were asked for."""
     fields: dict[str, Any] = {}
     generation = answer.generation
     if form.logprobs and generation is not None:

@@ -14,7 +14,7 @@ import pydantic
 from pydantic import ConfigDict, Field
 
 from gym_ray.gateway.errors import bad_request
-from gym_ray.gateway.wishes import TokenId
+from gym_ray.gateway.sampling_request import TokenId
 from gym_ray.policies.chat import TOKEN_FIELDS
 from gym_ray.renderers.items import messages_from_items, tools_for_chat
 from gym_ray.renderers.messages import Message
@@ -42,7 +42,7 @@ class TokenFields(pydantic.BaseModel):
         return {name: value for name, value in fields.items() if value is not None}
 
 
-class ContentPart(pydantic.BaseModel):
+class ChatContentPart(pydantic.BaseModel):
     """A piece of a message: text."""
 
     model_config = ConfigDict(extra="ignore")
@@ -71,7 +71,7 @@ class ChatMessage(TokenFields):
     """A message of a chat completion."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[ContentPart] | None = None
+    content: str | list[ChatContentPart] | None = None
     name: str | None = None
     tool_calls: list[MessageToolCall] | None = None
     tool_call_id: str | None = None
@@ -85,12 +85,12 @@ class InputItem(TokenFields):
     type: str = "message"
     id: str | None = None
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: str | list[ContentPart] | None = None
+    content: str | list[ChatContentPart] | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = None
-    output: str | list[ContentPart] | None = None
-    summary: list[ContentPart] | None = None
+    output: str | list[ChatContentPart] | None = None
+    summary: list[ChatContentPart] | None = None
 
 
 class FunctionDefinition(pydantic.BaseModel):
@@ -251,7 +251,7 @@ def _item(item: InputItem, where: str) -> dict[str, Any]:
 _TEXTS = ("content", "output", "summary")
 
 
-def _text(content: str | Sequence[ContentPart] | None, where: str) -> str:
+def _text(content: str | Sequence[ChatContentPart] | None, where: str) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     texts: list[str] = []

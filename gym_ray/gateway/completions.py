@@ -24,10 +24,7 @@ from gym_ray.gateway.answers import (
 from gym_ray.gateway.backend import GetPolicy, PolicyBackend
 from gym_ray.gateway.disconnects import gather, unless_disconnected
 from gym_ray.gateway.errors import ApiError, bad_request
-from gym_ray.gateway.streaming import Stream
-from gym_ray.gateway.token_chat import check_room, require_whole
-from gym_ray.gateway.tokenization import renderer_of
-from gym_ray.gateway.wishes import (
+from gym_ray.gateway.sampling_request import (
     MAX_CHOICES,
     ResponseFormat,
     SamplingFields,
@@ -36,6 +33,9 @@ from gym_ray.gateway.wishes import (
     json_tag,
     sampling_of,
 )
+from gym_ray.gateway.streaming import Stream
+from gym_ray.gateway.token_chat import check_room, require_whole
+from gym_ray.gateway.tokenization import renderer_of
 from gym_ray.policies.chat import cut_at_stop
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.renderers.renderer import RolloutRenderer

@@ -23,14 +23,14 @@ from gym_ray.gateway.chat_requests import (
 from gym_ray.gateway.disconnects import unless_disconnected
 from gym_ray.gateway.errors import bad_request
 from gym_ray.gateway.response_answers import ResponseEvents, ResponseForm, response_object
-from gym_ray.gateway.streaming import Stream
-from gym_ray.gateway.wishes import (
+from gym_ray.gateway.sampling_request import (
     SamplingFields,
     TokenId,
     check_stop_tokens,
     sampling_of,
     schema_tag,
 )
+from gym_ray.gateway.streaming import Stream
 from gym_ray.policies.chat import ChatRequest
 
 _LOGPROBS = "message.output_text.logprobs"

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
-from gym_ray.gateway.answers import Answer, check_model
+from gym_ray.gateway.answers import JSONAnswer, check_model
 from gym_ray.gateway.backend import GetPolicy, PolicyBackend
 from gym_ray.gateway.chat_requests import (
     ChatMessage,
@@ -24,9 +24,9 @@ from gym_ray.gateway.chat_requests import (
     prefix_of,
 )
 from gym_ray.gateway.errors import bad_request
+from gym_ray.gateway.sampling_request import TokenId, refuse_what_cannot_be_honored
 from gym_ray.gateway.strict_json import StrictRoute
 from gym_ray.gateway.token_chat import closed_prompt_tokens, prompt_tokens
-from gym_ray.gateway.wishes import TokenId, refuse_what_cannot_be_honoured
 from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.turn import Tokens
 
@@ -77,29 +77,29 @@ def tokenize_routes(get_policy: GetPolicy) -> APIRouter:
         }
         if body.return_token_strs:
             answer["token_strs"] = await asyncio.to_thread(_strings, renderer, tokens)
-        return Answer(answer)
+        return JSONAnswer(answer)
 
     @router.post("/detokenize", summary="Text of tokens")
     async def detokenize(body: DetokenizeRequest, policy: PolicyBackend = given) -> Response:
         check_model(policy, body.model)
         renderer = renderer_of(policy)
-        return Answer({"prompt": await asyncio.to_thread(renderer.decode, body.tokens)})
+        return JSONAnswer({"prompt": await asyncio.to_thread(renderer.decode, body.tokens)})
 
     return router
 
 
 def renderer_of(policy: PolicyBackend) -> RolloutRenderer:
-    """Raises `ApiError` 400 when the policy knows no tokens."""
+    """Raises `ApiError` 400 when the policy takes no token IDs."""
     if policy.renderer is None:
         raise bad_request(
-            "the policy behind this gateway speaks messages only and tells no tokens; use "
+            "the policy behind this gateway speaks messages only and returns no token IDs; use "
             "/v1/chat/completions or /v1/responses"
         )
     return policy.renderer
 
 
 async def _tokens(renderer: RolloutRenderer, body: TokenizeRequest) -> Tokens:
-    refuse_what_cannot_be_honoured(body.model_extra or {})
+    refuse_what_cannot_be_honored(body.model_extra or {})
     if (body.prompt is None) == (body.messages is None):
         raise bad_request("send either prompt or messages", param="prompt")
     if body.messages is None:

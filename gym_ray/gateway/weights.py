@@ -12,7 +12,7 @@ from fastapi import APIRouter
 
 from gym_ray.errors import GymRayError
 from gym_ray.gateway.errors import ApiError
-from gym_ray.weights import UpdateRefused, WeightsReport, WeightsUpdate
+from gym_ray.weights import RefusedUpdate, WeightsReport, WeightsUpdate
 
 _STATUS = {"wrong_source": 400, "version_conflict": 409, "busy": 409, "not_updatable": 409}
 
@@ -28,7 +28,7 @@ class WeightsBackend(Protocol):
         """
         ...
 
-    async def update_weights(self, update: WeightsUpdate) -> WeightsReport | UpdateRefused:
+    async def update_weights(self, update: WeightsUpdate) -> WeightsReport | RefusedUpdate:
         """Carry an update out.
 
         Raises:
@@ -56,7 +56,7 @@ def weights_router(backend: WeightsBackend) -> APIRouter:
             outcome = await backend.update_weights(update)
         except GymRayError as error:
             raise ApiError(503, str(error), type="server_error", code="incomplete") from error
-        if isinstance(outcome, UpdateRefused):
+        if isinstance(outcome, RefusedUpdate):
             raise ApiError(_STATUS[outcome.code], outcome.message, code=outcome.code)
         if outcome.failed:
             raise _failed(outcome)

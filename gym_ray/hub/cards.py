@@ -60,7 +60,7 @@ def rollouts_card(summary: RunSummary, tree: Mapping[str, Any], license: str | N
                 "failed": summary.failed,
                 "mean reward": f"{mean} over {reward.coverage:.1%} of the rollouts",
                 **{f"failed: {kind}": n for kind, n in summary.failure_kinds.items()},
-                "rollouts without token columns": summary.tokens_untold,
+                "rollouts without token columns": summary.without_token_ids,
                 "sampled tokens": summary.sampled_tokens,
             }
         ),
@@ -89,12 +89,12 @@ def prepared_card(report: Mapping[str, Any], splits: Sequence[str], license: str
     stated = {"license": license}
     if license is None:
         # Environments may have datasets of the same name.
-        each = {str(number): file.get("licence") for number, file in enumerate(files)}
+        each = {str(number): file.get("license") for number, file in enumerate(files)}
         stated = front_matter({"": each})
     counted = {
         "/".join(filter(None, (file.get("environment"), file.get("name")))): (
             f"{file.get('read')} read, {file.get('rejected')} rejected, "
-            f"{file.get('duplicates')} duplicates; licence {file.get('licence') or 'not stated'}"
+            f"{file.get('duplicates')} duplicates; license {file.get('license') or 'not stated'}"
         )
         for file in files
     }

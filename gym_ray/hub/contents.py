@@ -19,7 +19,7 @@ import yaml
 from gym_ray.atif.trajectories import TRAJECTORIES
 from gym_ray.collection.summary import RunSummary
 from gym_ray.errors import ConfigError
-from gym_ray.export.licenses import declared_licences
+from gym_ray.export.licenses import declared_licenses
 from gym_ray.hub.cards import checked_card, prepared_card, rollouts_card
 from gym_ray.hub.secret_values import secret_settings
 from gym_ray.prepare.task_files import SPLITS
@@ -55,7 +55,7 @@ class Contents:
         kind: what it holds.
         files: data, and what tells about it, without the card.
         card: text of the README.
-        must_stay_private: a licence of its rows that forbids publishing, or None.
+        must_stay_private: a license of its rows that forbids publishing, or None.
     """
 
     kind: Kind
@@ -125,9 +125,9 @@ def _run(folder: Path, license: str | None) -> Contents:
     paths = [path for name in names if (path := folder / name).is_file()] + shards
     files = _files(folder, paths)
     card = _card(folder, license, files, lambda: rollouts_card(summary, tree, license))
-    environments = declared_licences(folder, tree.get("environments") or ())
-    licences = [name for datasets in environments.values() for name in datasets.values()]
-    return Contents("rollouts", files, card, must_stay_private=_forbidding(licences))
+    environments = declared_licenses(folder, tree.get("environments") or ())
+    licenses = [name for datasets in environments.values() for name in datasets.values()]
+    return Contents("rollouts", files, card, must_stay_private=_forbidding(licenses))
 
 
 def _export(folder: Path, license: str | None) -> Contents:
@@ -141,10 +141,10 @@ def _export(folder: Path, license: str | None) -> Contents:
     if report.get("kind") == "atif":
         paths += folder.glob(f"{TRAJECTORIES}/*.json")  # Of `--one-file-each`.
     files = _files(folder, paths)
-    declared = report.get("task_licences") or {}
-    licences = [name for datasets in declared.values() for name in datasets.values()]
+    declared = report.get("task_licenses") or {}
+    licenses = [name for datasets in declared.values() for name in datasets.values()]
     card = _card(folder, license, files, str)
-    return Contents("export", files, card, must_stay_private=_forbidding(licences))
+    return Contents("export", files, card, must_stay_private=_forbidding(licenses))
 
 
 def _prepared(folder: Path, license: str | None) -> Contents:
@@ -160,15 +160,15 @@ def _prepared(folder: Path, license: str | None) -> Contents:
         )
     names = [f"{split}{suffix}" for split in splits for suffix in _PREPARED_SUFFIXES]
     paths = [path for name in names if (path := folder / name).is_file()]
-    licences = [file.get("licence") for file in report.get("task_files", [])]
+    licenses = [file.get("license") for file in report.get("task_files", [])]
     files = _files(folder, [*paths, folder / "report.json"])
     card = _card(folder, license, files, lambda: prepared_card(report, splits, license))
-    return Contents("tasks", files, card, must_stay_private=_forbidding(licences))
+    return Contents("tasks", files, card, must_stay_private=_forbidding(licenses))
 
 
-def _forbidding(licences: Iterable[str | None]) -> str | None:
-    """The first of the licences that forbids publishing; None where none does."""
-    return min((name for name in licences if name and "Do Not Distribute" in name), default=None)
+def _forbidding(licenses: Iterable[str | None]) -> str | None:
+    """The first of the licenses that forbids publishing; None where none does."""
+    return min((name for name in licenses if name and "Do Not Distribute" in name), default=None)
 
 
 def _card(

@@ -43,7 +43,7 @@ def completion_of(result: RolloutResult) -> Completion:
     """The completion of a verified rollout; nothing is tokenized again.
 
     Raises:
-        NotTrainable: it failed, has no tokens (a policy that tells none), or several branches,
+        NotTrainable: it failed, has no tokens (a policy that returns none), or several branches,
             which are several sequences with one reward.
     """
     if result.failed or result.reward is None:
@@ -57,7 +57,7 @@ def completion_of(result: RolloutResult) -> Completion:
     if not len(sampled):
         raise NotTrainable(
             f"task {result.index} has no sampled tokens; serve a policy with "
-            "`engine: vllm`, which tells them"
+            "`engine: vllm`, which returns them"
         )
     start = int(sampled[0])
     versions = [span.version for turn in result.turns for span in turn.version_spans]

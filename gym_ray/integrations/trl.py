@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gym_ray.client import ClientError, RolloutClient, RolloutResult
-from gym_ray.client.wishes import CallOptions
+from gym_ray.client.call_options import CallOptions
 from gym_ray.integrations.completion import Completion, NotTrainable, completion_of
 from gym_ray.integrations.refit import Refit
 
@@ -37,7 +37,7 @@ def reward(completions: Sequence[Any], reward: list[float | None], **_: Any) -> 
     return reward
 
 
-class Rollouts:
+class TrainerRollouts:
     """TRL `rollout_func`: prompts are task rows, completions whole rollouts.
 
     Temperature, top_p and max_completion_length of the trainer's `args` are asked for, the last

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from gym_ray.errors import ConfigError
+from gym_ray.metrics.accumulator import MetricsAccumulator
 from gym_ray.metrics.facts import Report
 from gym_ray.metrics.intervals import Floats, Values, bootstrap_intervals, sign_flip_p_values
 from gym_ray.metrics.metrics import scored_tasks
 from gym_ray.metrics.task_scores import Options, TaskScores
-from gym_ray.metrics.task_tally import Tally
 from gym_ray.metrics.task_values import KINDS_AT_ONCE
-from gym_ray.store.places import place
+from gym_ray.store.places import open_path
 
 #: Measures compared beside the reward.
 _COMPARED = ("pass@", "pass^", "avg-of-", "majority@")
@@ -37,7 +37,7 @@ Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Difference:
+class MeasureDifference:
     """One measure in both runs, over the tasks for which both have it.
 
     Attributes:
@@ -83,9 +83,9 @@ class Comparison:
     only_a: int
     only_b: int
     unrewarded: int
-    reward: Difference
-    scores: dict[str, Difference]
-    environments: dict[str, Difference]
+    reward: MeasureDifference
+    scores: dict[str, MeasureDifference]
+    environments: dict[str, MeasureDifference]
     statement: str
     notes: list[str]
 
@@ -107,8 +107,8 @@ def compare(
     """
     options = options or Options()
     notes: list[str] = []
-    before = _Tasks.read(place(a), options, notes, report)
-    after = _Tasks.read(place(b), options, notes, report)
+    before = _Tasks.read(open_path(a), options, notes, report)
+    after = _Tasks.read(open_path(b), options, notes, report)
     both, rows_a, rows_b = np.intersect1d(before.keys, after.keys, return_indices=True)
     names = [
         "reward",
@@ -166,7 +166,7 @@ class _Tasks:
     @classmethod
     def read(cls, folder: Path, options: Options, notes: list[str], report: Report) -> _Tasks:
         tasks = cls()
-        for scored in scored_tasks(folder, options, notes, report, Tally(), {}):
+        for scored in scored_tasks(folder, options, notes, report, MetricsAccumulator(), {}):
             tasks._add(scored)
         return tasks
 
@@ -196,7 +196,7 @@ class _Tasks:
 
 def _differences(
     pairs: Mapping[str, tuple[Floats, Floats]], of: Bools, options: Options
-) -> dict[str, Difference]:
+) -> dict[str, MeasureDifference]:
     """Measures compared over those of the tasks [T] that have them in both runs.
 
     Args:
@@ -227,7 +227,7 @@ def _differences(
     )
     p_values = sign_flip_p_values(changes, resamples=options.resamples, seed=options.seed)
     return {
-        name: Difference(
+        name: MeasureDifference(
             before=float(pairs[name][0][defined[name]].mean()),
             after=float(pairs[name][1][defined[name]].mean()),
             difference=math.fsum(changes[:, column]) / int(defined[name].sum()),
@@ -241,7 +241,7 @@ def _differences(
     }
 
 
-def _statement(reward: Difference, options: Options) -> str:
+def _statement(reward: MeasureDifference, options: Options) -> str:
     level = 1 - options.confidence
     way = "higher" if reward.difference > 0 else "lower"
     seen = (
@@ -261,5 +261,5 @@ def _statement(reward: Difference, options: Options) -> str:
 
 
 def _order(name: str) -> tuple[int, int]:
-    place = next(i for i, measure in enumerate(_COMPARED) if name.startswith(measure))
-    return place, int(name.removeprefix(_COMPARED[place]))
+    open_path = next(i for i, measure in enumerate(_COMPARED) if name.startswith(measure))
+    return open_path, int(name.removeprefix(_COMPARED[open_path]))

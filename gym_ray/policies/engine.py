@@ -111,7 +111,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class ChatEngine(Protocol):
-    """An engine that takes messages, whether it tells tokens or not."""
+    """An engine that takes messages, whether it returns token IDs or not."""
 
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         """One turn of a conversation. Cancelling the awaiting task aborts it.

@@ -2,7 +2,7 @@
 
 It speaks the engine protocol with the byte-level tokenizer: the reply, latency and failures
 come from configuration, and are the same every time for the same request. Of the sampling
-parameters it honours `max_output_tokens` and `stop`; it draws from no distribution, and so
+parameters it honors `max_output_tokens` and `stop`; it draws from no distribution, and so
 neither `grammar` nor `structural_tag` changes what it says.
 """
 
@@ -31,7 +31,7 @@ from gym_ray.renderers.tokenizers import ByteTokenizer
 from gym_ray.turn import Generation, Logprobs, StopReason, Tokens, VersionSpan
 from gym_ray.weights import Place, WeightsUpdate
 
-#: Called with the decoded prompt and the request; returns text, or the very token ids.
+#: Called with the decoded prompt and the request; returns text, or the very token IDs.
 Reply = Callable[[str, GenerationRequest], str | Sequence[int]]
 
 #: An import path has a dot before its colon, so that replies such as "Answer:four" are text.

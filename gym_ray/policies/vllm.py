@@ -46,7 +46,7 @@ from gym_ray.policies.bundled import fingerprint, resolve_model
 from gym_ray.policies.checkpoints import check_checkpoint
 from gym_ray.policies.cpu_cores import available_cores, use_cpu_threads
 from gym_ray.policies.engine import EngineLoad, GenerationRequest, PolicyInfo
-from gym_ray.policies.orphans import OrphanWatch, end_processes, with_descendants
+from gym_ray.policies.process_guard import ProcessGuard, end_processes, with_descendants
 from gym_ray.policies.vllm_load import VllmLoads
 from gym_ray.policies.vllm_output import generation_of
 from gym_ray.policies.vllm_weights import check_transfer, update_weights
@@ -135,7 +135,7 @@ class VllmEngine:
         self._llm: AsyncLLM | None = None
         self._loads = VllmLoads()
         self._processes: list[psutil.Process] = []
-        self._orphan_watch: OrphanWatch | None = None
+        self._orphan_watch: ProcessGuard | None = None
         self._context_length = 0
         self._vocabulary_size = 0
 
@@ -151,7 +151,7 @@ class VllmEngine:
         seed: int = arguments["seed"]
         logger.info("starting vLLM %s on %s, engine seed %d", vllm.__version__, model, seed)
         began = time.monotonic()
-        self._orphan_watch = OrphanWatch()
+        self._orphan_watch = ProcessGuard()
         # Built in a thread: loading takes from seconds to many minutes, and the loop has health
         # checks to answer.
         building = asyncio.ensure_future(asyncio.to_thread(self._build, arguments))

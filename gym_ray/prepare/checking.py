@@ -52,7 +52,7 @@ class CheckedRow:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Rejection:
+class RejectedRow:
     """A row that is no legal task, and why.
 
     Attributes:
@@ -83,7 +83,7 @@ class RowChecker:
         self._router = router
         self._prompt = prompt
 
-    def check(self, line: InputLine) -> CheckedRow | Rejection:
+    def check(self, line: InputLine) -> CheckedRow | RejectedRow:
         """What comes of a line."""
         try:
             return self._checked(line.raw)
@@ -93,7 +93,7 @@ class RowChecker:
             reason = "is JSON nested too deeply to be read"
         # A reason may quote half of a surrogate pair, which could not be written down.
         reason = reason.encode("utf-8", "backslashreplace").decode()
-        return Rejection(
+        return RejectedRow(
             self._file.name, line.source_file, line.source_line, field_of(reason), reason
         )
 

@@ -29,7 +29,7 @@ from gym_ray.config.load import RunConfig, load_config
 from gym_ray.environment import Environment
 from gym_ray.errors import ConfigError
 from gym_ray.prepare.blending import copies, interleaved, is_validation
-from gym_ray.prepare.checking import CheckedRow, Rejection, RowChecker
+from gym_ray.prepare.checking import CheckedRow, RejectedRow, RowChecker
 from gym_ray.prepare.metrics_conflicts import changed_metrics, conflict_path, read_metrics
 from gym_ray.prepare.prepare_report import SHOWN_REJECTIONS, PrepareReport, TaskFileCounts
 from gym_ray.prepare.prepared_rows import PreparedRowWriter, rows_of, task_ids_of
@@ -233,13 +233,13 @@ _SUFFIXES = (".jsonl", ".parquet", _METRICS)
 _METRICS_FILES = [f"{split}{_METRICS}" for split in SPLITS]
 
 
-def _check(sources: Sequence[_Source], folder: Path, progress: Progress) -> list[Rejection]:
+def _check(sources: Sequence[_Source], folder: Path, progress: Progress) -> list[RejectedRow]:
     """First pass: the legal rows of every source to its file, the others to the list of rejected.
 
     Returns:
         The first of the rejected.
     """
-    first: list[Rejection] = []
+    first: list[RejectedRow] = []
     with open(folder / _REJECTED, "w", encoding="utf-8") as rejected:
         for source in sources:
             counts = source.counts
@@ -305,7 +305,7 @@ class _Plan:
         for index, source in enumerate(sources):
             written = source.counts.written
             for row, task_id in enumerate(task_ids_of(source.checked)):
-                split, times = self._fate(index, row, task_id)
+                split, times = self._assign(index, row, task_id)
                 if times:
                     written[split] = written.get(split, 0) + times
 
@@ -325,11 +325,11 @@ class _Plan:
             if copy >= source.task_file.weight:
                 return
             for position, row in enumerate(rows_of(source.checked)):
-                goes_to, times = self._fate(index, position, row["task_id"])
+                goes_to, times = self._assign(index, position, row["task_id"])
                 if goes_to == split and times > copy:
                     yield row
 
-    def _fate(self, index: int, row: int, task_id: str) -> tuple[Split, int]:
+    def _assign(self, index: int, row: int, task_id: str) -> tuple[Split, int]:
         """Where a row of a source goes, and how often."""
         file = self._sources[index].task_file
         if self._repeated is not None and self._repeated[index][row]:

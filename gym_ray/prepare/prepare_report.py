@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gym_ray.errors import GymRayError
-from gym_ray.prepare.checking import Rejection
+from gym_ray.prepare.checking import RejectedRow
 from gym_ray.prepare.metrics_conflicts import conflict_path
 from gym_ray.prepare.task_files import TaskFile
 
@@ -55,7 +55,7 @@ class PrepareReport:
     output: str
     on_invalid: str
     task_files: Sequence[TaskFileCounts]
-    rejections: Sequence[Rejection]
+    rejections: Sequence[RejectedRow]
     seconds: float
     conflicts: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
@@ -90,7 +90,7 @@ class PrepareReport:
                     "type": counts.task_file.split,
                     "environment": counts.task_file.environment,
                     "path": counts.task_file.path,
-                    "licence": counts.task_file.licence,
+                    "license": counts.task_file.license,
                     "weight": counts.task_file.weight,
                     "prompt": counts.task_file.prompt,
                     "read": counts.read,

@@ -28,7 +28,7 @@ class TaskFile:
         path: what `collect.input` takes.
         environment: whose rows these are; None where each row says it.
         name: what reports call it.
-        licence: of the rows; None where it is not told.
+        license: of the rows; None where it is not told.
         weight: how often each row is written.
         prompt: path of a YAML file with the prompt template of raw rows; None for rows that have
             an input.
@@ -40,7 +40,7 @@ class TaskFile:
     path: str
     environment: str | None = None
     name: str = ""
-    licence: str | None = None
+    license: str | None = None
     weight: float = 1.0
     prompt: str | None = None
     key: str = "task file"
@@ -59,7 +59,7 @@ def declared(config: RunConfig, splits: Collection[Split]) -> list[TaskFile]:
             path=dataset.path,
             environment=environment,
             name=dataset.name,
-            licence=dataset.licence,
+            license=dataset.license,
             weight=dataset.weight,
             prompt=dataset.prompt,
             key=f"environments.{environment}.datasets.{dataset.name}",

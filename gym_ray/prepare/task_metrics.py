@@ -43,7 +43,7 @@ _PERCENTILES = (50, 90, 95, 99)
 
 
 @dataclasses.dataclass(slots=True)
-class Spread:
+class FieldSpread:
     """Count, mean, range and standard deviation of numbers seen one by one."""
 
     count: int = 0
@@ -114,7 +114,7 @@ class TokenCounts:
     def __init__(self, model: str, count: Callable[[Mapping[str, Any]], int | None]) -> None:
         self._model = model
         self._count = count
-        self._spread = Spread()
+        self._spread = FieldSpread()
         self._lengths: Counter[int] = Counter()
         self._unrendered = 0
 
@@ -146,9 +146,9 @@ class TaskMetrics:
 
     def __init__(self, tokens: TokenCounts | None = None) -> None:
         self._rows = 0
-        self._tools, self._words, self._turns = Spread(), Spread(), Spread()
-        self._sampling = {name: Spread() for name in _SAMPLING}
-        self._numbers: dict[str, Spread] = {}
+        self._tools, self._words, self._turns = FieldSpread(), FieldSpread(), FieldSpread()
+        self._sampling = {name: FieldSpread() for name in _SAMPLING}
+        self._numbers: dict[str, FieldSpread] = {}
         self._texts: dict[str, DistinctCount] = {}
         self._uncounted = 0
         self._tokens = tokens
@@ -184,7 +184,7 @@ class TaskMetrics:
         if isinstance(value, str):
             self._texts.setdefault(key, DistinctCount()).add(value)
         elif abs(value) <= _LARGEST:
-            self._numbers.setdefault(key, Spread()).add(float(value))
+            self._numbers.setdefault(key, FieldSpread()).add(float(value))
         else:
             self._uncounted += 1
 

@@ -32,7 +32,7 @@ SHOWN_TOKENS = 6
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Difference:
+class PromptDifference:
     """Where two token sequences part.
 
     Attributes:
@@ -47,14 +47,14 @@ class Difference:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Finding:
+class RendererFinding:
     """One probe, one comparison."""
 
     comparison: Literal["continuation", "template"]
     probe: str
     result: Result
     detail: str = ""
-    difference: Difference | None = None
+    difference: PromptDifference | None = None
 
     @property
     def is_fault(self) -> bool:
@@ -74,7 +74,7 @@ class TemplateReport:
 
     family: str
     exact: bool
-    findings: tuple[Finding, ...]
+    findings: tuple[RendererFinding, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def _shown(tokens: tuple[tuple[int, str], ...]) -> str:
     return " ".join(f"{token_id}={text!r}" for token_id, text in tokens) or "(ends here)"
 
 
-def _check_continuation(renderer: RolloutRenderer, probe: Probe) -> Iterator[Finding]:
+def _check_continuation(renderer: RolloutRenderer, probe: Probe) -> Iterator[RendererFinding]:
     """One finding a turn, up to the first fault."""
     messages = list(probe.messages)
     prompt: Tokens | None = None
@@ -165,11 +165,11 @@ def _check_continuation(renderer: RolloutRenderer, probe: Probe) -> Iterator[Fin
                 generation = completion_of(renderer, before, messages[turn], after, probe.tools)
             rendered = renderer.render(messages[:end], probe.tools)
         except Exception as error:  # families refuse what their format lacks, each in its way
-            yield Finding("continuation", name, "unsupported", one_line(error, 160))
+            yield RendererFinding("continuation", name, "unsupported", one_line(error, 160))
             return
         if generation is None:
             detail = "a full render opens the policy's turn otherwise than its prompt did"
-            yield Finding("continuation", name, "unsupported", detail)
+            yield RendererFinding("continuation", name, "unsupported", detail)
             return
         history = np.concatenate([prompt, generation])
         try:
@@ -179,26 +179,26 @@ def _check_continuation(renderer: RolloutRenderer, probe: Probe) -> Iterator[Fin
             difference = _difference(renderer, rendered, history) if rewritten else None
             effect = "changes" if rewritten else "keeps"
             detail = f"{error}; a full render {effect} the history"
-            yield Finding("continuation", name, "impossible", detail, difference)
+            yield RendererFinding("continuation", name, "impossible", detail, difference)
             return
         yield _compared_bridge(renderer, name, prompt, rendered, len(history))
 
 
 def _compared_bridge(
     renderer: RolloutRenderer, name: str, bridged: Tokens, rendered: Tokens, history: int
-) -> Finding:
+) -> RendererFinding:
     if np.array_equal(bridged, rendered):
-        return Finding("continuation", name, "exact")
+        return RendererFinding("continuation", name, "exact")
     difference = _difference(renderer, rendered, bridged)
     added = bridged[history:]
     if difference.position < history and np.array_equal(rendered[-len(added) :], added):
         detail = "a full render would change the history; the bridge keeps it"
-        return Finding("continuation", name, "kept", detail, difference)
+        return RendererFinding("continuation", name, "kept", detail, difference)
     detail = "the bridge adds other tokens than a full render"
-    return Finding("continuation", name, "differs", detail, difference)
+    return RendererFinding("continuation", name, "differs", detail, difference)
 
 
-def _check_template(renderer: RolloutRenderer, probe: Probe) -> Finding:
+def _check_template(renderer: RolloutRenderer, probe: Probe) -> RendererFinding:
     try:
         rendered = renderer.render(probe.messages, probe.tools)
         by_template = renderer.render_by_template(probe.messages, probe.tools)
@@ -211,15 +211,15 @@ def _check_template(renderer: RolloutRenderer, probe: Probe) -> Finding:
             by_template, renderer.render_by_template(unthinking, probe.tools)
         ) and _same(by_template, renderer.render(unthinking, probe.tools))
     except Exception as error:  # templates, being programs, may raise anything
-        return Finding("template", probe.name, "unsupported", one_line(error, 160))
+        return RendererFinding("template", probe.name, "unsupported", one_line(error, 160))
     if np.array_equal(rendered, by_template):
-        return Finding("template", probe.name, "exact")
+        return RendererFinding("template", probe.name, "exact")
     difference = _difference(renderer, by_template, rendered)
     if leaves_reasoning_out:
         detail = "the chat template leaves reasoning out; the renderer keeps it"
-        return Finding("template", probe.name, "kept", detail, difference)
+        return RendererFinding("template", probe.name, "kept", detail, difference)
     detail = "the renderer gives other tokens than the chat template"
-    return Finding("template", probe.name, "differs", detail, difference)
+    return RendererFinding("template", probe.name, "differs", detail, difference)
 
 
 def _same(one: Tokens, other: Tokens | None) -> bool:
@@ -247,14 +247,14 @@ def _shared_length(one: Tokens, other: Tokens) -> int:
     return int(differs[0]) if len(differs) else shared
 
 
-def _difference(renderer: RolloutRenderer, rendered: Tokens, continued: Tokens) -> Difference:
+def _difference(renderer: RolloutRenderer, rendered: Tokens, continued: Tokens) -> PromptDifference:
     position = _shared_length(rendered, continued)
 
     def shown(token_ids: Tokens) -> tuple[tuple[int, str], ...]:
         window = token_ids[position : position + SHOWN_TOKENS].tolist()
         return tuple((token_id, renderer.decode([token_id])) for token_id in window)
 
-    return Difference(position, shown(rendered), shown(continued))
+    return PromptDifference(position, shown(rendered), shown(continued))
 
 
 _THOUGHT = "The user wants a sum. I add."

@@ -37,10 +37,10 @@ from gym_ray.registry import load_environment
 from gym_ray.reverification.reverify_stage import ReverifySettings, ReverifyStage
 from gym_ray.reverification.reward_changes import ReverifyReport, compare
 from gym_ray.serving.job import folder_on_every_node, require_kept_output
-from gym_ray.store.gather import whole_groups
 from gym_ray.store.index import Index, contains
-from gym_ray.store.places import place, write_text_whole, written_whole
+from gym_ray.store.places import open_path, write_text_whole, written_whole
 from gym_ray.store.reading import rollout_files
+from gym_ray.store.row_fetcher import whole_groups
 from gym_ray.store.run_directory import RunDirectory, dataset_files, kept_from_writers
 
 _POLL_SECONDS = 0.5
@@ -82,7 +82,7 @@ def reverify(
         ConfigError: the rollouts, the config or the output are wrong; nothing was started.
         GymRayError: it broke; verdicts that are durable are kept.
     """
-    source, target = place(rollouts), place(output)
+    source, target = open_path(rollouts), open_path(output)
     files = rollout_files(source)
     if source.resolve() == target.resolve():
         raise ConfigError(f"--output {str(output)!r} is what is reverified; name a new folder")
@@ -330,7 +330,7 @@ class _Reverification:
 
 
 def _digest(table: pa.Table) -> str:
-    """Of which rollouts there are and which attempt of each."""
+    """Digest of which rollouts there are, and which attempt at each."""
     digest = hashlib.sha256()
     for batch in table.select(["rollout_id", "status", "started_at"]).to_batches(65_536):
         rows: list[Any] = [batch.column(0).to_pylist(), batch.column(1).to_pylist()]

@@ -28,9 +28,9 @@ from gym_ray.registry import environment_factory, load_environment
 from gym_ray.reverification.replay import NotReplayable, Replayer
 from gym_ray.rollout import Rollout
 from gym_ray.runner import judged, not_judged
-from gym_ray.store.gather import Gather
 from gym_ray.store.index import Index
 from gym_ray.store.places import parquet_file
+from gym_ray.store.row_fetcher import RowFetcher
 from gym_ray.store.rows import from_table
 from gym_ray.store.segments import SegmentStore
 from gym_ray.verifiers.verification import Verification
@@ -156,7 +156,7 @@ def rollouts_of(files: Sequence[Path], positions: pa.Table) -> list[Rollout]:
         files=[files[number] for number in numbers],
         duplicates=0,
     )
-    return list(from_table(Gather(index).rows(0, len(positions))))
+    return list(from_table(RowFetcher(index).rows(0, len(positions))))
 
 
 def _kept(rollout: Rollout, mark: str) -> Rollout:

@@ -153,7 +153,7 @@ def _joined(before: pa.Table, now: Index) -> pa.Table:
 
 
 def _marks(now: Index) -> tuple[pa.Array, pa.Array]:
-    """Of every row: why it was kept, null where it was not; and whether its replay diverged."""
+    """For each row why it was kept (null where it was not), and whether its replay diverged."""
     if not now.files:
         return pa.array([], type=pa.string()), pa.array([], type=pa.bool_())
     parts = [_marks_of(path) for path in now.files]

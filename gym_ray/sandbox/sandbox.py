@@ -63,9 +63,9 @@ class Sandbox:
         self._config = config or SandboxConfig()
         self.python, needed = find_interpreter()
         self._readable = (*SYSTEM_PATHS, *needed, *self._config.readable)
-        self._idle: queue.LifoQueue[_Warden | None] = queue.LifoQueue()
+        self._idle: queue.LifoQueue[_WardenHandle | None] = queue.LifoQueue()
         self._lock = threading.Lock()
-        self._busy: set[_Warden] = set()
+        self._busy: set[_WardenHandle] = set()
         self._threads: ThreadPoolExecutor | None = None
         self._is_closed = False
         for _ in range(self._config.concurrency):
@@ -153,14 +153,14 @@ class Sandbox:
 
     def _run(self, program: Program, limits: Limits, gone: threading.Event | None) -> SandboxResult:
         warden = self._idle.get()
-        kept: _Warden | None = None
+        kept: _WardenHandle | None = None
         try:
             if gone is not None and gone.is_set():
                 raise _failure("nobody waits for it any more")
             if self._is_closed:
                 raise _failure("the sandbox is closed")
             if warden is None:
-                warden = _Warden(self.provider, self._config.directory, self._readable)
+                warden = _WardenHandle(self.provider, self._config.directory, self._readable)
             with self._lock:
                 self._busy.add(warden)
             try:
@@ -188,7 +188,7 @@ class Sandbox:
             self._idle.put(None)
 
 
-class _Warden:
+class _WardenHandle:
     """The parent's side of one warden process."""
 
     def __init__(self, provider: str, directory: str, readable: tuple[str, ...]) -> None:

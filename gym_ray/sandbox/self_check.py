@@ -74,7 +74,7 @@ for _ in range(40):
 """
 
 
-class Candidate(Protocol):
+class TriedSandbox(Protocol):
     """A sandbox whose provider is being tried."""
 
     provider: str
@@ -88,7 +88,7 @@ def missing(name: str) -> str | None:
     return _WHY_NOT[name]()
 
 
-def failing(sandbox: Candidate) -> str | None:
+def failing(sandbox: TriedSandbox) -> str | None:
     """What the sandbox's provider lets happen that it must not; None when it stands the check.
 
     The provider `unsafe` confines nothing, so it is only asked whether it runs a program.
@@ -110,7 +110,7 @@ def failing(sandbox: Candidate) -> str | None:
     return None
 
 
-def _escapes(sandbox: Candidate) -> list[str]:
+def _escapes(sandbox: TriedSandbox) -> list[str]:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         os.chmod(folder, 0o755)

@@ -24,8 +24,8 @@ from gym_ray.policies.engine import PolicyInfo
 from gym_ray.registry import code_digest
 from gym_ray.serving import options
 from gym_ray.serving.cluster import policies_of, unmet_demand
+from gym_ray.serving.controller import Controller
 from gym_ray.serving.environment_replica import EnvironmentReplica
-from gym_ray.serving.front import Front
 from gym_ray.serving.job import folder_on_every_node
 from gym_ray.serving.judges import config_of_judge
 from gym_ray.serving.lease import APPLICATION_PREFIX, Lease, holders
@@ -34,7 +34,7 @@ from gym_ray.serving.policy_replica import PolicyReplica
 from gym_ray.serving.weights_record import WeightsStore
 
 JUDGE_DEPLOYMENT = "judge-{name}"
-FRONT_DEPLOYMENT = "front"
+CONTROLLER_DEPLOYMENT = "controller"
 ENVIRONMENT_DEPLOYMENT = "environment-{name}"
 
 #: Sends calls of a session to the replica that has it.
@@ -96,7 +96,7 @@ class Application:
                 serve.run_many([target], wait_for_applications_running=False)
             wait_until_running(name, start_seconds, report, check, lambda: unmet_demand(config))
             timeout_seconds = config.policy.startup_timeout_seconds
-            policy = ask(FRONT_DEPLOYMENT, name, "describe", timeout_seconds, check)
+            policy = ask(CONTROLLER_DEPLOYMENT, name, "describe", timeout_seconds, check)
             if policy.weights_version:
                 report(f"its policy has weights {policy.weights_version}, see `gym-ray weights`")
         except BaseException:
@@ -175,8 +175,10 @@ def build(config: RunConfig) -> Any:
         for name, section in config.environments.items()
     }
     return (
-        serve.deployment(Front)
-        .options(name=FRONT_DEPLOYMENT, num_replicas=1, **options.ON_HEAD_NODE, **options.COMMON)
+        serve.deployment(Controller)
+        .options(
+            name=CONTROLLER_DEPLOYMENT, num_replicas=1, **options.ON_HEAD_NODE, **options.COMMON
+        )
         .bind(policy, environments, config.policy.model)
     )
 

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from gym_ray.batches.host import BatchHost
-from gym_ray.batches.pages import Page
 from gym_ray.batches.protocol import BatchError, BatchState, Opening, RunBackend
+from gym_ray.batches.result_page import ResultPage
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.rollout import RolloutSpec
 
@@ -55,7 +55,7 @@ class BatchReplica:
 
     async def results(
         self, name: str, holder: str, after: int, wait_seconds: float
-    ) -> Page | BatchError:
+    ) -> ResultPage | BatchError:
         return await _as_value(self._host.results(name, holder, after, wait_seconds))
 
     async def acknowledge(
@@ -92,8 +92,8 @@ class BatchClient:
         acknowledged: list[int] = await self._ask("submit", name, holder, rows)
         return acknowledged
 
-    async def results(self, name: str, holder: str, after: int, wait_seconds: float) -> Page:
-        page: Page = await self._ask(
+    async def results(self, name: str, holder: str, after: int, wait_seconds: float) -> ResultPage:
+        page: ResultPage = await self._ask(
             "results", name, holder, after, wait_seconds, seconds=wait_seconds
         )
         return page

@@ -78,10 +78,10 @@ class DeclaredGateway(Gateway):
     """
 
     async def __init__(  # type: ignore[misc]
-        self, config: RunConfig, front: Any, batches: Any
+        self, config: RunConfig, controller: Any, batches: Any
     ) -> None:
         plan = dataclasses.replace(
-            await _plan(config, front),
+            await _plan(config, controller),
             api_key=_api_key(config),
             admin_key=os.environ.get(config.serve.admin_key_env or "") or None,
         )
@@ -91,17 +91,17 @@ class DeclaredGateway(Gateway):
 class DeclaredBatches(Batches):
     """The batches of such a gateway, which checks the keys."""
 
-    async def __init__(self, config: RunConfig, front: Any) -> None:  # type: ignore[misc]
-        super().__init__(await _plan(config, front))
+    async def __init__(self, config: RunConfig, controller: Any) -> None:  # type: ignore[misc]
+        super().__init__(await _plan(config, controller))
 
 
-async def _plan(config: RunConfig, front: Any) -> GatewayPlan:
+async def _plan(config: RunConfig, controller: Any) -> GatewayPlan:
     from ray import serve
 
     return GatewayPlan(
         config=config,
         core=serve.get_replica_context().app_name,
-        policy=await front.describe.remote(),
+        policy=await controller.describe.remote(),
         run_id=uuid.uuid4().hex[:12],
     )
 

@@ -28,7 +28,7 @@ from gym_ray.policies.engine import PolicyInfo
 from gym_ray.routing import Router
 from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
-from gym_ray.serving.application import ENVIRONMENT_DEPLOYMENT, FRONT_DEPLOYMENT
+from gym_ray.serving.application import CONTROLLER_DEPLOYMENT, ENVIRONMENT_DEPLOYMENT
 from gym_ray.serving.batches import BatchClient, BatchReplica
 from gym_ray.serving.environment_client import EnvironmentClient
 from gym_ray.serving.options import POLICY_DEPLOYMENT
@@ -36,7 +36,7 @@ from gym_ray.serving.policy_client import PolicyClient
 from gym_ray.serving.policy_renderer import load_policy_renderer
 from gym_ray.serving.recorder import Recorder, RecordTarget
 from gym_ray.serving.session_client import SessionClient
-from gym_ray.weights import UpdateRefused, WeightsReport, WeightsUpdate
+from gym_ray.weights import RefusedUpdate, WeightsReport, WeightsUpdate
 
 #: Keys of `collect` that decide how `/run` runs a rollout.
 _COLLECT_KEYS = (
@@ -129,7 +129,7 @@ class Gateway:
                 policy_timeout_seconds=config.policy.request_timeout_seconds,
             ),
             routers=[
-                weights_router(_PolicyWeights(_handle(FRONT_DEPLOYMENT, plan.core))),
+                weights_router(_PolicyWeights(_handle(CONTROLLER_DEPLOYMENT, plan.core))),
                 session_routes(
                     sessions,
                     tasks,
@@ -158,18 +158,18 @@ class Gateway:
 class _PolicyWeights:
     """The policy's weights, by way of the core application's front."""
 
-    def __init__(self, front: Any) -> None:
-        self._front = front
+    def __init__(self, controller: Any) -> None:
+        self._controller = controller
 
     async def weights(self) -> WeightsReport:
-        report: WeightsReport | GymRayError = await self._front.weights.remote()
+        report: WeightsReport | GymRayError = await self._controller.weights.remote()
         if isinstance(report, GymRayError):
             raise report
         return report
 
-    async def update_weights(self, update: WeightsUpdate) -> WeightsReport | UpdateRefused:
-        outcome: WeightsReport | UpdateRefused | GymRayError
-        outcome = await self._front.update_weights.remote(update)
+    async def update_weights(self, update: WeightsUpdate) -> WeightsReport | RefusedUpdate:
+        outcome: WeightsReport | RefusedUpdate | GymRayError
+        outcome = await self._controller.update_weights.remote(update)
         if isinstance(outcome, GymRayError):
             raise outcome
         return outcome

@@ -24,7 +24,7 @@ from gym_ray.policies.engine import Engine, GenerationRequest, UpdatableEngine
 from gym_ray.serving.turn_ages import TurnAges
 from gym_ray.serving.weights_record import WeightsStore
 from gym_ray.turn import Generation
-from gym_ray.weights import Place, ReplicaWeights, UpdateRefused, WeightsUpdate
+from gym_ray.weights import Place, RefusedUpdate, ReplicaWeights, WeightsUpdate
 
 logger = logging.getLogger("ray.serve")
 
@@ -91,21 +91,21 @@ class LiveWeights:
             return await self._engine.generate(request)
         return await self._ages.sample(request.staleness, self._engine.generate(request))
 
-    async def check(self, update: WeightsUpdate, place: Place) -> UpdateRefused | str | None:
+    async def check(self, update: WeightsUpdate, place: Place) -> RefusedUpdate | str | None:
         """Whether an update can be; nothing changes.
 
         Returns:
             Fingerprint of the checkpoint as this replica sees it, None without one; or why not.
         """
         if not isinstance(self._engine, UpdatableEngine):
-            return UpdateRefused(
+            return RefusedUpdate(
                 "not_updatable", "the weights of a remote policy are its servers' to update"
             )
         try:
             await self._engine.check_weights(update, place)
             return await _fingerprint(update)
         except ConfigError as error:
-            return UpdateRefused("wrong_source", str(error))
+            return RefusedUpdate("wrong_source", str(error))
 
     async def update(
         self, update: WeightsUpdate, expected: str | None, place: Place

@@ -31,7 +31,7 @@ from gym_ray.serving.turn_observer import TurnObserver
 from gym_ray.serving.weights_record import WeightsStore
 from gym_ray.telemetry.logs import set_up_logs
 from gym_ray.telemetry.traces import flush_traces
-from gym_ray.weights import Place, ReplicaWeights, UpdateRefused, WeightsUpdate
+from gym_ray.weights import Place, RefusedUpdate, ReplicaWeights, WeightsUpdate
 
 logger = logging.getLogger("ray.serve")
 
@@ -117,7 +117,7 @@ class PolicyReplica:
 
     async def check_weights(
         self, update: WeightsUpdate, place: Place
-    ) -> UpdateRefused | str | None:
+    ) -> RefusedUpdate | str | None:
         return await self._weights.check(update, place)
 
     async def update_weights(

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Sequence
 
 from gym_ray.rollout import Rollout
-from gym_ray.store.places import place
+from gym_ray.store.places import open_path
 from gym_ray.store.run_directory import RunDirectory
 from gym_ray.store.segments import SegmentStore
 
@@ -53,7 +53,7 @@ class Recorder:
     """
 
     def __init__(self, target: RecordTarget) -> None:
-        self._store = SegmentStore(place(target.directory) / "segments")
+        self._store = SegmentStore(open_path(target.directory) / "segments")
         self._block = f"served-{uuid.uuid4().hex[:12]}"
         self._waiting: list[tuple[Rollout, asyncio.Future[None]]] = []
         self._tokens = 0

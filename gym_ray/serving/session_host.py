@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
-from gym_ray.agents import Agent, Attempt, Episode
+from gym_ray.agents import Agent, AgentContext, Episode
 from gym_ray.agents.external import Access, opened
 from gym_ray.agents.session import Session, SessionError
 from gym_ray.agents.sessions import Closing, OpenedSession, SessionState, owner_of
@@ -193,7 +193,7 @@ class SessionHost:
             if started is None:  # Else it goes on being known, by its result.
                 del self._open[session_id]
 
-    async def _wait_outside(self, attempt: Attempt) -> Episode:
+    async def _wait_outside(self, attempt: AgentContext) -> Episode:
         return await opened(attempt, self)
 
     async def _run(

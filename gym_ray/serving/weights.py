@@ -27,7 +27,7 @@ from gym_ray.errors import GymRayError
 from gym_ray.policies.bundled import fingerprint
 from gym_ray.serving.live_weights import places
 from gym_ray.serving.weights_record import WeightsRecord, WeightsStore
-from gym_ray.weights import Place, ReplicaWeights, UpdateRefused, WeightsReport, WeightsUpdate
+from gym_ray.weights import Place, RefusedUpdate, ReplicaWeights, WeightsReport, WeightsUpdate
 
 _ASK_SECONDS = 30.0
 _POLL_SECONDS = 0.25
@@ -48,7 +48,7 @@ class PolicyWeights:
         self._application = application
         self._deployment = deployment
         self._store = WeightsStore(application, model)
-        self._under_way: tuple[WeightsUpdate, asyncio.Task[WeightsReport | UpdateRefused]] | None
+        self._under_way: tuple[WeightsUpdate, asyncio.Task[WeightsReport | RefusedUpdate]] | None
         self._under_way = None
 
     async def report(self) -> WeightsReport:
@@ -57,7 +57,7 @@ class PolicyWeights:
         _, starting = await self._counts()
         return _report(record, await self._ask(), starting)
 
-    async def update(self, update: WeightsUpdate) -> WeightsReport | UpdateRefused:
+    async def update(self, update: WeightsUpdate) -> WeightsReport | RefusedUpdate:
         """Carry an update out; see the module. The one that is under way is joined when it is
         asked for again, by who has lost the connection over it, say.
 
@@ -73,12 +73,12 @@ class PolicyWeights:
             self._under_way = update, asyncio.ensure_future(self._update(update))
         known, task = self._under_way
         if known != update:
-            return UpdateRefused("busy", "another update is under way; ask again when it is done")
+            return RefusedUpdate("busy", "another update is under way; ask again when it is done")
         return await asyncio.shield(task)
 
-    async def _update(self, update: WeightsUpdate) -> WeightsReport | UpdateRefused:
+    async def _update(self, update: WeightsUpdate) -> WeightsReport | RefusedUpdate:
         if update.checkpoint is not None and not os.path.isabs(update.checkpoint):
-            return UpdateRefused(
+            return RefusedUpdate(
                 "wrong_source",
                 f"the checkpoint {update.checkpoint!r} has to be an absolute path that every "
                 "replica can read",
@@ -96,7 +96,7 @@ class PolicyWeights:
             expected = before.fingerprint
         else:
             checked = await self._check(update, running)
-            if isinstance(checked, UpdateRefused):
+            if isinstance(checked, RefusedUpdate):
                 return checked
             expected = checked
         record = WeightsRecord.of(update, expected)
@@ -114,27 +114,27 @@ class PolicyWeights:
 
     async def _check(
         self, update: WeightsUpdate, running: Sequence[ReplicaWeights]
-    ) -> UpdateRefused | str | None:
+    ) -> RefusedUpdate | str | None:
         """The checkpoint's fingerprint, which all replicas see alike, or why there is no update."""
         if not running:
             if (await self._counts())[0]:
                 raise GymRayError("no policy replica answers; repeat the update")
             # Scaled to zero. Whether the weights fit shows when the next replica starts.
             if update.checkpoint is None:
-                return UpdateRefused("wrong_source", "no replica runs that could receive weights")
+                return RefusedUpdate("wrong_source", "no replica runs that could receive weights")
             if not await asyncio.to_thread(os.path.isdir, update.checkpoint):
-                return UpdateRefused("wrong_source", f"{update.checkpoint}: no such directory here")
+                return RefusedUpdate("wrong_source", f"{update.checkpoint}: no such directory here")
             return await asyncio.to_thread(fingerprint, update.checkpoint)
         place = Place(replicas=len(running))
         answers = await self._broadcast("check_weights", update.timeout_seconds, update, place)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise GymRayError(f"a policy replica does not answer: {answer}") from answer
-            if isinstance(answer, UpdateRefused):
+            if isinstance(answer, RefusedUpdate):
                 return answer
         found = set(answers)
         if len(found) > 1:
-            return UpdateRefused(
+            return RefusedUpdate(
                 "wrong_source",
                 f"replicas see different files in {update.checkpoint}; use a directory that all "
                 "nodes share, and write every version to one of its own",
@@ -223,15 +223,15 @@ class PolicyWeights:
         return states.get("RUNNING", 0), states.get("STARTING", 0)
 
 
-def _conflict(update: WeightsUpdate, record: WeightsRecord) -> UpdateRefused | None:
+def _conflict(update: WeightsUpdate, record: WeightsRecord) -> RefusedUpdate | None:
     if update.version < record.version:
-        return UpdateRefused(
+        return RefusedUpdate(
             "version_conflict",
             f"the policy is at version {record.version} already; versions only count up, so "
             f"old weights too come back as {record.version + 1} or more",
         )
     if update.version == record.version and update.origin != record.origin:
-        return UpdateRefused(
+        return RefusedUpdate(
             "version_conflict",
             f"version {record.version} is {record.origin}, not {update.origin}; give other "
             "weights another version",

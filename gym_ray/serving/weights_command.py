@@ -8,9 +8,9 @@ from typing import Any
 
 from gym_ray.config.load import RunConfig, load_config
 from gym_ray.errors import ConfigError, GymRayError
-from gym_ray.serving.application import FRONT_DEPLOYMENT, application_name, ask
+from gym_ray.serving.application import CONTROLLER_DEPLOYMENT, application_name, ask
 from gym_ray.serving.cluster import connect, disconnect
-from gym_ray.weights import UpdateRefused, WeightsReport, WeightsUpdate
+from gym_ray.weights import RefusedUpdate, WeightsReport, WeightsUpdate
 
 _ASK_SECONDS = 120.0
 
@@ -51,7 +51,7 @@ def update_weights(
     checked = load_config(config, overrides)
     # Checking, loading, and asking what was loaded.
     outcome = _ask(checked, "update_weights", 2 * update.timeout_seconds + _ASK_SECONDS, update)
-    if isinstance(outcome, UpdateRefused):
+    if isinstance(outcome, RefusedUpdate):
         raise ConfigError(outcome.message)
     if isinstance(outcome, GymRayError):
         raise outcome
@@ -88,6 +88,6 @@ def _ask(config: RunConfig, method: str, seconds: float, *arguments: Any) -> Any
                 f"application {name} of this config does not run here; set RAY_ADDRESS to the "
                 "cluster it runs on, and give the config and overrides it was started with"
             )
-        return ask(FRONT_DEPLOYMENT, name, method, seconds, lambda: None, *arguments)
+        return ask(CONTROLLER_DEPLOYMENT, name, method, seconds, lambda: None, *arguments)
     finally:
         disconnect(cluster)

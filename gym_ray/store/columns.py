@@ -26,7 +26,7 @@ class Column:
     name: str
     type: pa.DataType
     meaning: str
-    parts: tuple[Column, ...] = ()
+    children: tuple[Column, ...] = ()
     shape: str = ""
 
     def renamed(self, name: str, meaning: str) -> Column:
@@ -34,14 +34,14 @@ class Column:
         return dataclasses.replace(self, name=name, meaning=meaning)
 
 
-def struct(name: str, meaning: str, *parts: Column) -> Column:
+def struct(name: str, meaning: str, *children: Column) -> Column:
     """A column whose values have these parts."""
-    return Column(name, pa.struct([(part.name, part.type) for part in parts]), meaning, parts)
+    return Column(name, pa.struct([(part.name, part.type) for part in children]), meaning, children)
 
 
-def structs(name: str, meaning: str, *parts: Column, shape: str = "") -> Column:
+def structs(name: str, meaning: str, *children: Column, shape: str = "") -> Column:
     """A column whose values are lists of what has these parts."""
-    return Column(name, pa.list_(struct(name, meaning, *parts).type), meaning, parts, shape)
+    return Column(name, pa.list_(struct(name, meaning, *children).type), meaning, children, shape)
 
 
 def schema_of(columns: Sequence[Column], metadata: dict[str, str] | None = None) -> pa.Schema:
@@ -60,7 +60,7 @@ def described(columns: Sequence[Column], prefix: str = "") -> Iterator[tuple[str
             continue
         yield f"{prefix}{column.name}", type_name(column.type), column.meaning
         joint = "[]." if pa.types.is_list(column.type) else "."
-        yield from described(column.parts, f"{prefix}{column.name}{joint}")
+        yield from described(column.children, f"{prefix}{column.name}{joint}")
 
 
 def type_name(kind: pa.DataType) -> str:

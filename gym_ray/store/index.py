@@ -31,7 +31,7 @@ class Index:
     """Entries of every distinct rollout stored, in dataset order.
 
     Attributes:
-        table: columns of `_COLUMNS` plus `sampled_tokens`, `tokens_untold` (token columns are
+        table: columns of `_COLUMNS` plus `sampled_tokens`, `without_token_ids` (token columns are
             null), `file` (position in `files`) and `row` (position in that file); sorted by
             task_index, rollout_index.
         files: the files read.
@@ -104,13 +104,15 @@ def _entries(path: Path) -> pa.Table:
     return (
         table.select(_COLUMNS)
         .append_column("sampled_tokens", pa.array(sampled.astype(np.int64)))
-        .append_column("tokens_untold", pa.array(_tokens_untold(file, np.diff(offsets) > 0)))
+        .append_column(
+            "without_token_ids", pa.array(_without_token_ids(file, np.diff(offsets) > 0))
+        )
         .append_column("row", pa.array(np.arange(len(table), dtype=np.int64)))
         .replace_schema_metadata(None)
     )
 
 
-def _tokens_untold(
+def _without_token_ids(
     file: pq.ParquetFile, has_turns: np.ndarray[Any, np.dtype[np.bool_]]
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which rows have null for their tokens, reading tokens only of row groups that mix.
@@ -118,7 +120,7 @@ def _tokens_untold(
     The column's statistics count null and empty lists alike, and rows without a turn have empty
     ones: where that explains them all, none is null.
     """
-    untold = np.zeros(len(has_turns), dtype=bool)
+    tokenless = np.zeros(len(has_turns), dtype=bool)
     leaf = next(
         number
         for number in range(len(file.schema))
@@ -132,9 +134,9 @@ def _tokens_untold(
         without_turns = int(np.count_nonzero(~has_turns[start:end]))
         if statistics is None or statistics.null_count != without_turns:
             tokens = file.read_row_group(number, columns=["token_ids"])["token_ids"]
-            untold[start:end] = tokens.is_null().to_numpy()
+            tokenless[start:end] = tokens.is_null().to_numpy()
         start = end
-    return untold
+    return tokenless
 
 
 def _entries_schema() -> pa.Schema:
@@ -143,7 +145,7 @@ def _entries_schema() -> pa.Schema:
     fields = [SCHEMA.field(name) for name in _COLUMNS]
     added = [
         ("sampled_tokens", pa.int64()),
-        ("tokens_untold", pa.bool_()),
+        ("without_token_ids", pa.bool_()),
         ("row", pa.int64()),
         ("file", pa.int32()),
     ]

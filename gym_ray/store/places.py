@@ -49,7 +49,7 @@ _EXTRAS = {"s3": "gym-ray[s3]", "gs": "gym-ray[gcs]", "gcs": "gym-ray[gcs]"}
 _Output = TypeVar("_Output")
 
 
-def place(name: str | Path) -> Path:
+def open_path(name: str | Path) -> Path:
     """What a path or URL names.
 
     Raises:

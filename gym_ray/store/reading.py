@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from gym_ray.errors import ConfigError
 from gym_ray.rollout import Rollout
-from gym_ray.store.gather import Gather
 from gym_ray.store.index import Index
-from gym_ray.store.places import each, parquet_file, place
+from gym_ray.store.places import each, open_path, parquet_file
+from gym_ray.store.row_fetcher import RowFetcher
 from gym_ray.store.rows import from_table
 from gym_ray.store.run_directory import dataset_files
 from gym_ray.store.schema import SCHEMA
@@ -54,7 +54,7 @@ class Rollouts:
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Arrow tables of about a thousand rows; nothing but `columns` is read from disk."""
         wanted = self._columns if columns is None else _checked(columns)
-        gather = Gather(self._index, wanted)
+        gather = RowFetcher(self._index, wanted)
         for start in range(0, len(self), _BATCH_ROWS):
             table = gather.rows(start, min(start + _BATCH_ROWS, len(self)))
             yield table if wanted is None else table.select(wanted)
@@ -93,7 +93,7 @@ def read_rollouts(
         ConfigError: nothing there, it holds no rollouts, or a column is none of a rollout's.
     """
     wanted = None if columns is None else _checked(columns)
-    index = Index.read(rollout_files(place(path)))
+    index = Index.read(rollout_files(open_path(path)))
     return Rollouts(index if filter is None else _filtered(index, filter), wanted)
 
 

@@ -22,10 +22,10 @@ from gym_ray.turn import Turn, VersionSpan
 def to_table(rollouts: Sequence[Rollout]) -> pa.Table:
     """Rollouts as one Arrow table of `SCHEMA`.
 
-    Token columns are null, not empty, where the policy told no tokens.
+    Token columns are null, not empty, where the policy returned no token IDs.
     """
     specs = [rollout.spec for rollout in rollouts]
-    untold = np.asarray([rollout.tokens_untold for rollout in rollouts], dtype=bool)
+    tokenless = np.asarray([rollout.without_token_ids for rollout in rollouts], dtype=bool)
     columns: dict[str, Any] = {
         "rollout_id": [spec.rollout_id for spec in specs],
         "task_id": [spec.task_id for spec in specs],
@@ -43,9 +43,9 @@ def to_table(rollouts: Sequence[Rollout]) -> pa.Table:
         "reward_components": [list(r.reward_components.items()) for r in rollouts],
         "metrics": [list(r.metrics.items()) for r in rollouts],
         "turn_rewards": [list(r.turn_rewards) or None for r in rollouts],
-        "token_ids": _lists([r.token_ids for r in rollouts], pa.int32(), untold),
-        "loss_mask": _lists([r.loss_mask for r in rollouts], pa.int8(), untold),
-        "logprobs": _lists([r.logprobs for r in rollouts], pa.float32(), untold),
+        "token_ids": _lists([r.token_ids for r in rollouts], pa.int32(), tokenless),
+        "loss_mask": _lists([r.loss_mask for r in rollouts], pa.int8(), tokenless),
+        "logprobs": _lists([r.logprobs for r in rollouts], pa.float32(), tokenless),
         "turns": [[_turn_to_dict(turn) for turn in r.turns] for r in rollouts],
         "side_branches": [[_branch_to_dict(b) for b in r.side_branches] for r in rollouts],
         "prompt": [r.prompt for r in rollouts],
@@ -210,15 +210,15 @@ def broken_invariants(rollouts: Iterable[Rollout]) -> list[str]:
 
     Checked: mask 1 exactly on the turns' generations, logprobs finite and at most 0 there and
     exactly 0 elsewhere, turns that stay inside the sequence and continue one another; of side
-    branches, that mask and logprobs fit each other and the tokens. Turns of a policy that tells no
-    tokens are lengths as it counts them, and are not checked.
+    branches, that mask and logprobs fit each other and the tokens. Turns of a policy that returns
+    no token IDs are lengths as it counts them, and are not checked.
     """
     problems: list[str] = []
     for rollout in rollouts:
         where = f"rollout {rollout.spec.rollout_id}"
         sampled = np.zeros(len(rollout.token_ids), dtype=np.int8)
         end = 0
-        for index, turn in enumerate(() if rollout.tokens_untold else rollout.turns):
+        for index, turn in enumerate(() if rollout.without_token_ids else rollout.turns):
             start, end_before = turn.prompt_length, end
             end = start + turn.generation_length
             if start < end_before or end > len(sampled):

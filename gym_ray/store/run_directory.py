@@ -28,7 +28,7 @@ from gym_ray.store.places import (
     Hold,
     InUse,
     make_folder,
-    place,
+    open_path,
     reachable,
     remove_unfinished,
     unwritten,
@@ -79,7 +79,7 @@ class RunDirectory:
         name = config.serve.output if kind == "serve" else config.collect.output
         if name is None:
             raise ConfigError(f"{key} is null; name a folder")
-        path = place(name)
+        path = open_path(name)
         if name.startswith("hf://"):
             raise ConfigError(
                 f"{key} {name!r}: the Hub keeps finished datasets; collect into a folder or "

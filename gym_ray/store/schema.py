@@ -31,7 +31,7 @@ _TURNS = structs(
     Column(
         "prompt_length",
         pa.int32(),
-        "tokens before the generation; of a policy that tells no tokens, what it counted",
+        "tokens before the generation; of a policy that returns no token IDs, what it counted",
     ),
     Column("generation_length", pa.int32(), "tokens sampled; counted likewise"),
     Column("stop_reason", pa.string(), "`stop`, `length` or `abort`"),
@@ -110,7 +110,7 @@ COLUMNS = (
         "token_ids",
         TOKEN_IDS,
         "the whole sequence of the final branch, prompts and generations. Null when the policy "
-        "tells no tokens (then `loss_mask` and `logprobs` are null too, and the row serves SFT and "
+        "returns none (then `loss_mask` and `logprobs` are null too, and the row serves SFT and "
         "DPO, not RL); empty when the rollout failed, unless only its verification did: then "
         "everything the policy did is there",
     ),
@@ -128,7 +128,7 @@ COLUMNS = (
     Column(
         "response",
         pa.large_string(),
-        "JSON: output items, without token fields, and what the policy was told in between",
+        "JSON: output items, without token fields, and what the policy was shown in between",
     ),
     Column("tools", pa.large_string(), "JSON: definitions of the tools offered"),
     _TASK,

@@ -69,7 +69,7 @@ def _answer(environment: Environment, payload: bytes) -> bytes | RolloutFailure:
         try:
             return pickle.dumps(score_in_process(environment, outcome, verifier))
         finally:
-            # An alarm the verifier left running must not go off in its neighbour.
+            # An alarm the verifier left running must not go off in its neighbor.
             signal.setitimer(signal.ITIMER_REAL, 0)
     except RolloutFailure as failure:
         return failure

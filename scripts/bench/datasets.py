@@ -26,7 +26,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from gym_ray.rollout import Rollout, RolloutSpec
-from gym_ray.store.gather import ROW_GROUP_ROWS
+from gym_ray.store.row_fetcher import ROW_GROUP_ROWS
 from gym_ray.store.rows import to_table
 from gym_ray.store.schema import SCHEMA
 from gym_ray.task import rollout_id_of
@@ -64,7 +64,7 @@ def measure(folder: Path, size: int) -> None:
             file.write(json.dumps(task_row(number)) + "\n")
     (folder / "run.yaml").write_text(
         "environments:\n  boxed:\n    entrypoint: boxed.py:Boxed\n"
-        f"    datasets:\n    - {{name: bench, type: train, licence: MIT, path: {tasks}}}\n"
+        f"    datasets:\n    - {{name: bench, type: train, license: MIT, path: {tasks}}}\n"
     )
     write_rollouts(run, size)
     print(f"\n{size:,} rollouts and as many task rows", flush=True)

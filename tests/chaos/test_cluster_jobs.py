@@ -17,7 +17,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 import gym_ray
-from gym_ray.store.places import place
+from gym_ray.store.places import open_path
 from gym_ray.store.rows import broken_invariants
 from tests.cluster import HERE, until, write_rows
 from tests.games import game, waiting_config
@@ -166,7 +166,7 @@ def test_a_job_scales_and_loses_its_driver_and_a_node_and_no_rollout(
     logs = server.ray("job", "logs", "--log-color", "false", "games-2")
     print(f"replicas: {metrics.replicas}; lost with the node: {lost}; it said:\n{logs}")
     assert server.job("games-2")["status"] == "SUCCEEDED", logs
-    summary = json.loads(place(f"{output}/summary.json").read_text())
+    summary = json.loads(open_path(f"{output}/summary.json").read_text())
     counts = {name: summary[name] for name in ("completed", "truncated", "failed", "pending")}
     assert counts == {"completed": ROLLOUTS, "truncated": 0, "failed": 0, "pending": 0}
     assert summary["expected"] == sum(counts.values())

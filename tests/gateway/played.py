@@ -30,7 +30,7 @@ from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.routing import Router
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling
-from gym_ray.weights import ReplicaWeights, UpdateRefused, WeightsReport, WeightsUpdate
+from gym_ray.weights import RefusedUpdate, ReplicaWeights, WeightsReport, WeightsUpdate
 from tests.gateway.conftest import serving
 from tests.gateway.policies import token_policy
 from tests.replies import row_of, tool_calls
@@ -108,14 +108,14 @@ class Weights:
 
     def __init__(self) -> None:
         self.updates: list[WeightsUpdate] = []
-        self.outcomes: list[WeightsReport | UpdateRefused] = []
+        self.outcomes: list[WeightsReport | RefusedUpdate] = []
         self.loaded: list[set[str]] = []
         self.version = 0
 
     async def weights(self) -> WeightsReport:
         return self._report("")
 
-    async def update_weights(self, update: WeightsUpdate) -> WeightsReport | UpdateRefused:
+    async def update_weights(self, update: WeightsUpdate) -> WeightsReport | RefusedUpdate:
         self.updates.append(update)
         if self.outcomes:
             return self.outcomes.pop(0)

@@ -62,7 +62,7 @@ class WatchedEngine:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ChatOnlyPolicy:
-    """A policy that tells no tokens."""
+    """A policy that returns no token IDs."""
 
     info: PolicyInfo
     sampling: Sampling = dataclasses.field(default_factory=Sampling)

@@ -255,7 +255,7 @@ def test_policy_without_tokens_chats_and_tells_none(connect: Connect) -> None:
     assert answer["prompt_token_ids"] is None
     assert "generation_token_ids" not in answer["choices"][0]["message"]
     assert answer["usage"]["total_tokens"] == 10
-    with pytest.raises(openai.BadRequestError, match="tells no tokens"):
+    with pytest.raises(openai.BadRequestError, match="returns no token IDs"):
         client.completions.create(model=MODEL, prompt="hi")
 
 

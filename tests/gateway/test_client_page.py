@@ -13,7 +13,7 @@ import pytest
 
 import gym_ray.client
 from gym_ray.client import RolloutResult
-from gym_ray.client.wishes import CallOptions
+from gym_ray.client.call_options import CallOptions
 from tests.gateway.batches import KEY, Rollouts, batch_service
 
 PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text()

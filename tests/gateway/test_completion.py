@@ -21,7 +21,7 @@ from gym_ray.integrations.completion import NotTrainable, completion_of
 from gym_ray.integrations.refit import Refit
 from gym_ray.integrations.verl import RolloutAgentLoop, rows
 from gym_ray.rollout import Branch
-from gym_ray.weights import ReplicaWeights, UpdateRefused, WeightsReport
+from gym_ray.weights import RefusedUpdate, ReplicaWeights, WeightsReport
 from tests.gateway.played import ADMIN_KEY, CALLS, KEY, Played, Weights, played_service, task
 
 
@@ -64,9 +64,9 @@ def test_what_is_no_single_sequence_says_why(url: str) -> None:
     branch = Branch(rollout.token_ids, rollout.loss_mask, rollout.logprobs)
     branched = dataclasses.replace(rollout, side_branches=(branch,))
     none = {name: getattr(rollout, name)[:0] for name in ("token_ids", "loss_mask", "logprobs")}
-    untold = dataclasses.replace(rollout, turns=(), **none)
+    tokenless = dataclasses.replace(rollout, turns=(), **none)
 
-    for changed, says in ((branched, "1 side branches"), (untold, "no sampled tokens")):
+    for changed, says in ((branched, "1 side branches"), (tokenless, "no sampled tokens")):
         with pytest.raises(NotTrainable, match=says) as raised:
             completion_of(dataclasses.replace(result, rollout=changed))
         assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
@@ -124,7 +124,7 @@ def test_refit_repeats_what_is_incomplete_and_nothing_else(
         refit.update(tmp_path)
 
     weights.updates.clear()
-    weights.outcomes = [UpdateRefused("wrong_source", "torn")]
+    weights.outcomes = [RefusedUpdate("wrong_source", "torn")]
     with pytest.raises(RequestRefused, match="torn"):
         refit.update(tmp_path)
     assert len(weights.updates) == 1

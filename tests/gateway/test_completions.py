@@ -80,7 +80,7 @@ def test_stream_of_completions(client: openai.OpenAI) -> None:
         {"presence_penalty": 0.5},
     ],
 )
-def test_what_cannot_be_honoured_is_refused_by_name(
+def test_what_cannot_be_honored_is_refused_by_name(
     client: openai.OpenAI, wish: dict[str, Any]
 ) -> None:
     with pytest.raises(openai.BadRequestError) as refused:

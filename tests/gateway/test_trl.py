@@ -19,7 +19,7 @@ from trl import GRPOConfig, GRPOTrainer
 from gym_ray import RolloutClient
 from gym_ray.client import ClientError
 from gym_ray.integrations.refit import Refit
-from gym_ray.integrations.trl import Rollouts, prompts, reward
+from gym_ray.integrations.trl import TrainerRollouts, prompts, reward
 from gym_ray.rollout import Rollout
 from tests.gateway.played import ADMIN_KEY, CALLS, IDLES, KEY, Played, Weights, played_service, task
 
@@ -74,7 +74,9 @@ def tiny_model() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     return model, tokenizer
 
 
-def trainer(rollouts: Rollouts, tasks: list[Any], folder: Path, **changes: Any) -> WatchedTrainer:
+def trainer(
+    rollouts: TrainerRollouts, tasks: list[Any], folder: Path, **changes: Any
+) -> WatchedTrainer:
     model, tokenizer = tiny_model()
     arguments = {
         "output_dir": str(folder / "trained"),
@@ -131,7 +133,7 @@ def rollout_rows(rollouts: list[Rollout]) -> list[tuple[Any, ...]]:
 def test_a_step_trains_on_exactly_the_tokens_and_logprobs_that_were_sampled(
     client: RolloutClient, played: Played, tmp_path: Path
 ) -> None:
-    grpo = trainer(Rollouts(client), [task(CALLS, IDLES, CALLS, IDLES)], tmp_path)
+    grpo = trainer(TrainerRollouts(client), [task(CALLS, IDLES, CALLS, IDLES)], tmp_path)
     before = [parameter.clone() for parameter in grpo.model.parameters()]
 
     grpo.train()
@@ -149,7 +151,7 @@ def test_a_step_trains_on_exactly_the_tokens_and_logprobs_that_were_sampled(
 def test_what_tools_said_is_seen_and_not_learned(
     client: RolloutClient, played: Played, tmp_path: Path
 ) -> None:
-    grpo = trainer(Rollouts(client), [task(CALLS)], tmp_path)
+    grpo = trainer(TrainerRollouts(client), [task(CALLS)], tmp_path)
 
     grpo.train()
 
@@ -162,7 +164,7 @@ def test_what_tools_said_is_seen_and_not_learned(
 def test_a_failed_rollout_moves_nothing(
     client: RolloutClient, played: Played, tmp_path: Path
 ) -> None:
-    grpo = trainer(Rollouts(client), [task(CALLS, None, IDLES, IDLES)], tmp_path)
+    grpo = trainer(TrainerRollouts(client), [task(CALLS, None, IDLES, IDLES)], tmp_path)
 
     grpo.train()
 
@@ -174,7 +176,7 @@ def test_a_failed_rollout_moves_nothing(
 
 
 def test_too_many_failures_are_an_error(client: RolloutClient, tmp_path: Path) -> None:
-    grpo = trainer(Rollouts(client), [task(CALLS, None, None, IDLES)], tmp_path)
+    grpo = trainer(TrainerRollouts(client), [task(CALLS, None, None, IDLES)], tmp_path)
 
     with pytest.raises(ClientError, match=r"2 of 4 .* failed with verifier_timeout: too slow"):
         grpo.train()
@@ -184,7 +186,7 @@ def test_each_step_is_sampled_with_the_weights_of_the_step_before(
     client: RolloutClient, url: str, weights: Weights, tmp_path: Path
 ) -> None:
     refit = Refit(url, admin_key=ADMIN_KEY)
-    rollouts = Rollouts(client, refit=refit, checkpoints=tmp_path / "weights")
+    rollouts = TrainerRollouts(client, refit=refit, checkpoints=tmp_path / "weights")
     grpo = trainer(rollouts, [task(CALLS, IDLES)], tmp_path, max_steps=3)
 
     grpo.train()
@@ -204,7 +206,7 @@ def test_the_trainers_sampling_is_asked_for_and_every_prompt_gets_its_own(
     args = SimpleNamespace(temperature=0.7, top_p=0.9, max_completion_length=300)
     fake = SimpleNamespace(args=args, processing_class=SimpleNamespace(eos_token_id=258))
 
-    found = Rollouts(client)([a, b, b, a, b], fake)
+    found = TrainerRollouts(client)([a, b, b, a, b], fake)
 
     assert found["reward"] == [2, 0, 0, 2, 0]
     for rollout in played.finished:
@@ -216,4 +218,4 @@ def test_the_trainers_sampling_is_asked_for_and_every_prompt_gets_its_own(
 
 def test_refit_and_checkpoints_belong_together(client: RolloutClient, url: str) -> None:
     with pytest.raises(ValueError, match="give both"):
-        Rollouts(client, refit=Refit(url))
+        TrainerRollouts(client, refit=Refit(url))

@@ -15,7 +15,7 @@ import gym_ray
 from gym_ray.errors import GymRayError
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.weights import weights_router
-from gym_ray.weights import ReplicaWeights, UpdateRefused, WeightsReport, WeightsUpdate
+from gym_ray.weights import RefusedUpdate, ReplicaWeights, WeightsReport, WeightsUpdate
 from tests.gateway.conftest import KEY, serving
 from tests.gateway.policies import token_policy
 
@@ -28,7 +28,7 @@ class Weights:
     """Answers what it is given."""
 
     def __init__(self) -> None:
-        self.outcome: WeightsReport | UpdateRefused | GymRayError = REPORT
+        self.outcome: WeightsReport | RefusedUpdate | GymRayError = REPORT
         self.updates: list[WeightsUpdate] = []
 
     async def weights(self) -> WeightsReport:
@@ -36,7 +36,7 @@ class Weights:
             raise self.outcome
         return REPORT
 
-    async def update_weights(self, update: WeightsUpdate) -> WeightsReport | UpdateRefused:
+    async def update_weights(self, update: WeightsUpdate) -> WeightsReport | RefusedUpdate:
         self.updates.append(update)
         if isinstance(self.outcome, GymRayError):
             raise self.outcome
@@ -99,10 +99,10 @@ FAILED = dataclasses.replace(
 @pytest.mark.parametrize(
     ("outcome", "status", "code", "says"),
     [
-        (UpdateRefused("version_conflict", "too old"), 409, "version_conflict", "too old"),
-        (UpdateRefused("busy", "another"), 409, "busy", "another"),
-        (UpdateRefused("not_updatable", "remote"), 409, "not_updatable", "remote"),
-        (UpdateRefused("wrong_source", "torn"), 400, "wrong_source", "torn"),
+        (RefusedUpdate("version_conflict", "too old"), 409, "version_conflict", "too old"),
+        (RefusedUpdate("busy", "another"), 409, "busy", "another"),
+        (RefusedUpdate("not_updatable", "remote"), 409, "not_updatable", "remote"),
+        (RefusedUpdate("wrong_source", "torn"), 400, "wrong_source", "torn"),
         (GymRayError("b does not answer"), 503, "incomplete", "b does not answer"),
         (FAILED, 503, "replicas_failed", "1 of 2 replicas .* b: no disk"),
     ],
@@ -146,7 +146,7 @@ def test_the_client_updates_and_reads_the_report() -> None:
             assert client.update_weights(1, "/weights/1", mode="drain") == REPORT
         assert backend.updates == [WeightsUpdate(version=1, source="/weights/1", mode="drain")]
 
-        backend.outcome = UpdateRefused("version_conflict", "it has version 3")
+        backend.outcome = RefusedUpdate("version_conflict", "it has version 3")
         with (
             gym_ray.RolloutClient(url, api_key=KEY, admin_key=ADMIN_KEY) as client,
             pytest.raises(gym_ray.client.UpdateRefused, match="it has version 3"),

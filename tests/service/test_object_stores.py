@@ -18,7 +18,7 @@ from gym_ray.errors import ConfigError, GymRayError
 from gym_ray.export.export import export
 from gym_ray.export.rl import RlRecipe
 from gym_ray.store import places as storage
-from gym_ray.store.places import Hold, InUse, place, written_whole
+from gym_ray.store.places import Hold, InUse, open_path, written_whole
 from gym_ray.store.reading import read_rollouts
 from gym_ray.store.rows import broken_invariants
 from gym_ray.store.run_directory import RunDirectory
@@ -36,7 +36,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     def make(name: str) -> Path:
         if request.param == "store":
             url = request.getfixturevalue("bucket")
-            return place(f"{url}/{tmp_path.name}/{name}")
+            return open_path(f"{url}/{tmp_path.name}/{name}")
         found = tmp_path / name
         found.mkdir()
         return found
@@ -106,7 +106,7 @@ def test_a_folder_whose_holder_has_died_is_taken_over(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "_SILENCE_SECONDS", 0.0)
-    held = place(f"{bucket}/{tmp_path.name}/dead")
+    held = open_path(f"{bucket}/{tmp_path.name}/dead")
     dead = Hold.take(held)  # Beats after five seconds; to the next it is dead already.
     monkeypatch.setattr(storage, "_BEAT_SECONDS", 0.05)
 
@@ -122,7 +122,7 @@ def test_who_lost_a_folder_is_told(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "_BEAT_SECONDS", 0.05)
-    held = place(f"{bucket}/{tmp_path.name}/lost")
+    held = open_path(f"{bucket}/{tmp_path.name}/lost")
     hold = Hold.take(held)
     storage.write_text_whole(held / ".lock", '{"owner": "another", "beat": ""}')
 
@@ -143,10 +143,10 @@ def test_who_lost_a_folder_is_told(
 def test_a_run_in_a_bucket_reads_and_exports_like_one_on_disk(bucket: str, tmp_path: Path) -> None:
     rollouts = [sum_rollout(n, k, reply=str(2 * n + k)) for n in range(5) for k in range(2)]
     local = stored_run(tmp_path / "run", rollouts)
-    remote = stored_run(place(f"{bucket}/{tmp_path.name}/run"), rollouts)
+    remote = stored_run(open_path(f"{bucket}/{tmp_path.name}/run"), rollouts)
 
     assert read_rollouts(str(remote)).to_arrow().equals(read_rollouts(local).to_arrow())
-    out = place(f"{bucket}/{tmp_path.name}/out")
+    out = open_path(f"{bucket}/{tmp_path.name}/out")
     for source, target in ((local, tmp_path / "out"), (str(remote), str(out))):
         export(source, target, "rl", RlRecipe(), quiet=True)
     names = {path.name for path in (tmp_path / "out").iterdir()}
@@ -197,10 +197,10 @@ def test_collect_reads_tasks_from_a_bucket_and_writes_rollouts_to_one(
     home = f"{bucket}/{tmp_path.name}"
     rows = sums(40, tmp_path)
     text = write_rows(tmp_path / "a.jsonl", rows[:20]).read_text()
-    storage.write_text_whole(place(f"{home}/tasks/a.jsonl"), text)
+    storage.write_text_whole(open_path(f"{home}/tasks/a.jsonl"), text)
     more = [{**row, "responses_create_params": json.dumps(row["responses_create_params"])}
             for row in rows[20:]]  # fmt: skip
-    storage.write_table_whole(place(f"{home}/tasks/b.parquet"), pa.Table.from_pylist(more))
+    storage.write_table_whole(open_path(f"{home}/tasks/b.parquet"), pa.Table.from_pylist(more))
     config = scripted_config(tmp_path, Path("none"), requests, collect__num_repeats=2)
     config["collect"] |= {"input": f"{home}/tasks/*", "output": f"{home}/run"}
 
@@ -214,7 +214,7 @@ def test_collect_reads_tasks_from_a_bucket_and_writes_rollouts_to_one(
         f"{home}/tasks/a.jsonl",
         f"{home}/tasks/b.parquet",
     }
-    left = {path.name for path in place(f"{home}/run").iterdir()}
+    left = {path.name for path in open_path(f"{home}/run").iterdir()}
     assert left == {"rollouts", "manifest.parquet", "run.yaml", "summary.json"}
     again = gym_ray.collect(config, quiet=True)
     ids = {rollout.spec.rollout_id for rollout in rollouts}
@@ -224,7 +224,7 @@ def test_collect_reads_tasks_from_a_bucket_and_writes_rollouts_to_one(
 def test_the_commands_of_the_page_work(bucket: str, tmp_path: Path, requests: Path) -> None:
     home = f"{bucket}/{tmp_path.name}"
     tasks = write_rows(tmp_path / "tasks.jsonl", sums(4, tmp_path)).read_text()
-    storage.write_text_whole(place(f"{home}/tasks/a.jsonl"), tasks)
+    storage.write_text_whole(open_path(f"{home}/tasks/a.jsonl"), tasks)
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps(scripted_config(tmp_path, Path("none"), requests)))
     page = (Path(__file__).parents[2] / "docs" / "storage.md").read_text()
@@ -235,4 +235,4 @@ def test_the_commands_of_the_page_work(bucket: str, tmp_path: Path, requests: Pa
         code, said = run_command(*command[1:])
         assert code == 0, said
 
-    assert (place(f"{home}/demo-rl") / "export.json").exists()
+    assert (open_path(f"{home}/demo-rl") / "export.json").exists()

@@ -58,7 +58,7 @@ def test_completions_give_contiguous_exact_tokens_though_one_of_two_servers_is_d
     with server(tokenizer=tokenizer) as url:
         summary = collected(tmp_path, "bundled:smollm2-135m", base_urls=[DEAD, url], model="m")
 
-    assert (summary.expected, summary.completed, summary.tokens_untold) == (20, 20, 0)
+    assert (summary.expected, summary.completed, summary.without_token_ids) == (20, 20, 0)
     rollouts = list(gym_ray.read_rollouts(summary.output))
     assert broken_invariants(rollouts) == []
     renderer = load_renderer(tokenizer)
@@ -76,7 +76,7 @@ def test_chat_without_tokens_gives_null_columns_and_a_summary_that_says_so(
     with server(chat_tokens="none") as url:
         summary = collected(tmp_path, "m", base_urls=[url], api="chat")
 
-    assert (summary.expected, summary.completed, summary.tokens_untold) == (20, 20, 20)
+    assert (summary.expected, summary.completed, summary.without_token_ids) == (20, 20, 20)
     shard = next((Path(summary.output) / "rollouts").glob("*.parquet"))
     table = pq.read_table(shard, columns=["token_ids", "loss_mask", "logprobs", "reward"])
     assert [table[name].null_count for name in table.column_names] == [20, 20, 20, 0]

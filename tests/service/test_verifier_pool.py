@@ -90,10 +90,10 @@ def test_a_hanging_verifier_is_killed_at_its_deadline_and_costs_only_itself(deed
         async with zoo_pool() as pool:
             started = time.monotonic()
             hanging = asyncio.create_task(failure_of(pool.verify(outcome(deed))))
-            neighbours = await asyncio.gather(
+            neighbors = await asyncio.gather(
                 *(pool.verify(outcome(f"reward {n}")) for n in range(50))
             )
-            assert [verdict.reward for verdict in neighbours] == list(range(50))
+            assert [verdict.reward for verdict in neighbors] == list(range(50))
             failure = await hanging
             assert failure.kind is FailureKind.VERIFIER_TIMEOUT
             assert "1 s" in failure.message

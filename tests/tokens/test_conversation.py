@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gym_ray.agents.conversation import Conversation, Prompt
+from gym_ray.agents.message_tree import MessageTree, Prompt
 from gym_ray.renderers import load_renderer
 from gym_ray.renderers.check import completion_of
 from gym_ray.renderers.messages import AssistantMessage, Message
@@ -142,7 +142,7 @@ def test_every_turn_continues_sampled_tokens_or_begins_a_branch(
     @settings(max_examples=8, database=None)
     @given(st.data())
     def holds(data: st.DataObject) -> None:
-        conversation, record = Conversation(renderer), []
+        conversation, record = MessageTree(renderer), []
         messages, tools, change = [USER], TOOLS, "none"
         for _ in range(data.draw(st.integers(1, 5))):
             prompt = conversation.prompt(messages, tools)
@@ -176,7 +176,7 @@ def test_every_turn_continues_sampled_tokens_or_begins_a_branch(
 
 
 def assert_branches_hold(
-    conversation: Conversation, record: list[tuple[Prompt, Generation]]
+    conversation: MessageTree, record: list[tuple[Prompt, Generation]]
 ) -> None:
     """Every turn stands verbatim in a branch, and every sampled token counts exactly once."""
     transcript = conversation.transcript
@@ -214,7 +214,7 @@ def renderer() -> RolloutRenderer:
     return load_renderer(None)
 
 
-def say(conversation: Conversation, text: str, messages: list[Message], **options: Any) -> Message:
+def say(conversation: MessageTree, text: str, messages: list[Message], **options: Any) -> Message:
     """One turn in which the policy says `text`; the message as the client gets it."""
     prompt = conversation.prompt(messages, **options)
     sample = generation(np.asarray(ByteTokenizer().encode(text)))
@@ -222,7 +222,7 @@ def say(conversation: Conversation, text: str, messages: list[Message], **option
 
 
 def test_history_that_only_grows_is_one_branch(renderer: RolloutRenderer) -> None:
-    conversation = Conversation(renderer)
+    conversation = MessageTree(renderer)
     first = say(conversation, "A<|im_end|>", [USER])
     say(conversation, "B<|im_end|>", [USER, first, USER])
 
@@ -241,7 +241,7 @@ def test_history_that_only_grows_is_one_branch(renderer: RolloutRenderer) -> Non
 def test_a_message_that_says_the_same_is_not_an_edit(
     renderer: RolloutRenderer, returned: Message
 ) -> None:
-    conversation = Conversation(renderer)
+    conversation = MessageTree(renderer)
     say(conversation, "<think>\nhm\n</think>\n\nA<|im_end|>", [USER])
 
     assert conversation.prompt([USER, returned, USER]).continues == 0
@@ -259,7 +259,7 @@ def test_a_message_that_says_the_same_is_not_an_edit(
 def test_a_message_that_says_something_else_is_an_edit(
     renderer: RolloutRenderer, returned: Message
 ) -> None:
-    conversation = Conversation(renderer)
+    conversation = MessageTree(renderer)
     say(conversation, "<think>\nhm\n</think>\n\nA<|im_end|>", [USER])
 
     prompt = conversation.prompt([USER, returned, USER])
@@ -280,7 +280,7 @@ def test_a_message_that_says_something_else_is_an_edit(
 def test_arguments_are_compared_as_json_not_as_text(
     renderer: RolloutRenderer, arguments: str, continues: int | None
 ) -> None:
-    conversation = Conversation(renderer)
+    conversation = MessageTree(renderer)
     call = '<tool_call>\n{"name": "add", "arguments": {"x": 1, "y": "é"}}\n</tool_call><|im_end|>'
     said = say(conversation, call, [USER], tools=TOOLS)
     said["tool_calls"][0]["function"]["arguments"] = arguments
@@ -290,7 +290,7 @@ def test_arguments_are_compared_as_json_not_as_text(
 
 
 def test_what_cannot_be_bridged_branches_and_says_why() -> None:
-    conversation = Conversation(load_renderer(None, thinking_retention="tool_cycle"))
+    conversation = MessageTree(load_renderer(None, thinking_retention="tool_cycle"))
     first = say(conversation, "<think>\nhm\n</think>\n\nA<|im_end|>", [USER])
     prompt = conversation.prompt([USER, first, USER])
     conversation.add(prompt, generation(np.asarray([66, 258])))
@@ -303,7 +303,7 @@ def test_what_cannot_be_bridged_branches_and_says_why() -> None:
 
 
 def test_two_conversations_of_one_rollout_are_each_continued(renderer: RolloutRenderer) -> None:
-    conversation = Conversation(renderer)
+    conversation = MessageTree(renderer)
     other: Message = {"role": "user", "content": "Count."}
     ours = say(conversation, "A<|im_end|>", [USER])
     theirs = say(conversation, "1<|im_end|>", [other])
@@ -316,7 +316,7 @@ def test_two_conversations_of_one_rollout_are_each_continued(renderer: RolloutRe
 
 
 def test_with_other_tools_history_is_rendered_anew(renderer: RolloutRenderer) -> None:
-    conversation = Conversation(renderer)
+    conversation = MessageTree(renderer)
     first = say(conversation, "A<|im_end|>", [USER], tools=TOOLS)
 
     assert conversation.prompt([USER, first, USER], TOOLS).continues == 0

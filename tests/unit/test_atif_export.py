@@ -11,13 +11,13 @@ import atif
 import numpy as np
 import pytest
 
-from gym_ray.atif.format import Refused, checked
+from gym_ray.atif.format import TrajectoryRefused, checked
 from gym_ray.atif.trajectories import trajectory_of
 from gym_ray.renderers.items import items_from_message
 from gym_ray.renderers.messages import AssistantMessage, ToolCall
 from gym_ray.rollout import Rollout
 from gym_ray.turn import Turn, VersionSpan
-from tests.exports import ADD, Make, failed, lines, run_command, said, store, told, untold
+from tests.exports import ADD, Make, failed, lines, run_command, said, store, tokenless, told
 
 SPANS = (VersionSpan(3, 0, 1), VersionSpan(4, 1, 2))
 
@@ -125,7 +125,7 @@ def test_a_failed_rollout_is_a_trajectory_that_says_so(make_rollout: Make) -> No
 
 
 def test_a_policy_that_tells_no_tokens_leaves_their_counts(make_rollout: Make) -> None:
-    metrics = trajectory_of(untold(make_rollout, **said("3")))["steps"][-1]["metrics"]
+    metrics = trajectory_of(tokenless(make_rollout, **said("3")))["steps"][-1]["metrics"]
 
     assert (metrics["prompt_tokens"], metrics["completion_tokens"]) == (3, 2)
     assert not {"prompt_token_ids", "completion_token_ids", "logprobs"} & metrics.keys()
@@ -149,7 +149,7 @@ def everything(make_rollout: Make) -> list[Rollout]:
         two_turns(make_rollout),
         make_rollout(1, 0, **said("3")),
         make_rollout(1, 1, **told("?"), **calls),
-        untold(make_rollout, 2, 0, **said("3")),
+        tokenless(make_rollout, 2, 0, **said("3")),
         failed(make_rollout, 3, 0),
         make_rollout(4, 0, **said("é\n\0"), status="truncated", truncation_reason="length"),
     ]
@@ -223,7 +223,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
 def test_a_document_that_breaks_a_rule_is_refused(name: str, make_rollout: Make) -> None:
     change, field, reason = BROKEN[name]
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(TrajectoryRefused) as refused:
         checked({**trajectory_of(two_turns(make_rollout)), **change})
 
     assert refused.value.field == field
@@ -250,7 +250,7 @@ def test_a_step_that_breaks_a_rule_is_refused(name: str, make_rollout: Make) -> 
     made = trajectory_of(two_turns(make_rollout))
     made["steps"][number].update(change)
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(TrajectoryRefused) as refused:
         checked(made)
 
     assert refused.value.field == field

@@ -112,10 +112,10 @@ def test_another_tools_trajectory_is_a_rollout_of_its_prompt(imported: Import) -
 def test_without_token_fields_turns_have_the_lengths_that_are_told(imported: Import) -> None:
     (rollout,), _ = imported(foreign())
 
-    assert rollout.tokens_untold
+    assert rollout.without_token_ids
     lengths = [(turn.prompt_length, turn.generation_length) for turn in rollout.turns]
     assert lengths == [(50, 7), (60, 3)]
-    assert next(from_table(to_table([rollout]))).tokens_untold
+    assert next(from_table(to_table([rollout]))).without_token_ids
 
 
 def test_token_fields_of_every_step_make_a_sequence(imported: Import) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gym_ray import read_rollouts
-from gym_ray.atif.format import Refused, checked
+from gym_ray.atif.format import TrajectoryRefused, checked
 from gym_ray.atif.rollouts import restored
 from gym_ray.atif.trajectories import trajectory_of
 from gym_ray.renderers.items import items_from_message, items_from_told
@@ -178,7 +178,7 @@ def test_ours_is_refused_where_it_was_changed(name: str, make_rollout: Make) -> 
     change, field = CHANGES[name]
     tree = changed(trajectory_of(two_turns(make_rollout)), change)
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(TrajectoryRefused) as refused:
         restored(checked(tree), tree)
 
     assert refused.value.field.startswith(field)

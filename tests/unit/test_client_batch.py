@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable
 from typing import Any, cast
 
-from gym_ray.batches.pages import Page, encode
+from gym_ray.batches.result_page import ResultPage, encode
 from gym_ray.client.batch import Batch
+from gym_ray.client.call_options import ResolvedOptions
 from gym_ray.client.results import RolloutResult
-from gym_ray.client.transport import MustReopen, Transport
-from gym_ray.client.wishes import Wishes
+from gym_ray.client.transport import MustReopen, ServiceTransport
 from gym_ray.rollout import Rollout
 
 
@@ -48,18 +48,20 @@ class ForgetfulService:
         if not self._opening_again.is_set():
             self._polled.set()
             await self._opening_again.wait()
-            return encode(Page(90, 1, ()))
+            return encode(ResultPage(90, 1, ()))
         self._old_page_taken.set()
         after = int(re.findall(r"after=(\d+)", path)[0])
-        return encode(Page(1, 0, ((0, self._rollout),)) if after < 1 else Page(after, 0, ()))
+        return encode(
+            ResultPage(1, 0, ((0, self._rollout),)) if after < 1 else ResultPage(after, 0, ())
+        )
 
 
 def test_a_late_page_of_a_lost_batch_hides_no_result_of_its_successor(
     make_rollout: Callable[..., Rollout],
 ) -> None:
     async def only_result() -> RolloutResult | None:
-        transport = cast(Transport, ForgetfulService(make_rollout(0, 0, "sums")))
-        wishes = Wishes(max_in_flight=1, lease_seconds=30.0)
+        transport = cast(ServiceTransport, ForgetfulService(make_rollout(0, 0, "sums")))
+        wishes = ResolvedOptions(max_in_flight=1, lease_seconds=30.0)
         async with (
             asyncio.timeout(20),
             Batch(transport, [{"n": 1}], 1, wishes, (), lambda _: None) as batch,

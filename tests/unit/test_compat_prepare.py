@@ -25,8 +25,8 @@ def instance(*datasets: Row, **settings: Any) -> Row:
 
 
 def dataset(name: str, kind: str = "train", **fields: Any) -> Row:
-    licence = {} if kind == "example" else {"license": "Apache 2.0"}
-    return {"name": name, "type": kind, "jsonl_fpath": f"{name}.jsonl", **licence, **fields}
+    license = {} if kind == "example" else {"license": "Apache 2.0"}
+    return {"name": name, "type": kind, "jsonl_fpath": f"{name}.jsonl", **license, **fields}
 
 
 class Desk:
@@ -158,7 +158,7 @@ def test_two_declarations_of_a_file_do_not_overwrite_each_other(desk: Desk) -> N
 
 def test_datasets_of_gym_ray_configs_do_as_well(desk: Desk) -> None:
     desk.rows("sums.jsonl", row("1 + 1?"))
-    declared = {"name": "ours", "type": "train", "path": "sums.jsonl", "licence": "MIT"}
+    declared = {"name": "ours", "type": "train", "path": "sums.jsonl", "license": "MIT"}
     desk.config(environments={"math": {"datasets": [declared]}})
 
     assert desk.run()[0] == 0

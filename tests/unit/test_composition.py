@@ -175,8 +175,11 @@ def test_a_part_that_fails_fails_the_verdict(function: str, kind: str, tmp_path:
     [
         ({"use": "nowhere"}, "write environment, package.module:function"),
         ({"use": "nowhere.at_all:part"}, "cannot be imported"),
-        ({"use": "gym_ray.verifiers.parts:match"}, "cannot be imported"),
-        ({"use": "gym_ray.verifiers.parts:matches", "params": {"patern": "x"}}, "refuses them"),
+        ({"use": "gym_ray.verifiers.builtin_parts:match"}, "cannot be imported"),
+        (
+            {"use": "gym_ray.verifiers.builtin_parts:matches", "params": {"patern": "x"}},
+            "refuses them",
+        ),
         ({"use": "environment", "params": {"x": 1}}, "takes none"),
     ],
 )

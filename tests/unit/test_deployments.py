@@ -65,8 +65,10 @@ def test_every_config_builds_and_says_how_to_run_it(name: str) -> None:
     deployments = asked(build(config))
 
     assert set(deployments) == {
-        "policy", "front", *(f"environment-{environment}" for environment in config.environments)
-    }  # fmt: skip
+        "policy",
+        "controller",
+        *(f"environment-{environment}" for environment in config.environments),
+    }
     assert text.startswith("#")
     assert f"deployments/{name}" in text
     assert config.collect.output.endswith(f"runs/{name.removesuffix('.yaml')}")
@@ -146,7 +148,7 @@ def test_serve_file_builds_one_application_with_the_gateway_in_it() -> None:
 
     deployments = asked(application(declared["args"]))
 
-    assert set(deployments) == {"gateway", "batches", "front", "policy", "environment-math"}
+    assert set(deployments) == {"gateway", "batches", "controller", "policy", "environment-math"}
     assert deployments["policy"].gpus == 1
     assert deployments["policy"].replicas == (1, 4)
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from gym_ray.cli.main import app
 from gym_ray.collection import compaction
-from gym_ray.config.sections import Licence
+from gym_ray.config.sections import License
 from gym_ray.errors import ConfigError, GymRayError
 from gym_ray.export import export as export_module
 from gym_ray.export import source as source_module
@@ -135,9 +135,9 @@ def test_the_card_says_what_the_dataset_is_of(make_rollout: Make, tmp_path: Path
     assert json.loads((tmp_path / "out" / "export.json").read_text())["kind"] == "rl"
 
 
-def licensed(**licences: str | None) -> str:
-    """A `run.yaml` whose environment `sums` declares datasets of these licences."""
-    datasets = [{"name": name, "licence": licence} for name, licence in licences.items()]
+def licensed(**licenses: str | None) -> str:
+    """A `run.yaml` whose environment `sums` declares datasets of these licenses."""
+    datasets = [{"name": name, "license": license} for name, license in licenses.items()]
     return json.dumps({"environments": {"sums": {"datasets": datasets}, "other": {}}})
 
 
@@ -156,7 +156,7 @@ def licensed(**licences: str | None) -> str:
         ("{}", None, {}, "not declared"),
     ],
 )  # fmt: skip
-def test_the_card_names_the_licences_of_the_tasks(
+def test_the_card_names_the_licenses_of_the_tasks(
     make_rollout: Make, tmp_path: Path, declared: str, asked: str | None, front: Any, row: str
 ) -> None:
     run = store(tmp_path / "run", [make_rollout()])
@@ -167,13 +167,13 @@ def test_the_card_names_the_licences_of_the_tasks(
     card = (tmp_path / "out" / "README.md").read_text()
     told = yaml.safe_load(card.split("---")[1])
     assert {key: told[key] for key in told if key.startswith("license")} == front
-    assert f"| licences of the tasks | {row} |" in card
+    assert f"| licenses of the tasks | {row} |" in card
 
 
-def test_every_licence_a_config_may_declare_has_a_name_on_the_hub() -> None:
-    for licence in typing.get_args(Licence):
-        name = front_matter({"sums": {"a": licence}})["license"]
-        assert (name == "other") == licence.startswith("NVIDIA")
+def test_every_license_a_config_may_declare_has_a_name_on_the_hub() -> None:
+    for license in typing.get_args(License):
+        name = front_matter({"sums": {"a": license}})["license"]
+        assert (name == "other") == license.startswith("NVIDIA")
 
 
 def test_an_output_that_holds_something_is_refused(make_rollout: Make, tmp_path: Path) -> None:

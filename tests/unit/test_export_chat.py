@@ -24,8 +24,8 @@ from tests.exports import (
     said,
     store,
     table_of,
+    tokenless,
     told,
-    untold,
     with_a_call,
 )
 
@@ -190,7 +190,7 @@ def test_the_best_of_each_task_are_kept(make_rollout: Make, exported: Any) -> No
 
 
 def test_rollouts_without_tokens_serve_sft(make_rollout: Make, exported: Any) -> None:
-    rows, _ = exported([untold(make_rollout, 0, 0, **said("3"))], "sft")
+    rows, _ = exported([tokenless(make_rollout, 0, 0, **said("3"))], "sft")
 
     assert len(rows) == 1
 

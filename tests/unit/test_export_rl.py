@@ -20,7 +20,7 @@ from tests.exports import (
     failed,
     store,
     table_of,
-    untold,
+    tokenless,
 )
 
 
@@ -112,10 +112,10 @@ def test_versions_and_turn_rewards_stand_where_their_tokens_are(
 def test_rollouts_without_tokens_are_refused_with_their_number(
     make_rollout: Make, tmp_path: Path
 ) -> None:
-    rollouts = [make_rollout(0, 0), untold(make_rollout, 0, 1), untold(make_rollout, 1, 0)]
+    rollouts = [make_rollout(0, 0), tokenless(make_rollout, 0, 1), tokenless(make_rollout, 1, 0)]
     run = store(tmp_path / "run", rollouts)
 
-    with pytest.raises(ConfigError, match=r"2 of 3 rollouts have no token ids.*export sft"):
+    with pytest.raises(ConfigError, match=r"2 of 3 rollouts have no token IDs.*export sft"):
         export(run, tmp_path / "out", "rl", RlRecipe(), quiet=True)
 
     assert [path.name for path in tmp_path.iterdir()] == ["run"], "nothing is left behind"

@@ -189,7 +189,7 @@ def test_a_card_that_would_load_nothing_is_refused(demo: Path, card: str, messag
         push(demo, "o/n", dry_run=True)
 
 
-def test_prepared_tasks_have_their_splits_and_licences(tmp_path: Path) -> None:
+def test_prepared_tasks_have_their_splits_and_licenses(tmp_path: Path) -> None:
     config = task_files(tmp_path)
     assert run_command("prepare", config, "--output", tmp_path / "data")[0] == 0
     report = push(tmp_path / "data", "o/n", dry_run=True)
@@ -209,8 +209,8 @@ def test_prepared_tasks_have_their_splits_and_licences(tmp_path: Path) -> None:
 
 def test_rows_that_may_not_be_distributed_stay_private(tmp_path: Path) -> None:
     config = task_files(tmp_path)
-    licence = "NVIDIA Internal Use Only, Do Not Distribute"
-    config.write_text(config.read_text().replace("licence: TBD", f'licence: "{licence}"'))
+    license = "NVIDIA Internal Use Only, Do Not Distribute"
+    config.write_text(config.read_text().replace("license: TBD", f'license: "{license}"'))
     assert run_command("prepare", config, "--output", tmp_path / "data")[0] == 0
     with pytest.raises(ConfigError, match="Do Not Distribute'; push it with --private"):
         push(tmp_path / "data", "o/n", dry_run=True)
@@ -229,10 +229,10 @@ def test_a_prepare_that_wrote_nothing_is_not_published(tmp_path: Path) -> None:
 def test_what_was_made_of_rows_that_may_not_be_distributed_stays_private(
     tmp_path: Path, demo: Path, kind: str
 ) -> None:
-    licence = "NVIDIA Internal Use Only, Do Not Distribute"
+    license = "NVIDIA Internal Use Only, Do Not Distribute"
     tree = yaml.safe_load((demo / "run.yaml").read_text())
     tree["environments"]["arithmetic"]["datasets"] = [
-        {"name": "sums", "type": "train", "path": "t.jsonl", "licence": licence}
+        {"name": "sums", "type": "train", "path": "t.jsonl", "license": license}
     ]
     (demo / "run.yaml").write_text(yaml.safe_dump(tree))
     folder = demo
@@ -298,8 +298,8 @@ def test_the_folder_one_is_in_is_no_output(
     assert not list(Path.cwd().iterdir())
 
 
-def test_a_card_states_no_licence_where_a_task_file_states_none() -> None:
-    files = [{"name": "sums", "licence": "MIT"}, {"name": "held", "licence": None}]
+def test_a_card_states_no_license_where_a_task_file_states_none() -> None:
+    files = [{"name": "sums", "license": "MIT"}, {"name": "held", "license": None}]
     report = {"written": {"train": 2}, "task_files": files}
     assert "license" not in front_matter(prepared_card(report, ["train"], None))
     assert front_matter(prepared_card(report, ["train"], "mit"))["license"] == "mit"
@@ -307,8 +307,8 @@ def test_a_card_states_no_licence_where_a_task_file_states_none() -> None:
 
 def test_the_card_tells_datasets_of_one_name_apart_by_environment() -> None:
     files = [
-        {"name": "train", "environment": "a", "licence": "CC BY-NC 3.0", "read": 10},
-        {"name": "train", "environment": "b", "licence": "Apache 2.0", "read": 20},
+        {"name": "train", "environment": "a", "license": "CC BY-NC 3.0", "read": 10},
+        {"name": "train", "environment": "b", "license": "Apache 2.0", "read": 20},
     ]
     card = prepared_card({"written": {"train": 30}, "task_files": files}, ["train"], None)
     assert sorted(front_matter(card)["license"]) == ["apache-2.0", "cc-by-nc-3.0"]

@@ -24,8 +24,8 @@ from gym_ray.integrations.nemo_rl.failures import (
     failure_of,
     failure_of_call,
 )
-from gym_ray.integrations.nemo_rl.marks import Marks
 from gym_ray.integrations.nemo_rl.message_log import Untrainable, result_of
+from gym_ray.integrations.nemo_rl.row_flags import RowFlags
 from gym_ray.integrations.nemo_rl.service import service_of
 from gym_ray.integrations.nemo_rl.settings import config_of, settings_of
 from gym_ray.renderers.items import items_from_message
@@ -57,9 +57,9 @@ def rollout(make_rollout: Callable[..., Rollout]) -> Rollout:
     )
 
 
-def result(rollout: Rollout, marks: Marks | None = None, *, tensors: bool = False) -> Any:
+def result(rollout: Rollout, marks: RowFlags | None = None, *, tensors: bool = False) -> Any:
     task = json.loads(rollout.spec.task)
-    return result_of(task, rollout, Tokenizer(), marks or Marks(), tensors=tensors)
+    return result_of(task, rollout, Tokenizer(), marks or RowFlags(), tensors=tensors)
 
 
 def test_the_log_alternates_and_read_from_end_to_end_is_the_rollouts_sequence(
@@ -109,7 +109,7 @@ def test_tensors_are_made_only_when_asked_for(rollout: Rollout) -> None:
         ({"reward": 1.0, "reward_components": {"a": 0.5, "b": 0.4}}, "components sum to 0.9"),
         ({"response": "[]"}, "0 turns and 3 were sampled"),
         ({name: np.zeros(0, dtype=np.int32) for name in ("token_ids", "loss_mask", "logprobs")},
-         "tells no tokens"),
+         "returns no token IDs"),
         ({"turns": (Turn(11, 0, "length", (), 0.0, 0.5),)}, "no token was sampled"),
     ],
 )  # fmt: skip
@@ -148,7 +148,7 @@ def test_masks_are_written_in_both_places(
         metrics=metrics,
     )
 
-    full = result(changed, Marks(mask_truncated=("deadline",)))["full_result"]
+    full = result(changed, RowFlags(mask_truncated=("deadline",)))["full_result"]
 
     assert (full["mask_sample"], full["instance_config"]["mask_sample"]) == (masked, masked)
     given = task.get("instance_config", {})
@@ -178,7 +178,7 @@ def reasoning(text: str) -> dict[str, Any]:
     ],
 )
 def test_marks_of_turns(item: dict[str, Any], invalid_call: bool, malformed: bool) -> None:
-    marks = Marks().of_item(item)
+    marks = RowFlags().of_item(item)
 
     assert marks == {"is_invalid_tool_call": invalid_call, "has_malformed_thinking": malformed}
 

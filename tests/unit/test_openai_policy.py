@@ -341,7 +341,7 @@ def test_agents_work_without_tokens() -> None:
     rollout = play(Script(chat_tokens="none"), CALL, CALL, "It is 3.", api="chat")
 
     assert (rollout.status, rollout.error, rollout.reward) == ("completed", None, 2.0)
-    assert (rollout.has_tokens, rollout.tokens_untold, len(rollout.turns)) == (False, True, 3)
+    assert (rollout.has_tokens, rollout.without_token_ids, len(rollout.turns)) == (False, True, 3)
     assert rollout.sampled_tokens > 0
     items = json.loads(rollout.response)
     outputs = [item["output"] for item in items if item["type"] == "function_call_output"]
@@ -351,7 +351,7 @@ def test_agents_work_without_tokens() -> None:
 
 
 def test_a_history_rendered_anew_is_never_accepted() -> None:
-    rollout = play(Script(honours_prefix=False), CALL, "It is 3.", api="chat")
+    rollout = play(Script(honors_prefix=False), CALL, "It is 3.", api="chat")
 
     assert rollout.error_kind == FailureKind.POLICY_ERROR
     assert rollout.error is not None

@@ -14,7 +14,7 @@ from gym_ray.errors import GymRayError
 from gym_ray.serving import weights
 from gym_ray.serving.weights import PolicyWeights
 from gym_ray.serving.weights_record import WeightsRecord
-from gym_ray.weights import ReplicaWeights, UpdateRefused, WeightsReport, WeightsUpdate
+from gym_ray.weights import RefusedUpdate, ReplicaWeights, WeightsReport, WeightsUpdate
 
 UPDATE = WeightsUpdate(version=1, source="/checkpoints/1")
 
@@ -73,7 +73,7 @@ def test_who_lost_the_connection_over_an_update_joins_it_by_asking_again() -> No
         await asyncio.wait([first])
 
         other = await leader.update(WeightsUpdate(version=2, source="/checkpoints/2"))
-        assert isinstance(other, UpdateRefused)
+        assert isinstance(other, RefusedUpdate)
         assert other.code == "busy"
         again = asyncio.ensure_future(leader.update(UPDATE))
         policy.may_load.set()
@@ -108,5 +108,5 @@ def test_a_policy_scaled_to_zero_takes_no_checkpoint_that_is_not_there(
     applications = {"app": SimpleNamespace(deployments=states)}
     monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications=applications))
     refused = asyncio.run(asked(PolicyWeights(Silent(), "app", "policy", "m"), "/no/such/folder"))
-    assert isinstance(refused, UpdateRefused)
+    assert isinstance(refused, RefusedUpdate)
     assert "/no/such/folder: no such directory" in refused.message

@@ -72,7 +72,7 @@ MATH = "math"
 
 
 def test_declared_datasets_are_read_and_rows_get_their_environment(desk: Desk) -> None:
-    common = {"licence": "MIT", "type": "train"}
+    common = {"license": "MIT", "type": "train"}
     config = desk.config(
         math=[
             {**common, "name": "sums", "path": desk.file("a.jsonl", [math_row("1+1?")])},
@@ -90,7 +90,7 @@ def test_declared_datasets_are_read_and_rows_get_their_environment(desk: Desk) -
     agents = [row["agent_ref"]["name"] for row in desk.rows("train")]
     assert agents == ["math", "mcqa"]
     saved = json.loads((desk.output / "report.json").read_text())
-    assert [(file["name"], file["licence"]) for file in saved["task_files"]] == [
+    assert [(file["name"], file["license"]) for file in saved["task_files"]] == [
         ("held", "MIT"), ("sums", "MIT"), ("quiz", "MIT"),
     ]  # fmt: skip
 
@@ -99,16 +99,16 @@ def test_declared_datasets_are_read_and_rows_get_their_environment(desk: Desk) -
     assert not (desk.output / "train.jsonl").exists()
 
 
-def test_training_data_needs_a_licence_that_is_known() -> None:
+def test_training_data_needs_a_license_that_is_known() -> None:
     def load(**dataset: Any) -> Any:
         section = {"datasets": [{"name": "a", "path": "a.jsonl", **dataset}]}
         return load_config({"environments": {"math": section}})
 
-    assert load(type="example").environments["math"].datasets[0].licence is None
-    with pytest.raises(ConfigError, match=r"needs a licence, one of: Apache 2.0; MIT"):
+    assert load(type="example").environments["math"].datasets[0].license is None
+    with pytest.raises(ConfigError, match=r"needs a license, one of: Apache 2.0; MIT"):
         load(type="train")
-    with pytest.raises(ConfigError, match=r"datasets\.0\.licence"):
-        load(type="train", licence="WTFPL")
+    with pytest.raises(ConfigError, match=r"datasets\.0\.license"):
+        load(type="train", license="WTFPL")
     with pytest.raises(ConfigError, match=r"unknown key .*; did you mean 'weight'"):
         load(type="example", wieght=2)
 

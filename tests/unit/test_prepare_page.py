@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from gym_ray.cli.main import main
-from gym_ray.config.sections import Licence
+from gym_ray.config.sections import License
 from gym_ray.prepare.prepared_rows import PREPARED_SCHEMA
 
 PAGE = (Path(__file__).parents[2] / "docs" / "prepare.md").read_text()
@@ -78,7 +78,7 @@ def test_nothing_left_is_an_error(
     assert "no row is left of 1; see o/report.json" in capsys.readouterr().err
 
 
-def test_the_page_names_every_licence_and_column() -> None:
+def test_the_page_names_every_license_and_column() -> None:
     text = " ".join(PAGE.split())
-    assert [name for name in get_args(Licence) if f"`{name}`" not in text] == []
+    assert [name for name in get_args(License) if f"`{name}`" not in text] == []
     assert [name for name in PREPARED_SCHEMA.names if f"`{name}`" not in text] == []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gym_ray.prepare.blending import copies, interleaved, is_validation
 from gym_ray.prepare.row_text import read_row, with_field
-from gym_ray.prepare.task_metrics import MAX_FIELDS, DistinctCount, Spread, TaskMetrics
+from gym_ray.prepare.task_metrics import MAX_FIELDS, DistinctCount, FieldSpread, TaskMetrics
 from gym_ray.store.duplicates import duplicates
 
 JSON = st.recursive(
@@ -99,7 +99,7 @@ def test_interleaving_keeps_order_and_proportions(lengths: list[int]) -> None:
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2))
 def test_spread_agrees_with_the_statistics_module(values: list[float]) -> None:
-    spread = Spread()
+    spread = FieldSpread()
     for value in values:
         spread.add(value)
     tree = spread.to_tree()

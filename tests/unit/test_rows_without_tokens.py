@@ -1,4 +1,4 @@
-"""Rollouts of a policy that tells no tokens: null columns, counted and read back."""
+"""Rollouts of a policy that returns no token IDs: null columns, counted and read back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gym_ray.turn import Turn
 
 Make = Callable[..., Rollout]
 COLUMNS = ("token_ids", "loss_mask", "logprobs")
-UNTOLD = {
+TOKENLESS = {
     "token_ids": NO_TOKENS,
     "loss_mask": NO_MASK,
     "logprobs": NO_LOGPROBS,
@@ -29,7 +29,7 @@ FAILED = {"status": "failed", "error_kind": FailureKind.POLICY_ERROR}
 def test_token_columns_are_null_where_the_policy_told_none_and_empty_where_it_failed(
     make_rollout: Make,
 ) -> None:
-    table = to_table([make_rollout(0), make_rollout(1, **UNTOLD), make_rollout(2, **FAILED)])
+    table = to_table([make_rollout(0), make_rollout(1, **TOKENLESS), make_rollout(2, **FAILED)])
 
     for name in COLUMNS:
         assert table[name].is_null().to_pylist() == [False, True, False]
@@ -37,7 +37,7 @@ def test_token_columns_are_null_where_the_policy_told_none_and_empty_where_it_fa
 
 
 def test_rows_without_tokens_read_back_the_same(make_rollout: Make) -> None:
-    before = [make_rollout(0), make_rollout(1, **UNTOLD), make_rollout(2)]
+    before = [make_rollout(0), make_rollout(1, **TOKENLESS), make_rollout(2)]
 
     after = list(from_table(to_table(before)))
 
@@ -53,19 +53,19 @@ def test_rows_without_tokens_are_counted_in_every_mixture(
     make_rollout: Make, tmp_path: Path
 ) -> None:
     told = [make_rollout(0), make_rollout(1, **FAILED)]
-    untold = [make_rollout(2, **UNTOLD), make_rollout(3, **FAILED)]
-    mixed = [make_rollout(4), make_rollout(5, **UNTOLD), make_rollout(6, **FAILED)]
+    tokenless = [make_rollout(2, **TOKENLESS), make_rollout(3, **FAILED)]
+    mixed = [make_rollout(4), make_rollout(5, **TOKENLESS), make_rollout(6, **FAILED)]
     store = SegmentStore(tmp_path / "segments")
-    for name, rollouts in {"told": told, "untold": untold, "mixed": mixed}.items():
+    for name, rollouts in {"told": told, "tokenless": tokenless, "mixed": mixed}.items():
         store.write(name, rollouts)
 
     index = Index.read(list(store.files()))
-    assert index.table["tokens_untold"].to_pylist() == [i in (2, 5) for i in range(7)]
+    assert index.table["without_token_ids"].to_pylist() == [i in (2, 5) for i in range(7)]
 
     (tmp_path / "rollouts").mkdir()
     compact(index, tmp_path / "rollouts", tmp_path / "segments")
     shards = sorted((tmp_path / "rollouts").glob("*.parquet"))
     again = Index.read(shards)
-    assert again.table["tokens_untold"].to_pylist() == [i in (2, 5) for i in range(7)]
+    assert again.table["without_token_ids"].to_pylist() == [i in (2, 5) for i in range(7)]
     rollouts = list(read_rollouts(tmp_path / "rollouts"))
-    assert [rollout.tokens_untold for rollout in rollouts] == [i in (2, 5) for i in range(7)]
+    assert [rollout.without_token_ids for rollout in rollouts] == [i in (2, 5) for i in range(7)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gym_ray.agents import AGENTS, Attempt, Episode
+from gym_ray.agents import AGENTS, AgentContext, Episode
 from gym_ray.environment import Environment, Outcome, TaskFields
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.policies.engine import GenerationRequest
@@ -257,7 +257,7 @@ def test_a_plain_verifier_is_handed_to_the_pool(run: RunOne) -> None:
 def test_a_history_that_was_rewritten_never_becomes_a_row(
     run: RunOne, renderer: RolloutRenderer
 ) -> None:
-    async def forgetful(attempt: Attempt) -> Episode:
+    async def forgetful(attempt: AgentContext) -> Episode:
         transcript = Transcript()
         for question in ("first", "second"):
             prompt = renderer.render([{"role": "user", "content": question}])
@@ -281,7 +281,7 @@ def test_every_turn_of_a_seeded_run_has_its_own_request_and_seed(
         requests.append(request)
         return await engine.generate(request)
 
-    async def two_turns(attempt: Attempt) -> Episode:
+    async def two_turns(attempt: AgentContext) -> Episode:
         transcript = Transcript()
         prompt = renderer.render([{"role": "user", "content": "hi"}])
         for _turn in range(2):
@@ -335,7 +335,7 @@ def test_a_cancelled_rollout_is_no_row(
 
 
 def test_histories_that_were_left_are_side_branches_of_the_row(run: RunOne) -> None:
-    async def compacting(attempt: Attempt) -> Episode:
+    async def compacting(attempt: AgentContext) -> Episode:
         transcript = Transcript()
         for prompt in ([1, 2], [3]):
             tokens = np.asarray(prompt, dtype=np.int32)
@@ -362,7 +362,7 @@ class Ended(Sums):
 
 
 def test_a_state_is_ended_once_however_the_agent_ends(run: RunOne) -> None:
-    async def fail(attempt: Attempt) -> Episode:
+    async def fail(attempt: AgentContext) -> Episode:
         raise RolloutFailure(FailureKind.POLICY_ERROR, "no more")
 
     finished, failed = Ended(), Ended("raise")

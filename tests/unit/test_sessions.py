@@ -210,7 +210,7 @@ def test_tools_that_may_not_be_called_are_not_offered(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_a_session_cannot_honour_is_refused_and_nothing_recorded(
+def test_what_a_session_cannot_honor_is_refused_and_nothing_recorded(
     wish: dict[str, Any], message: str
 ) -> None:
     async def scenario() -> None:

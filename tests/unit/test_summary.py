@@ -167,7 +167,7 @@ def test_the_report_of_a_run_without_rewards_has_no_mean() -> None:
 
 def test_the_report_says_which_rollouts_serve_no_rl() -> None:
     assert "no tokens" not in render(SUMMARY)
-    text = render(dataclasses.replace(SUMMARY, tokens_untold=3))
+    text = render(dataclasses.replace(SUMMARY, without_token_ids=3))
     assert "3 rollouts have no tokens" in text
     assert "SFT and DPO, not RL" in text
 
@@ -198,7 +198,7 @@ def test_an_index_tells_its_part_of_a_summary(tmp_path: Path, make_rollout: Make
 
     assert (told.expected, told.completed, told.pending) == (5, 3, 2)
     assert (told.reward.mean, told.reward.coverage) == (0.5, 0.6)
-    assert (told.sampled_tokens, told.tokens_untold) == (6, 0)
+    assert (told.sampled_tokens, told.without_token_ids) == (6, 0)
     assert summarize(dataclasses.replace(index, table=index.table[:0])).sampled_tokens == 0
 
 

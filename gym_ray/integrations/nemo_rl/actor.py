@@ -23,8 +23,8 @@ from typing import Any
 import ray
 
 from gym_ray.integrations.nemo_rl.failures import FailedRow, failure_of
-from gym_ray.integrations.nemo_rl.marks import THINKING_TAGS, TOOL_CALL_PATTERNS, Marks
 from gym_ray.integrations.nemo_rl.message_log import Untrainable, result_of
+from gym_ray.integrations.nemo_rl.row_flags import THINKING_TAGS, TOOL_CALL_PATTERNS, RowFlags
 from gym_ray.integrations.nemo_rl.service import Service, service_of
 from gym_ray.integrations.nemo_rl.settings import settings_of
 from gym_ray.integrations.nemo_rl.timing import Timing
@@ -47,7 +47,7 @@ class _Actor:
         self._service: Service | None = None
         self._spinning_up = asyncio.Lock()
         self._tensors = False
-        self._marks = Marks()
+        self._marks = RowFlags()
         # One thread: tokenizers are not made for several, and the event loop stays free.
         self._postprocessing = ThreadPoolExecutor(1, thread_name_prefix="postprocess")
 
@@ -65,7 +65,7 @@ class _Actor:
             service = service_of(self._cfg)
             await service.start()
             self._tensors = settings.tensors
-            self._marks = Marks(
+            self._marks = RowFlags(
                 self._cfg.get("invalid_tool_call_patterns") or TOOL_CALL_PATTERNS,
                 self._cfg.get("thinking_tags") or THINKING_TAGS,
                 frozenset(settings.mask_truncated),

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gym_ray.integrations.nemo_rl.marks import Marks
+from gym_ray.integrations.nemo_rl.row_flags import RowFlags
 from gym_ray.nemo_gym import last_items, output_row
 from gym_ray.rollout import NO_LOGPROBS, NO_MASK, NO_TOKENS, Rollout
 
@@ -31,7 +31,7 @@ class Untrainable(ValueError):
 
 
 def result_of(
-    task: Mapping[str, Any], rollout: Rollout, tokenizer: Any, marks: Marks, *, tensors: bool
+    task: Mapping[str, Any], rollout: Rollout, tokenizer: Any, flags: RowFlags, *, tensors: bool
 ) -> dict[str, Any]:
     """The result of one row.
 
@@ -78,13 +78,13 @@ def result_of(
                 "content": "",
                 "token_ids": generation.tolist(),
                 "generation_logprobs": rollout.logprobs[start:end].tolist(),
-                **marks.of_item(item),
+                **flags.of_item(item),
             }
         )
         decoded.append((item, prompt, log[-1]["token_ids"]))
         seen = end
     _add_texts(decoded, tokenizer)
-    _mask(row, masked=marks.masks(rollout, row))
+    _mask(row, masked=flags.masks(rollout, row))
     if tensors:
         _to_tensors(log)
     return {"message_log": log, "input_message_log": log[:1], "full_result": row}
@@ -92,7 +92,7 @@ def result_of(
 
 def _require_trainable(rollout: Rollout) -> None:
     if not rollout.has_tokens:
-        raise Untrainable("the policy's server tells no tokens of what it sampled")
+        raise Untrainable("the policy's server returns no token IDs of what it sampled")
     if not rollout.sampled_tokens:
         raise Untrainable("no token was sampled; the prompt may fill the model's context")
     if not np.isfinite(rollout.logprobs).all():

@@ -2,7 +2,7 @@
 
 Token fields ride on the assistant messages of the history (`prompt_token_ids`,
 `generation_token_ids`, `generation_log_probs`), and `required_prefix_token_ids` repeats what the
-newest of them saw and said; a server that honours it (NeMo RL's) continues those very tokens.
+newest of them saw and said; a server that honors it (NeMo RL's) continues those very tokens.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Said:
     Attributes:
         message: what the policy said.
         stop_reason: why it ended.
-        token_ids, logprobs: what was sampled; None when the server tells no tokens.
+        token_ids, logprobs: what was sampled; None when the server returns no token IDs.
         prompt_token_ids: int32 [P], or None.
         prompt_tokens, output_tokens: as the server counts them.
     """

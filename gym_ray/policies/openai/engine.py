@@ -3,7 +3,7 @@
 Owned here: what a server must be able to do before it gets a call, and seeds. What is told
 apart at the start, by asking for a token or two:
 
-* whether the server has the token path (`api: completions`), or tells tokens at all (`chat`);
+* whether the server has the token path (`api: completions`), or returns token IDs at all (`chat`);
 * whether its logprobs are those of the distribution sampled from: of a token drawn with
   `top_k` 1 that logprob is 0, and a server started without `--logprobs-mode
   processed_logprobs` says something else. Such a server only gets calls for which the two are
@@ -33,7 +33,7 @@ from gym_ray.policies.openai import chat, completions
 from gym_ray.policies.openai.arguments import OpenAIArgs
 from gym_ray.policies.openai.endpoints import Endpoint
 from gym_ray.policies.openai.tokens import failed, generation_of, is_plain
-from gym_ray.policies.openai.transport import Refused, Transport, key_advice
+from gym_ray.policies.openai.transport import EndpointRefused, EndpointTransport, key_advice
 from gym_ray.sampling import Sampling
 from gym_ray.turn import Generation, Tokens
 
@@ -68,7 +68,7 @@ class OpenAIEngine:
         self._model = model
         self._remote_model = self.args.model or model
         self._probe_sampling = dataclasses.replace(sampling, max_output_tokens=_PROBE_TOKENS)
-        self._transport = Transport(self.args, self._examine)
+        self._transport = EndpointTransport(self.args, self._examine)
         self._seed = secrets.randbits(32)
         self._random = random.Random(self._seed)
         self._context_length = self.args.context_length or 0
@@ -183,7 +183,7 @@ class OpenAIEngine:
         body = chat.tokenize_body(request, model=self._remote_model)
         try:
             return chat.prompt_tokens(await self._transport.ask(endpoint, chat.TOKENIZE_PATH, body))
-        except Refused as error:
+        except EndpointRefused as error:
             if error.status not in (404, 405):
                 raise failed(f"/tokenize: HTTP {error.status}: {error.message}") from error
             self._has_tokenize = False
@@ -201,7 +201,7 @@ class OpenAIEngine:
                 await self._examine_completions(endpoint)
             else:
                 await self._examine_chat(endpoint)
-        except Refused as refused:
+        except EndpointRefused as refused:
             if refused.status in (408, 409, 429) or refused.status >= 500:
                 raise  # not up, for now
             advice = ""
@@ -219,7 +219,7 @@ class OpenAIEngine:
     async def _examine_model(self, endpoint: Endpoint) -> None:
         try:
             listed = await self._transport.ask(endpoint, "/models")
-        except Refused as refused:
+        except EndpointRefused as refused:
             if refused.status in (404, 405):  # Not every server lists its models.
                 return
             raise
@@ -254,7 +254,7 @@ class OpenAIEngine:
             await sample(self._probe_sampling)
         except RolloutFailure as failure:
             raise ConfigError(f"{endpoint.url}: {failure.message}") from None
-        with contextlib.suppress(Refused, RolloutFailure):  # it samples in one way only
+        with contextlib.suppress(EndpointRefused, RolloutFailure):  # it samples in one way only
             certain = await sample(_certain(self._probe_sampling))
             self._note_logprobs(endpoint, certain)
 
@@ -267,7 +267,7 @@ class OpenAIEngine:
             body = chat.body_of(request, model=self._remote_model, seed=None, dialect=dialect)
             try:
                 answer = await self._transport.ask(endpoint, chat.PATH, body)
-            except Refused as refused:
+            except EndpointRefused as refused:
                 if last == 0 or refused.status not in (400, 422):
                     raise
                 continue
@@ -278,11 +278,11 @@ class OpenAIEngine:
             break
         self._dialect = dialect
         if said.token_ids is None:
-            logger.warning("%s tells no token IDs: rollouts serve SFT and DPO only", endpoint.url)
+            logger.warning("%s returns no token IDs: rollouts serve SFT and DPO only", endpoint.url)
             return
         certain_request = dataclasses.replace(request, sampling=_certain(self._probe_sampling))
         body = chat.body_of(certain_request, model=self._remote_model, seed=None, dialect=dialect)
-        with contextlib.suppress(Refused, RolloutFailure):  # it samples in one way only
+        with contextlib.suppress(EndpointRefused, RolloutFailure):  # it samples in one way only
             answer = await self._transport.ask(endpoint, chat.PATH, body)
             said = chat.read(answer, call_id_prefix="call")
             if said.token_ids is not None:
@@ -309,7 +309,7 @@ def _require_prefix(prefix: Tokens | None, prompt: Tokens) -> None:
         return
     raise failed(
         "the server rendered the history anew instead of continuing the tokens it sampled "
-        "(it does not honour required_prefix_token_ids); set policy.engine_args.api=completions"
+        "(it does not honor required_prefix_token_ids); set policy.engine_args.api=completions"
     )
 
 

@@ -1,4 +1,4 @@
-"""Sampled tokens and their log-probabilities, as vLLM's OpenAI server tells them."""
+"""Sampled tokens and their log-probabilities, as vLLM's OpenAI server returns them."""
 
 from __future__ import annotations
 

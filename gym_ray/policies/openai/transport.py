@@ -54,7 +54,7 @@ _INLINE_TOKENS = 32_768
 _OTHER_FILES = 1024
 
 
-class Refused(Exception):
+class EndpointRefused(Exception):
     """The server answers that the request is wrong (4xx), or has no such route.
 
     Attributes:
@@ -95,7 +95,7 @@ class Reply:
     endpoint: Endpoint
 
 
-class Transport:
+class EndpointTransport:
     """Calls to the servers of one policy, many at once, over one HTTP session.
 
     Args:
@@ -170,7 +170,7 @@ class Transport:
                     rest_seconds=failure.retry_after,
                 )
                 failed_at.append(endpoint)
-            except Refused as refused:
+            except EndpointRefused as refused:
                 self.endpoints.succeeded(endpoint)
                 raise _for_the_rollout(refused, endpoint, self._args) from None
             except BaseException:
@@ -206,7 +206,7 @@ class Transport:
         ):
             raw = await response.read()
             if response.status != 200:
-                raise Refused(response.status, _message(raw))
+                raise EndpointRefused(response.status, _message(raw))
             return await _decode(raw)
 
     # One try.
@@ -240,7 +240,7 @@ class Transport:
             await self._examine(endpoint)
         except ConfigError:
             raise
-        except (Refused, RolloutFailure, aiohttp.ClientError, OSError, ValueError) as error:
+        except (EndpointRefused, RolloutFailure, aiohttp.ClientError, OSError, ValueError) as error:
             self.endpoints.failed(endpoint, one_line(error, 300), unreachable=True)
             logger.warning("policy server %s is not up: %s", endpoint.url, one_line(error, 300))
         else:
@@ -251,7 +251,7 @@ class Transport:
         """Examine a server that was not up at the start, before it gets its first call."""
         try:
             await self._examine(endpoint)
-        except (ConfigError, Refused, RolloutFailure) as error:
+        except (ConfigError, EndpointRefused, RolloutFailure) as error:
             raise _TryFailed(one_line(error, 300), unreachable=True) from error
         self._examined.add(endpoint.url)
 
@@ -288,10 +288,12 @@ def _status_error(status: int, headers: Mapping[str, str], raw: bytes) -> Except
         if after is None and status == 429:
             after = 0.0  # Busy, which is no reason to give the server a rest.
         return _TryFailed(f"HTTP {status}: {message}", retry_after=after)
-    return Refused(status, message)
+    return EndpointRefused(status, message)
 
 
-def _for_the_rollout(refused: Refused, endpoint: Endpoint, args: OpenAIArgs) -> RolloutFailure:
+def _for_the_rollout(
+    refused: EndpointRefused, endpoint: Endpoint, args: OpenAIArgs
+) -> RolloutFailure:
     """What a refusal means for a rollout.
 
     Every server was examined, so a key or route that is refused now has changed since. That is

@@ -26,7 +26,7 @@ _PENDING = b"gym_ray.pending"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Page:
+class ResultPage:
     """Finished rollouts that are new to the client.
 
     Attributes:
@@ -40,7 +40,7 @@ class Page:
     results: tuple[tuple[int, Rollout], ...]
 
 
-def encode(page: Page) -> bytes:
+def encode(page: ResultPage) -> bytes:
     """The page as an Arrow IPC stream."""
     table = to_table([rollout for _, rollout in page.results])
     indices = pa.array([index for index, _ in page.results], type=pa.int64())
@@ -54,7 +54,7 @@ def encode(page: Page) -> bytes:
     return content
 
 
-def decode(content: bytes) -> Page:
+def decode(content: bytes) -> ResultPage:
     """The inverse of `encode`; the arrays are views of `content`.
 
     Raises:
@@ -68,4 +68,4 @@ def decode(content: bytes) -> Page:
     except (pa.ArrowInvalid, KeyError) as error:
         raise ValueError(f"not a page of rollouts: {error}") from error
     rollouts = from_table(table.drop_columns(_INDEX))
-    return Page(cursor, pending, tuple(zip(indices, rollouts, strict=True)))
+    return ResultPage(cursor, pending, tuple(zip(indices, rollouts, strict=True)))

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from gym_ray.batches.pages import BATCH_NAME
+from gym_ray.batches.result_page import BATCH_NAME
 
 
 class CallOptions(TypedDict, total=False):
@@ -42,7 +42,7 @@ class CallOptions(TypedDict, total=False):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class ResolvedOptions:
     """Options of one call, complete: see `CallOptions`.
 
     Attributes:

@@ -120,7 +120,7 @@ class Metrics:
     retried_reward_difference: float | None
 
 
-class Tally:
+class MetricsAccumulator:
     """Counts tasks one after the other."""
 
     def __init__(self) -> None:
@@ -259,7 +259,7 @@ class Tally:
 
 
 class _Columns:
-    """Of every block of tasks: rewards first, then the measures. May be gone through again."""
+    """The values of each block of tasks: rewards, then the measures. Can be read repeatedly."""
 
     def __init__(self, values: TaskValues, names: Sequence[str]) -> None:
         self._values = values

@@ -2,8 +2,8 @@
 
 verifiers:
   correct: {use: environment}
-  tagged: {use: "gym_ray.verifiers.parts:matches", params: {pattern: "<answer>"}, gate: 1}
-  brevity: {use: "gym_ray.verifiers.parts:brevity", params: {characters: 2000}, weight: 0.1}
+  tagged: {use: "gym_ray.verifiers.builtin_parts:matches", params: {pattern: "<answer>"}, gate: 1}
+  brevity: {use: "gym_ray.verifiers.builtin_parts:brevity", params: {characters: 2000}, weight: 0.1}
 """
 
 from __future__ import annotations

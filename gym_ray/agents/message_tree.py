@@ -48,7 +48,7 @@ class Prompt:
     obstacle: str | None = None
 
 
-class Conversation:
+class MessageTree:
     """Messages in, exact prompts out. Several calls may be in flight at once.
 
     Args:

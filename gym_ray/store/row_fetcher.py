@@ -28,7 +28,7 @@ def whole_groups(
         start = end
 
 
-class Gather:
+class RowFetcher:
     """Fetches rows by position, holding each row group of a file only while it is needed.
 
     Args:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 
 @dataclasses.dataclass(slots=True)
-class Tally:
+class ExportCounts:
     """Counts of one part, or of all.
 
     Attributes:
@@ -21,7 +21,7 @@ class Tally:
         noted: other facts worth a line, by name.
         lengths: how many rows have so many tokens.
         sampled_tokens: of the rows written.
-        untold: rollouts that lack tokens an export cannot do without.
+        without_token_ids: rollouts that lack tokens an export cannot do without.
         environments, models, runs: rollouts read, by origin.
     """
 
@@ -32,12 +32,12 @@ class Tally:
     noted: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     lengths: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
     sampled_tokens: int = 0
-    untold: int = 0
+    without_token_ids: int = 0
     environments: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     models: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     runs: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: ExportCounts) -> None:
         for field in dataclasses.fields(self):
             mine: Any = getattr(self, field.name)
             if isinstance(mine, collections.Counter):
@@ -46,7 +46,7 @@ class Tally:
                 setattr(self, field.name, mine + getattr(other, field.name))
 
     @classmethod
-    def of_read(cls, table: pa.Table, groups: int) -> Tally:
+    def of_read(cls, table: pa.Table, groups: int) -> ExportCounts:
         """What a table of whole groups counts as read."""
         return cls(
             rollouts=len(table),

@@ -11,10 +11,10 @@ from gym_ray.errors import GymRayError
 from gym_ray.policies.engine import PolicyInfo
 from gym_ray.serving.options import POLICY_DEPLOYMENT
 from gym_ray.serving.weights import PolicyWeights
-from gym_ray.weights import UpdateRefused, WeightsReport, WeightsUpdate
+from gym_ray.weights import RefusedUpdate, WeightsReport, WeightsUpdate
 
 
-class Front:
+class Controller:
     """Root of the application graph: keeps it one application, and says what is served."""
 
     def __init__(self, policy: Any, environments: dict[str, Any], model: str) -> None:
@@ -37,7 +37,7 @@ class Front:
 
     async def update_weights(
         self, update: WeightsUpdate
-    ) -> WeightsReport | UpdateRefused | GymRayError:
+    ) -> WeightsReport | RefusedUpdate | GymRayError:
         try:
             return await self._weights.update(update)
         except GymRayError as error:  # As a value: an exception would count as a fault here.

@@ -1,6 +1,6 @@
-"""What clients may wish of sampling, and what of it a policy here can honour.
+"""What clients may wish of sampling, and what of it a policy here can honor.
 
-A wish that would change what is sampled and cannot be honoured is refused by name: an answer
+A wish that would change what is sampled and cannot be honored is refused by name: an answer
 drawn from another distribution than asked for is worse than none. Unknown fields that change
 nothing are ignored, as OpenAI's clients send more of them every year.
 """
@@ -28,7 +28,7 @@ MAX_CHOICES = 128
 #: Larger schemas take seconds to check and to compile to a grammar.
 _MAX_SCHEMA_CHARACTERS = 65_536
 
-#: Fields that cannot be honoured, and the values of them that wish for nothing.
+#: Fields that cannot be honored, and the values of them that wish for nothing.
 _REFUSED: dict[str, tuple[Any, ...]] = {
     "allowed_token_ids": (),
     "audio": (),
@@ -157,9 +157,9 @@ def sampling_of(
         structural_tag: what guides decoding.
 
     Raises:
-        ApiError: 400, it asks for what cannot be honoured.
+        ApiError: 400, it asks for what cannot be honored.
     """
-    refuse_what_cannot_be_honoured(fields.model_extra or {})
+    refuse_what_cannot_be_honored(fields.model_extra or {})
     if fields.top_logprobs:
         raise bad_request(
             "top_logprobs may only be 0: logprobs are those of the sampled tokens",
@@ -177,7 +177,7 @@ def sampling_of(
     return dataclasses.replace(defaults, **changes)
 
 
-def refuse_what_cannot_be_honoured(extra: Mapping[str, Any]) -> None:
+def refuse_what_cannot_be_honored(extra: Mapping[str, Any]) -> None:
     """Raises `ApiError` 400 that names the first such field.
 
     Args:
@@ -192,7 +192,7 @@ def refuse_what_cannot_be_honoured(extra: Mapping[str, Any]) -> None:
 
 
 def check_stop_tokens(policy: PolicyBackend, fields: SamplingFields) -> None:
-    """Raises `ApiError` 400 when stop tokens are asked of a policy that knows no tokens."""
+    """Raises `ApiError` 400 when stop tokens are asked of a policy that takes no token IDs."""
     if fields.stop_token_ids and policy.renderer is None:
         raise bad_request(
             "stop_token_ids need a policy that speaks tokens; use stop", param="stop_token_ids"

@@ -40,7 +40,7 @@ SWEEP_SECONDS = 0.25
 _MARK = secrets.token_hex(16)
 
 
-class OrphanWatch:
+class ProcessGuard:
     """Watches over every process started from here until `close`.
 
     Must be made before the processes to watch are started: they inherit the mark.

@@ -18,7 +18,7 @@ THINKING_TAGS = ("<think>", "</think>")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Marks:
+class RowFlags:
     """What is looked for.
 
     Attributes:
