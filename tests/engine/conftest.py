@@ -20,9 +20,10 @@ import gym_ray
 from gym_ray.policies.bundled import resolve_model
 from gym_ray.policies.vllm import VllmEngine
 from tests import training
+from tests.suite import PATIENCE
 
-START_SECONDS = 240.0
-CALL_SECONDS = 120.0
+START_SECONDS = 240.0 * PATIENCE
+CALL_SECONDS = 120.0 * PATIENCE
 
 Run = Callable[..., Any]
 
