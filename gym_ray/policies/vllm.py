@@ -267,10 +267,10 @@ class VllmEngine:
         arguments = {**defaults, **self._arguments}
         if current_platform.is_cpu():
             arguments = {**cpu_executor(arguments), **arguments}
-        if current_platform.is_cpu() and arguments["enforce_eager"]:
-            # Eager mode still compiles small kernels, again for new batch sizes, in the middle
-            # of serving: 27 s for the first request. It would also need a C++ compiler.
-            os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
+            if arguments["enforce_eager"]:
+                # Eager mode still compiles small kernels, again for new batch sizes, in the middle
+                # of serving: 27 s for the first request. It would also need a C++ compiler.
+                os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
         return {**arguments, "model": model, "logprobs_mode": LOGPROBS_MODE}
 
     def _build(self, arguments: dict[str, Any]) -> AsyncLLM:
