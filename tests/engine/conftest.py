@@ -1,4 +1,5 @@
-"""Engines under test, each started once: a start costs about 20 seconds.
+"""Engines under test, each started once: a start costs about 15 seconds of computing, so tests that
+share one are in one `xdist_group`, and two groups run at a time.
 
 `bundled` is the real model, for numbers that mean something; `replica_one` and `replica_two`
 serve the same two-layer model of random weights, for everything about the engine itself.
@@ -22,8 +23,7 @@ from gym_ray.policies.vllm import VllmEngine
 from tests import training
 from tests.suite import PATIENCE
 
-START_SECONDS = 240.0 * PATIENCE
-CALL_SECONDS = 120.0 * PATIENCE
+CALL_SECONDS = 100.0 * PATIENCE
 
 Run = Callable[..., Any]
 
@@ -33,8 +33,8 @@ def run() -> Iterator[Run]:
     """Run a coroutine on the loop all engines live on, within a deadline."""
     with asyncio.Runner() as runner:
 
-        def bounded(coroutine: Coroutine[Any, Any, Any], seconds: float = CALL_SECONDS) -> Any:
-            return runner.run(asyncio.wait_for(coroutine, seconds))
+        def bounded(coroutine: Coroutine[Any, Any, Any]) -> Any:
+            return runner.run(asyncio.wait_for(coroutine, CALL_SECONDS))
 
         yield bounded
 
@@ -51,7 +51,7 @@ def tokenizer(bundled_checkpoint: Path) -> Any:
     return AutoTokenizer.from_pretrained(bundled_checkpoint)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def reference(bundled_checkpoint: Path) -> Any:
     """The real model as plain `transformers` runs it, in float32."""
     import torch
@@ -142,7 +142,7 @@ def demo(brief_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bundled(run: Run) -> Iterator[VllmEngine]:
     yield from _started(run, "bundled:smollm2-135m", max_model_len=1024, max_num_seqs=32)
 
@@ -167,7 +167,8 @@ def _started(run: Run, model: str, **engine_args: Any) -> Iterator[VllmEngine]:
     engine = VllmEngine(
         model=model,
         engine_args={"dtype": "float32", "kv_cache_memory_bytes": 512 * 1024**2, **engine_args},
+        cpu_threads=1,
     )
-    run(engine.start(), START_SECONDS)
+    run(engine.start())
     yield engine
     run(engine.stop())

@@ -20,6 +20,8 @@ from gym_ray.sampling import Sampling
 from gym_ray.turn import Generation
 from tests.forward_pass import TOLERANCE
 
+pytestmark = pytest.mark.xdist_group("bundled")
+
 #: A cut at top-p may fall on either side of a token whose cumulative mass equals it to rounding.
 NUCLEUS_ROUNDING = 5e-5
 
@@ -127,7 +129,7 @@ def test_a_stop_text_ends_the_turn_with_the_token_that_completes_it(
         for stop in STOPS
         for seed, question in enumerate(QUESTIONS)
     ]
-    generations: list[Generation] = run(_generate_together(bundled, requests), 300)
+    generations: list[Generation] = run(_generate_together(bundled, requests))
 
     stopped = 0
     for request, generation in zip(requests, generations, strict=True):

@@ -11,6 +11,8 @@ import pytest
 
 from tests.exports import lines
 
+pytestmark = pytest.mark.xdist_group("demo")
+
 Row = dict[str, Any]
 
 
