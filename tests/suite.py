@@ -255,7 +255,8 @@ def long_tests() -> list[Long]:
     """Every use of the marker, in the order of files and lines."""
     found: list[Long] = []
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        for statement in ast.parse(path.read_text()).body:
+        text = path.read_text()
+        for statement in ast.parse(text).body if "mark.long" in text else ():
             test = getattr(statement, "name", "")
             for node in ast.walk(statement):
                 if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.long":

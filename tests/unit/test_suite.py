@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import suite
-from tests.suite import PARTS, Result, long_tests, read_results, report
+from tests.suite import PARTS, Long, Result, long_tests, read_results, report
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,25 +59,26 @@ def test_results_are_those_of_pytests_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "everything", "failed", "passes", "says"),
+    ("seconds", "failed", "passes", "says"),
     [
-        (60, False, 0, True, "tests: 7 passed, 0 failed"),
-        (1000, False, 0, False, "unit took 16.7 minutes, its budget is"),
-        (60, False, 1, False, "FAILED: unit"),
+        (60, 0, True, "tests: 7 passed, 0 failed"),
+        (1000, 0, False, "unit took 16.7 minutes, its budget is"),
+        (60, 1, False, "FAILED: unit"),
     ],
 )
 def test_a_part_that_fails_or_is_late_fails_the_run(
     seconds: float,
-    everything: bool,
     failed: int,
     passes: bool,
     says: str,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(suite, "PATIENCE", 1.0)
     durations = [(float(n), f"test_{n}") for n in range(suite.SLOWEST + 1)]
     unit = Result(PARTS["unit"], not failed, seconds, 7, failed, 0, durations, ["no bubblewrap"])
 
-    assert report([unit], everything=everything, install_seconds=240) == passes
+    assert report([unit], everything=False, install_seconds=240) == passes
 
     said = capsys.readouterr().out
     assert says in said
@@ -96,11 +97,23 @@ def test_a_word_that_is_neither_a_part_nor_a_test_is_told(
     assert "no part and no test named enigne; parts: check unit" in capsys.readouterr().out
 
 
-def test_reasons_of_long_tests_are_found() -> None:
-    found = {(long.file, long.test): long.reason for long in long_tests()}
+def test_reasons_of_long_tests_are_found_in_decorators_files_and_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tests").mkdir()
+    one, other = tmp_path / "tests" / "test_one.py", tmp_path / "tests" / "test_other.py"
+    one.write_text("pytestmark = [pytest.mark.long('It trains.')]\ndef test_a(): pass\n")
+    other.write_text(
+        "@pytest.mark.parametrize('x', [1, pytest.param(2, marks=pytest.mark.long('It waits.'))])\n"
+        "def test_b(x): pass\n@pytest.mark.long('It '\n 'builds.')\nasync def test_c(): pass\n"
+    )
+    monkeypatch.setattr(suite, "ROOT", tmp_path)
 
-    assert len(found) > 3
-    assert all(reason.strip() for reason in found.values())
+    assert long_tests() == [
+        Long("tests/test_one.py", "", "It trains."),
+        Long("tests/test_other.py", "test_b", "It waits."),
+        Long("tests/test_other.py", "test_c", "It builds."),
+    ]
 
 
 @pytest.mark.parametrize(
