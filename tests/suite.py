@@ -32,8 +32,13 @@ SLOWEST = 10
 #: Names the file that tests tell what this machine does not allow them to check.
 UNCHECKED = "GYM_RAY_UNCHECKED"
 
-#: Two processes, where tests share no Ray cluster and no engine.
+#: Two processes, where tests share no Ray cluster; tests of one file or group in the same one, where
+#: they share what is dear to start, or measure time.
 TWO = ("-n", "2", "--dist", "worksteal")
+
+
+TWO_BY_FILE = ("-n", "2", "--dist", "loadfile")
+TWO_BY_GROUP = ("-n", "2", "--dist", "loadgroup")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +67,11 @@ PARTS = {
         Part("unit", "modules by themselves; commands, files, pages of docs/", 3, 4, TWO),
         Part("tokens", "renderers and chat templates, token by token", 1, 1, TWO),
         Part("gateway", "the HTTP API over a scripted policy", 2.5, 5, TWO),
-        Part("sandbox", "untrusted programs and what they try", 1.5, 4, TWO),
+        Part("sandbox", "untrusted programs and what they try", 1.5, 4, TWO_BY_FILE),
         Part("environments", "the environments that come along", 2, 4, TWO),
         Part("service", "`collect` and `serve` on a Ray cluster", 10, 45),
         Part("chaos", "processes and nodes killed in the middle", 4, 20),
-        Part("engine", "vLLM: exact tokens and logprobs, exports that train", 6.5, 40),
+        Part("engine", "vLLM: exact tokens and logprobs, exports that train", 6.5, 20, TWO_BY_GROUP),
         Part("interop", "rows and servers of NeMo Gym, verl, KubeRay", 1.5, 10),
     )
 }
