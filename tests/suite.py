@@ -32,8 +32,8 @@ SLOWEST = 10
 #: Names the file that tests tell what this machine does not allow them to check.
 UNCHECKED = "GYM_RAY_UNCHECKED"
 
-#: Two processes, where tests share no Ray cluster; tests of one file or group in the same one, where
-#: they share what is dear to start, or measure time.
+#: Two processes, where tests share no Ray cluster; tests of one file or group in the same one,
+#: where they share what is dear to start, or measure time.
 TWO = ("-n", "2", "--dist", "worksteal")
 
 
@@ -71,7 +71,7 @@ PARTS = {
         Part("environments", "the environments that come along", 2, 4, TWO),
         Part("service", "`collect` and `serve` on a Ray cluster", 10, 45),
         Part("chaos", "processes and nodes killed in the middle", 4, 20),
-        Part("engine", "vLLM: exact tokens and logprobs, exports that train", 6.5, 20, TWO_BY_GROUP),
+        Part("engine", "vLLM: exact tokens, logprobs, exports that train", 6.5, 20, TWO_BY_GROUP),
         Part("interop", "rows and servers of NeMo Gym, verl, KubeRay", 1.5, 10),
     )
 }
