@@ -32,13 +32,12 @@ SLOWEST = 10
 #: Names the file that tests tell what this machine does not allow them to check.
 UNCHECKED = "GYM_RAY_UNCHECKED"
 
-#: Two processes, where tests share no Ray cluster; tests of one file or group in the same one,
+#: Two processes, where tests share no Ray cluster; tests of a file in the same one,
 #: where they share what is dear to start, or measure time.
 TWO = ("-n", "2", "--dist", "worksteal")
 
 
 TWO_BY_FILE = ("-n", "2", "--dist", "loadfile")
-TWO_BY_GROUP = ("-n", "2", "--dist", "loadgroup")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +70,7 @@ PARTS = {
         Part("environments", "the environments that come along", 2, 4, TWO),
         Part("service", "`collect` and `serve` on a Ray cluster", 10, 45),
         Part("chaos", "processes and nodes killed in the middle", 4, 20),
-        Part("engine", "vLLM: exact tokens, logprobs, exports that train", 6.5, 20, TWO_BY_GROUP),
+        Part("engine", "vLLM: exact tokens, logprobs, exports that train", 6.5, 20, TWO_BY_FILE),
         Part("interop", "rows and servers of NeMo Gym, verl, KubeRay", 1.5, 10),
     )
 }

@@ -1,5 +1,5 @@
 """Engines under test, each started once: a start costs about 15 seconds of computing, so tests that
-share one are in one `xdist_group`, and two groups run at a time.
+share one run in one process where there are several.
 
 `bundled` is the real model, for numbers that mean something; `replica_one` and `replica_two`
 serve the same two-layer model of random weights, for everything about the engine itself.
@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from xdist.scheduler import LoadFileScheduling
 
 import gym_ray
 from gym_ray.policies.bundled import resolve_model
@@ -23,9 +24,32 @@ from gym_ray.policies.vllm import VllmEngine
 from tests import training
 from tests.suite import PATIENCE
 
+#: Files that share an engine or a collection with another one.
+SHARED = {
+    "test_guided_rollouts.py": "bundled",
+    "test_logprobs.py": "bundled",
+    "test_engine.py": "replicas",
+    "test_processes.py": "replicas",
+    "test_grpo.py": "demo",
+    "test_nemo_rl_shapes.py": "demo",
+    "test_trl.py": "demo",
+}
+
 CALL_SECONDS = 100.0 * PATIENCE
 
 Run = Callable[..., Any]
+
+
+class ByEngine(LoadFileScheduling):
+    """Files that share something are run by the same process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return SHARED.get(Path(file).name, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByEngine:
+    return ByEngine(config, log)
 
 
 @pytest.fixture(scope="session")

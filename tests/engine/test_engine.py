@@ -15,8 +15,6 @@ from gym_ray.sampling import Sampling
 from gym_ray.turn import VersionSpan
 from tests.suite import PATIENCE
 
-pytestmark = pytest.mark.xdist_group("replicas")
-
 CONTEXT_LENGTH = 8192
 VOCABULARY_SIZE = 49152
 

@@ -16,8 +16,6 @@ import torch
 from tests import training
 from tests.forward_pass import TOLERANCE
 
-pytestmark = pytest.mark.xdist_group("demo")
-
 Row = dict[str, Any]
 
 #: Negative controls take every so manyth row.

@@ -32,8 +32,6 @@ from tests.engine.conftest import CALL_SECONDS
 from tests.forward_pass import TOLERANCE, ForwardPass
 from tests.verification import on_loop
 
-pytestmark = pytest.mark.xdist_group("bundled")
-
 TURNS = 5
 
 Number = Annotated[int, Field(ge=0, le=99)]

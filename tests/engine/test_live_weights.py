@@ -23,8 +23,6 @@ from gym_ray.turn import Generation, VersionSpan
 from gym_ray.weights import Place, Transfer, WeightsUpdate
 from tests.forward_pass import TOLERANCE
 
-pytestmark = pytest.mark.xdist_group("weights")
-
 TOKENS = 128
 
 

@@ -20,8 +20,6 @@ from gym_ray.sampling import Sampling
 from gym_ray.turn import Generation
 from tests.forward_pass import TOLERANCE
 
-pytestmark = pytest.mark.xdist_group("bundled")
-
 #: A cut at top-p may fall on either side of a token whose cumulative mass equals it to rounding.
 NUCLEUS_ROUNDING = 5e-5
 

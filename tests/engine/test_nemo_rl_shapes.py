@@ -11,8 +11,6 @@ import pytest
 
 from tests.exports import lines
 
-pytestmark = pytest.mark.xdist_group("demo")
-
 Row = dict[str, Any]
 
 

@@ -20,8 +20,6 @@ from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.vllm import VllmEngine
 from gym_ray.sampling import Sampling
 
-pytestmark = pytest.mark.xdist_group("replicas")
-
 HOST = Path(__file__).with_name("engine_host.py")
 GONE_SECONDS = 30.0
 
