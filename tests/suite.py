@@ -25,7 +25,7 @@ NEMO_GYM_ROWS = ROOT.parent / "shared" / "data" / "nemo_gym"
 
 #: Scales every budget and the time limit of every test, for machines slower than two quiet cores.
 PATIENCE_NAME = "GYM_RAY_TEST_PATIENCE"
-PATIENCE = float(os.environ.get(PATIENCE_NAME, "1"))
+PATIENCE = float(os.environ.get(PATIENCE_NAME) or "1")
 
 SLOWEST = 10
 
@@ -280,7 +280,9 @@ def _clean_commit() -> str | None:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else "unknown"
 
-    return git("rev-parse", "HEAD") if git("status", "--porcelain") == "" else None
+    if shutil.which("git") is None or git("status", "--porcelain") != "":
+        return None
+    return git("rev-parse", "HEAD")
 
 
 def _say(title: str) -> None:
