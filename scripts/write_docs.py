@@ -72,8 +72,8 @@ scripts/test.sh tests/unit/test_rows.py -k lossless    # anything pytest takes
 ```
 
 A run ends with what each part took, the slowest tests, and what could not be checked on the
-machine. It fails when a test does, or when a part takes longer than its budget, of which everything
-is a multiple where `GYM_RAY_TEST_PATIENCE` says so: `2` on a machine half as fast. A run of
+machine. It fails when a test does, or when a part takes longer than its budget;
+`GYM_RAY_TEST_PATIENCE=2` doubles every budget and time limit, for a machine half as fast. A run of
 everything that passes on a clean work tree leaves its commit in `.venv/all-tests-passed`.
 
 A test may take 120 s. One that needs more, or is not worth its time to who has just cloned the
