@@ -29,13 +29,13 @@ def test_broken(broken): pass
 """
 
 
-def collected(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
-    """pytest's word on a file of tests below the root's conftest.py."""
+def collected(folder: Path, text: str, *before: str) -> subprocess.CompletedProcess[str]:
+    """pytest's word on a file of tests below the root's conftest.py; `before` starts pytest."""
     (folder / "test_it.py").write_text(text)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest"]
     config = ["-c", ROOT / "pyproject.toml", "--rootdir", folder, "-p", "no:cacheprovider"]
     return subprocess.run(
-        [*command, *config, folder],
+        [*before, *command, *config, folder],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -129,3 +129,11 @@ def test_reasons_of_long_tests_are_found_in_decorators_files_and_parameters(
 def test_what_is_long_says_why(tmp_path: Path, markers: str, says: str) -> None:
     done = collected(tmp_path, f"import pytest\n\n{markers}\ndef test_it(): pass\n")
     assert says in done.stdout + done.stderr
+
+
+def test_a_suite_in_a_shells_background_can_be_interrupted_like_any_other(tmp_path: Path) -> None:
+    test = "import signal\ndef test_it(): signal.raise_signal(signal.SIGINT)\n"
+
+    done = collected(tmp_path, test, "bash", "-c", "trap '' INT; exec \"$@\"", "bash")
+
+    assert "KeyboardInterrupt" in done.stdout + done.stderr
