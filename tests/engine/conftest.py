@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from xdist.scheduler import LoadFileScheduling
 
@@ -23,6 +24,10 @@ from gym_ray.policies.bundled import resolve_model
 from gym_ray.policies.vllm import VllmEngine
 from tests import training
 from tests.suite import PATIENCE
+
+# Two processes run these tests, and their engines compute beside them: on few cores, threads that
+# wait for each other would mostly spin.
+torch.set_num_threads(1)
 
 #: Files that share an engine or a collection with another one.
 SHARED = {
@@ -78,7 +83,6 @@ def tokenizer(bundled_checkpoint: Path) -> Any:
 @pytest.fixture(scope="session")
 def reference(bundled_checkpoint: Path) -> Any:
     """The real model as plain `transformers` runs it, in float32."""
-    import torch
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(bundled_checkpoint, dtype=torch.float32).eval()
@@ -92,7 +96,6 @@ def write_model(bundled_checkpoint: Path, tmp_path_factory: pytest.TempPathFacto
     """Write a Llama of two layers and random weights, with the bundled model's tokenizer."""
 
     def write(seed: int = 0, **changes: Any) -> Path:
-        import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
         directory = tmp_path_factory.mktemp("tiny")
@@ -137,7 +140,6 @@ def brief_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFac
 
     Every token's embedding shares a direction, and the head's row of `<|im_end|>` points there.
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
     directory = tmp_path_factory.mktemp("brief") / "checkpoint"
