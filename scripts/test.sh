@@ -1,68 +1,16 @@
 #!/usr/bin/env bash
-# The whole suite, or a part of it:
+# The suite, or a part of it; docs/testing.md says what is in it and what each part may take.
 #
-#   scripts/test.sh                  # checks, then all tests
-#   scripts/test.sh unit             # one part: check, unit, tokens, gateway, sandbox,
-#                                    environments, service, chaos, engine or interop
+#   scripts/test.sh                  # checks and tests; what is marked long is left out
+#   scripts/test.sh all              # everything
+#   scripts/test.sh unit             # of one part, or of several, what is not long: check, unit,
+#                                    # tokens, gateway, sandbox, environments, service, chaos,
+#                                    # engine or interop
+#   scripts/test.sh all engine       # one part, or several, whole
 #   scripts/test.sh tests/unit/test_rows.py -k lossless       # anything pytest takes
+#
+#   GYM_RAY_TEST_PATIENCE=2          # on a slower machine: twice every budget
 set -euo pipefail
+SECONDS=0
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-
-check() {
-  say "ruff, mypy, import-linter"
-  ruff check . && ruff format --check . && mypy && lint-imports --no-cache >/dev/null && echo "checks passed"
-}
-
-tests() { say "$1 tests"; shift; python -m pytest "$@"; }
-
-# The kit once as who calls it, and, when that is root, once more as an unprivileged user.
-sandbox() {
-  if ! command -v bwrap >/dev/null; then
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-      say "installing bubblewrap"
-      apt-get install -y -qq bubblewrap >/dev/null 2>&1 ||
-        { apt-get update -qq && apt-get install -y -qq bubblewrap; } >/dev/null 2>&1 || true
-    fi
-    command -v bwrap >/dev/null ||
-      say "bubblewrap is NOT HERE and cannot be installed: its conformance is NOT CHECKED"
-  fi
-  tests sandbox tests/sandbox -n 2 --dist loadfile
-  [ "$(id -u)" = 0 ] || return 0
-  if unshare --mount true 2>/dev/null; then
-    say "sandbox tests as an unprivileged user"
-    python tests/sandbox/as_nobody.py "$(command -v python)" -m pytest -p no:cacheprovider \
-      tests/sandbox -n 2 --dist loadfile
-  else
-    say "no mount namespace can be made here: the sandbox is NOT CHECKED as an unprivileged user"
-  fi
-}
-
-part() {
-  case "$1" in
-    check) check ;;
-    interop)
-      if [ -d ../shared/data/nemo_gym ]; then
-        scripts/nemo-gym.sh
-        scripts/verl.sh
-        tests interop tests/interop
-      else say "interop tests are left out: they read NeMo Gym's rows in ../shared/data, which is not here"; fi ;;
-    unit) tests unit tests/unit -n 2 --dist loadfile ;;
-    tokens) tests tokens tests/tokens ;;
-    gateway) tests gateway tests/gateway ;;
-    sandbox) sandbox ;;
-    environments) tests environments tests/environments ;;
-    service | chaos | engine) tests "$1" "tests/$1" ;;
-  esac
-}
-
-parts="check unit tokens gateway sandbox environments service chaos engine interop"
-if [ $# -eq 0 ]; then
-  for name in $parts; do part "$name"; done
-elif [ $# -eq 1 ] && [[ " $parts " == *" $1 "* ]]; then
-  part "$1"
-elif [ $# -eq 1 ] && [ ! -e "${1%%::*}" ]; then
-  echo "scripts/test.sh: no part and no test named $1; parts: $parts" >&2
-  exit 2
-else
-  tests "$*" "$@"
-fi
+exec python -m tests.suite "$SECONDS" "$@"

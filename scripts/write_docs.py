@@ -32,6 +32,7 @@ from gym_ray.prepare import prepared_rows
 from gym_ray.store import schema
 from gym_ray.store.columns import Column, described
 from gym_ray.task_fields import Field
+from tests import suite
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -58,6 +59,44 @@ Made from the schemas in the code by `scripts/write_docs.py`. Names are stable: 
 added, none changes its meaning. `a.b` is part `b` of `a`, `a[].b` part `b` of each element of `a`.
 How the files are read: [dataset.md](dataset.md#reading); how they are made: the pages named at
 each.
+"""
+
+TESTING_HEAD = """# Testing
+
+Made from `tests/suite.py` and the markers of the tests by `scripts/write_docs.py`.
+
+```bash
+scripts/test.sh                  # all parts, without what is long: at most 20 minutes on two cores,
+                                 # a fresh clone's installation included
+scripts/test.sh all              # everything
+scripts/test.sh unit engine      # parts; `all` before them has them whole
+scripts/test.sh tests/unit/test_rows.py -k lossless    # anything pytest takes
+```
+
+A run ends with what each part took, the slowest tests, and what could not be checked on the
+machine. It fails when a test does, or when a part takes longer than its budget;
+`GYM_RAY_TEST_PATIENCE=2` doubles every budget and time limit, for a machine half as fast. A run of
+everything that passes on a clean work tree leaves its commit in `.venv/all-tests-passed`.
+
+A test may take 120 s. One that needs more, or is not worth its time to who has just cloned the
+repository, says so with `@pytest.mark.long("why")`, and only `scripts/test.sh all` runs it.
+
+## Parts
+
+Budgets are minutes on two quiet cores.
+
+| part | what it holds | budget | of `all` |
+|---|---|---|---|
+"""
+
+TESTING_LONG = """
+## What is long
+
+Beside these tests, `scripts/test.sh all` installs bubblewrap where it can, repeats the sandbox
+tests as an unprivileged user where it is root, and makes the environments of NeMo Gym and verl.
+
+| test | why only `scripts/test.sh all` runs it |
+|---|---|
 """
 
 JSONL = """`train.jsonl` has the same keys, with `tools` a list of objects and absent where there
@@ -211,6 +250,20 @@ def _choices(kind: Any) -> str:
     return ""
 
 
+def testing() -> str:
+    """The page `docs/testing.md`."""
+    parts = [
+        f"| `{part.name}` | {part.holds} | {part.minutes:g} | {part.all_minutes:g} |"
+        for part in suite.PARTS.values()
+    ]
+    long = [
+        f"| `{one.file}{f'::{one.test}' * bool(one.test)}` | {one.reason} |"
+        for one in suite.long_tests()
+    ]
+    return TESTING_HEAD + "\n".join(parts) + "\n" + TESTING_LONG + "\n".join(long) + "\n"
+
+
 if __name__ == "__main__":
     (DOCS / "configuration.md").write_text(configuration())
     (DOCS / "formats.md").write_text(formats())
+    (DOCS / "testing.md").write_text(testing())

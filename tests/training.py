@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.cluster import write_rows
+from tests.cluster import free_port, write_rows
 from tests.exports import run_command
 
 HERE = Path(__file__).parent
@@ -96,6 +96,7 @@ def config(checkpoint: Path, folder: Path) -> dict[str, Any]:
             },
         },
         "verification": {"processes": 1},
+        "serve": {"port": free_port()},
         "sampling": {"temperature": 1.0, "max_output_tokens": 96, "seed": 1},
         "collect": {
             "input": str(write_rows(folder / "tasks.jsonl", _tasks())),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
+from typing import Any
 
 
 def available_cores() -> int:
@@ -27,3 +29,19 @@ def use_cpu_threads(threads: int) -> None:
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     if os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "nobind":
         os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def cpu_executor(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """The engine argument that has vLLM's core compute in its own process, where that will do.
+
+    Left to itself vLLM starts a worker process for it, so that threads can be bound there: every
+    start then loads vLLM once more (10 s of CPU time), and the core's process keeps a core busy
+    with polling for answers. Threads that are not bound need no process of their own.
+
+    Args:
+        arguments: of the engine, complete but for this one.
+    """
+    sizes = {size for name, size in arguments.items() if name.endswith("_parallel_size")}
+    if sizes != {1} or os.environ["VLLM_CPU_OMP_THREADS_BIND"] != "nobind":
+        return {}
+    return {"distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor"}

@@ -44,7 +44,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from gym_ray.errors import ConfigError, FailureKind, GymRayError, RolloutFailure, one_line
 from gym_ray.policies.bundled import fingerprint, resolve_model
 from gym_ray.policies.checkpoints import check_checkpoint
-from gym_ray.policies.cpu_cores import available_cores, use_cpu_threads
+from gym_ray.policies.cpu_cores import available_cores, cpu_executor, use_cpu_threads
 from gym_ray.policies.engine import EngineLoad, GenerationRequest, PolicyInfo
 from gym_ray.policies.process_guard import ProcessGuard, end_processes, with_descendants
 from gym_ray.policies.vllm_load import VllmLoads
@@ -265,10 +265,12 @@ class VllmEngine:
             defaults |= _cpu_defaults()
             use_cpu_threads(self._cpu_threads or available_cores())
         arguments = {**defaults, **self._arguments}
-        if current_platform.is_cpu() and arguments["enforce_eager"]:
-            # Eager mode still compiles small kernels, again for new batch sizes, in the middle
-            # of serving: 27 s for the first request. It would also need a C++ compiler.
-            os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
+        if current_platform.is_cpu():
+            arguments = {**cpu_executor(arguments), **arguments}
+            if arguments["enforce_eager"]:
+                # Eager mode still compiles small kernels, again for new batch sizes, in the middle
+                # of serving: 27 s for the first request. It would also need a C++ compiler.
+                os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
         return {**arguments, "model": model, "logprobs_mode": LOGPROBS_MODE}
 
     def _build(self, arguments: dict[str, Any]) -> AsyncLLM:

@@ -1,4 +1,5 @@
-"""Engines under test, each started once: a start costs about 20 seconds.
+"""Engines under test, each started once: a start costs about 15 seconds of computing, so tests that
+share one run in one process where there are several.
 
 `bundled` is the real model, for numbers that mean something; `replica_one` and `replica_two`
 serve the same two-layer model of random weights, for everything about the engine itself.
@@ -14,17 +15,46 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from xdist.scheduler import LoadFileScheduling
 
 import gym_ray
 from gym_ray.policies.bundled import resolve_model
 from gym_ray.policies.vllm import VllmEngine
 from tests import training
+from tests.suite import PATIENCE
 
-START_SECONDS = 240.0
-CALL_SECONDS = 120.0
+# Two processes run these tests, and their engines compute beside them: on few cores, threads that
+# wait for each other would mostly spin.
+torch.set_num_threads(1)
+
+#: Files that share an engine or a collection with another one.
+SHARED = {
+    "test_guided_rollouts.py": "bundled",
+    "test_logprobs.py": "bundled",
+    "test_engine.py": "replicas",
+    "test_processes.py": "replicas",
+    "test_grpo.py": "demo",
+    "test_nemo_rl_shapes.py": "demo",
+    "test_trl.py": "demo",
+}
+
+CALL_SECONDS = 100.0 * PATIENCE
 
 Run = Callable[..., Any]
+
+
+class ByEngine(LoadFileScheduling):
+    """Files that share something are run by the same process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return SHARED.get(Path(file).name, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByEngine:
+    return ByEngine(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -32,8 +62,8 @@ def run() -> Iterator[Run]:
     """Run a coroutine on the loop all engines live on, within a deadline."""
     with asyncio.Runner() as runner:
 
-        def bounded(coroutine: Coroutine[Any, Any, Any], seconds: float = CALL_SECONDS) -> Any:
-            return runner.run(asyncio.wait_for(coroutine, seconds))
+        def bounded(coroutine: Coroutine[Any, Any, Any]) -> Any:
+            return runner.run(asyncio.wait_for(coroutine, CALL_SECONDS))
 
         yield bounded
 
@@ -50,10 +80,9 @@ def tokenizer(bundled_checkpoint: Path) -> Any:
     return AutoTokenizer.from_pretrained(bundled_checkpoint)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def reference(bundled_checkpoint: Path) -> Any:
     """The real model as plain `transformers` runs it, in float32."""
-    import torch
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(bundled_checkpoint, dtype=torch.float32).eval()
@@ -67,7 +96,6 @@ def write_model(bundled_checkpoint: Path, tmp_path_factory: pytest.TempPathFacto
     """Write a Llama of two layers and random weights, with the bundled model's tokenizer."""
 
     def write(seed: int = 0, **changes: Any) -> Path:
-        import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
         directory = tmp_path_factory.mktemp("tiny")
@@ -112,7 +140,6 @@ def brief_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFac
 
     Every token's embedding shares a direction, and the head's row of `<|im_end|>` points there.
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
     directory = tmp_path_factory.mktemp("brief") / "checkpoint"
@@ -141,7 +168,7 @@ def demo(brief_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bundled(run: Run) -> Iterator[VllmEngine]:
     yield from _started(run, "bundled:smollm2-135m", max_model_len=1024, max_num_seqs=32)
 
@@ -166,7 +193,8 @@ def _started(run: Run, model: str, **engine_args: Any) -> Iterator[VllmEngine]:
     engine = VllmEngine(
         model=model,
         engine_args={"dtype": "float32", "kv_cache_memory_bytes": 512 * 1024**2, **engine_args},
+        cpu_threads=1,
     )
-    run(engine.start(), START_SECONDS)
+    run(engine.start())
     yield engine
     run(engine.stop())

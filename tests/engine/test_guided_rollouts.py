@@ -28,13 +28,11 @@ from gym_ray.sampling import Sampling, turn_samplings
 from gym_ray.store.rows import broken_invariants
 from gym_ray.task import rollout_id_of, task_id_of
 from gym_ray.turn import Generation
+from tests.engine.conftest import CALL_SECONDS
 from tests.forward_pass import TOLERANCE, ForwardPass
 from tests.verification import on_loop
 
 TURNS = 5
-
-#: All rollouts take some 20 s on two idle cores; engines suffer badly where others compute too.
-PLAY_SECONDS = 300.0
 
 Number = Annotated[int, Field(ge=0, le=99)]
 
@@ -137,7 +135,7 @@ def forward_pass(reference: Any, tokenizer: Any) -> ForwardPass:
 @pytest.fixture(scope="module")
 def played(bundled: VllmEngine, renderer: RolloutRenderer, run: Any) -> dict[str, Played]:
     """All of `ROWS`, played at the same time through the runner."""
-    return run(_play_together(bundled, renderer), PLAY_SECONDS)
+    return run(_play_together(bundled, renderer))
 
 
 async def _play_together(engine: VllmEngine, renderer: RolloutRenderer) -> dict[str, Played]:
@@ -160,7 +158,7 @@ async def _play_together(engine: VllmEngine, renderer: RolloutRenderer) -> dict[
         agent_options=AgentOptions(max_turns=TURNS),
     )
     settings = RunSettings(
-        "run", Sampling(max_output_tokens=96, seed=1), timeout_seconds=PLAY_SECONDS
+        "run", Sampling(max_output_tokens=96, seed=1), timeout_seconds=CALL_SECONDS
     )
     specs = [_spec(params) for params in ROWS.values()]
     rollouts = await asyncio.gather(*[runner.run(spec, settings, attempt=1) for spec in specs])

@@ -127,7 +127,7 @@ def test_a_stop_text_ends_the_turn_with_the_token_that_completes_it(
         for stop in STOPS
         for seed, question in enumerate(QUESTIONS)
     ]
-    generations: list[Generation] = run(_generate_together(bundled, requests), 300)
+    generations: list[Generation] = run(_generate_together(bundled, requests))
 
     stopped = 0
     for request, generation in zip(requests, generations, strict=True):

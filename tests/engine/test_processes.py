@@ -68,7 +68,7 @@ def test_an_engine_whose_core_died_fails_calls_and_health_and_still_stops_cleanl
 def test_stop_leaves_no_process_behind(replica_one: VllmEngine, run: Any) -> None:
     before = _children()
     owned = {psutil.Process(pid) for pid in replica_one.process_ids}
-    assert len(owned) >= 2
+    assert owned
     run(replica_one.stop())
     gone = before - _children()
     assert owned <= gone | {process for process in owned if not process.is_running()}

@@ -7,9 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long(
+    "A training from nothing, of minutes; updates of weights alone are in the engine's "
+    "test_live_weights.py, a GRPO step in test_grpo.py."
+)
+@pytest.mark.timeout(600)
 def test_two_rounds_of_collecting_learning_and_refitting() -> None:
     script = ROOT / "scripts" / "train_grpo_tiny.py"
     # Two rounds show that tokens are sampled by the weights they are labelled with, not learning.

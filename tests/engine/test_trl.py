@@ -20,6 +20,11 @@ from gym_ray.renderers.chatml_template import chatml_config_matching
 from tests import training
 from tests.exports import lines
 
+pytestmark = pytest.mark.long(
+    "TRL's trainers, set up from both file formats; short: a GRPO step on an export in "
+    "test_grpo.py, the messages of SFT and DPO exports in test_nemo_rl_shapes.py."
+)
+
 Row = dict[str, Any]
 
 #: Label of a token that is not learned from.

@@ -44,6 +44,8 @@ from gym_ray.sampling import Sampling
 from gym_ray.turn import Generation
 from tests.gateway.conftest import serving
 
+pytestmark = pytest.mark.long("Needs NeMo Gym in an environment of its own, a minute to make.")
+
 PYTHON = Path(__file__).parents[2] / ".nemo-gym" / "bin" / "python"
 KEY = "the-key"
 START_SECONDS = 90.0
@@ -89,7 +91,7 @@ def gateway() -> Iterator[tuple[str, list[tuple[GenerationRequest, Generation]]]
 @contextlib.contextmanager
 def model_server(upstream: str, folder: Path, **settings: Any) -> Iterator[str]:
     """URL of NeMo Gym's model server, a process of its own pointed at `upstream`."""
-    assert PYTHON.exists(), "run scripts/nemo-gym.sh (scripts/test.sh interop does): no .nemo-gym"
+    assert PYTHON.exists(), "run scripts/nemo-gym.sh (scripts/test.sh all interop does)"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     server = {

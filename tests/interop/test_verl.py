@@ -25,6 +25,8 @@ from gym_ray.integrations.verl import rows
 from gym_ray.rollout import Rollout
 from tests.gateway.played import CALLS, IDLES, KEY, Played, played_service, task
 
+pytestmark = pytest.mark.long("Needs verl in an environment of its own, a minute to make.")
+
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".verl" / "bin" / "python"
 #: `data.max_response_length` in verl_program.py.
@@ -61,7 +63,7 @@ def model(tmp_path: Path) -> Path:
 
 def generate(url: str, model: Path, tasks: list[Any], repeats: int) -> Any:
     """What verl makes of rollouts of these tasks."""
-    assert PYTHON.exists(), "run scripts/verl.sh first, as scripts/test.sh interop does"
+    assert PYTHON.exists(), "run scripts/verl.sh first, as scripts/test.sh all interop does"
     (loops,) = [
         block.partition("```")[0]
         for block in PAGE.split("```yaml\n")[1:]

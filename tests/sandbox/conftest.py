@@ -21,6 +21,7 @@ import pytest
 
 from gym_ray.errors import ConfigError
 from gym_ray.sandbox import Sandbox, SandboxConfig
+from tests.suite import tell_unchecked
 
 REAL = ("sandlock", "bubblewrap")
 
@@ -46,7 +47,9 @@ def available() -> list[str]:
 def pytest_report_header() -> list[str]:
     who = "root" if os.geteuid() == 0 else f"user {os.geteuid()}"
     lines = [f"sandbox: as {who}; {', '.join(available())} checked"]
-    return lines + [f"sandbox: {name} is NOT CHECKED: {why}" for name, why in absences().items()]
+    unchecked = [f"sandbox: {name}, as {who}: {why}" for name, why in absences().items()]
+    tell_unchecked(unchecked)
+    return lines + [f"NOT CHECKED: {text}" for text in unchecked]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -16,6 +16,11 @@ def test_configuration_page_is_what_the_code_says() -> None:
     assert (ROOT / "docs" / "configuration.md").read_text() == page, "run scripts/write_docs.py"
 
 
+def test_testing_page_is_what_the_markers_say() -> None:
+    page = runpy.run_path(str(ROOT / "scripts" / "write_docs.py"))["testing"]()
+    assert (ROOT / "docs" / "testing.md").read_text() == page, "run scripts/write_docs.py"
+
+
 def test_examples_of_the_agents_page_are_environments() -> None:
     page = (ROOT / "docs" / "agents.md").read_text()
     shop, guess = re.findall(r"```python\n(.*?)```", page, re.S)
