@@ -7,7 +7,6 @@ it down unless another process holds a lease on it.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -38,7 +37,8 @@ ENVIRONMENT_DEPLOYMENT = "environment-{name}"
 #: Sends calls of a session to the replica that has it.
 OWNER_ROUTER = "gym_ray.serving.owner_router.OwnerRouter"
 
-_POLL_SECONDS = 0.25
+_POLL_SECONDS = 0.1
+_DELETE_SECONDS = 60.0
 _DESCRIBE_SECONDS = 2.0
 _REPORT_SECONDS = 10.0
 
@@ -359,8 +359,11 @@ def delete(name: str) -> None:
     """Take an application down."""
     from ray import serve
 
+    # Not its own waiting, which looks once a second.
+    serve.delete(name, _blocking=False)
     # Waits at most a minute. Longer only where a replica has calls of a killed command in work:
     # Serve then stops it when they end, or after the time it has to drain.
-    with contextlib.suppress(TimeoutError):
-        serve.delete(name)
+    deadline = time.monotonic() + _DELETE_SECONDS
+    while name in serve.status().applications and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
     WeightsStore.forget(name)
