@@ -73,13 +73,18 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
     return path
 
 
-def sums(count: int, folder: Path) -> list[dict[str, Any]]:
-    """Tasks of the arithmetic test environment, of which no other folder has any."""
+def sums(count: int, folder: Path, **fields: Any) -> list[dict[str, Any]]:
+    """Tasks of the arithmetic test environment, of which no other folder has any.
+
+    Args:
+        fields: further ones of every row, such as `agent_ref` where it is one of several.
+    """
     return [
         {
             "folder": str(folder),
             "responses_create_params": {"input": [{"role": "user", "content": f"{n} + {n} = ?"}]},
             "expected_answer": str(2 * n),
+            **fields,
         }
         for n in range(count)
     ]

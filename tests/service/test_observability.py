@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import gym_ray
 from gym_ray.serving.metrics import METRICS
-from tests.cluster import HERE, SPANS_PORT, scripted_config, sums, until, write_rows
+from tests.applications import Playground
+from tests.cluster import SPANS_PORT, sums, until
 from tests.spans import ReceivedSpan, receiver
 
 ENVIRONMENT = "observed"
@@ -30,30 +31,22 @@ class Observed(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def observed(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Observed:
+def observed(playground: Playground, tmp_path_factory: pytest.TempPathFactory) -> Observed:
     folder = tmp_path_factory.mktemp("observed")
     # The same rows in every session, so the same requests fail.
-    rows = sums(40, Path("/observed"))
+    rows = sums(40, Path("/observed"), agent_ref=ENVIRONMENT)
     for number, row in enumerate(rows):
         text = f"flaky {PROMPT_MARKER}" if number < 10 else PROMPT_MARKER
         row["responses_create_params"]["instructions"] = text
     rows[3]["verify"] = rows[7]["verify"] = "raise"
     rows[11]["reset_error"] = f"no level for {PROMPT_MARKER}"
-    config = scripted_config(
+    config = playground.config(
         folder,
-        write_rows(folder / "tasks.jsonl", rows),
-        folder / "requests",
+        rows,
         collect__max_attempts=6,
         collect__num_repeats=2,
         observability__trace_share=1.0,
-        observability__log_format="json",
     )
-    config["environments"] = {
-        ENVIRONMENT: {
-            "entrypoint": f"{HERE}/arithmetic.py:Arithmetic",
-            "resources": {"num_cpus": 0.2},
-        }
-    }
     names: set[str] = set()
     with receiver(SPANS_PORT) as spans:
         summary = gym_ray.collect(config, quiet=True)
