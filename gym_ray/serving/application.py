@@ -266,6 +266,10 @@ def wait_until_running(
         # One that is unhealthy has lost a replica, with its node say, and Serve replaces it.
         if application.status == ApplicationStatus.DEPLOY_FAILED:
             raise _start_error(application)
+        # Serve would start the replica twice more, with the same config.
+        starting = application.status == ApplicationStatus.DEPLOYING
+        if starting and _CONFIG_ERROR.search(_reason(application)):
+            raise _start_error(application)
         check()
         now = time.monotonic()
         if now > deadline:

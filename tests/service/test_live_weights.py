@@ -29,11 +29,20 @@ from gym_ray.rollout import Rollout
 from gym_ray.serving.cluster import connect, disconnect
 from gym_ray.serving.weights_record import WeightsRecord, WeightsStore
 from gym_ray.weights import WeightsUpdate
+from tests.applications import ADMIN_KEY, KEY, Service
 from tests.brittle import once
 from tests.cluster import scripted_config, serve_port, sums, until, write_rows
-from tests.service.test_serve import KEY, post
+from tests.service.test_serve import post
 
-ADMIN_KEY = "the-admins-key"
+pytestmark = [
+    pytest.mark.long(
+        "a service of two policy replicas of its own, and updates for minutes; an update of a "
+        "running service is in test_serve.py, what a replica and the gateway do with one in "
+        "tests/unit/test_live_weights.py and tests/gateway/test_weights.py"
+    ),
+    pytest.mark.timeout(300),
+]
+
 UPDATES = 100
 ROWS_PER_CALL = 24
 
@@ -59,7 +68,8 @@ def config(cluster: str, folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def url(cluster: str, config: dict[str, Any], folder: Path) -> Iterator[str]:
+def url(cluster: str, service: Service, config: dict[str, Any], folder: Path) -> Iterator[str]:
+    service.stop()
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump(config))
     process = subprocess.Popen(
@@ -155,11 +165,6 @@ def require_own_logprobs(rollout: Rollout, seeds: dict[int, int]) -> set[int]:
                 logprobs[span.start : span.end], own[span.start : span.end]
             )
     return seen
-
-
-def test_weights_are_the_admins_alone(url: str) -> None:
-    for key in (None, KEY, "another"):
-        assert post(f"{url}/weights", b"{}", key=key)[0] == 401
 
 
 def test_an_update_is_on_every_replica_when_it_is_answered(

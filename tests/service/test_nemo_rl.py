@@ -13,6 +13,7 @@ import ray
 
 from gym_ray.config import load_config
 from gym_ray.integrations import nemo_rl
+from tests.applications import Service
 from tests.cluster import HERE, scripted_config, serve_port, write_rows
 from tests.nemo_rl_consumer import PREFIX, Tokenizer, consume, consume_list, is_infrastructure
 from tests.nemo_rl_consumer import read_group as group_of
@@ -63,8 +64,9 @@ def weather_row(call: str, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def url(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(cluster: str, service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A service with a policy of its own, as `gym-ray serve` starts it."""
+    service.stop()
     from gym_ray.serving.application import Application
     from gym_ray.serving.gateway_application import GatewayApplication
 

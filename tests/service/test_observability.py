@@ -50,14 +50,22 @@ def observed(playground: Playground, tmp_path_factory: pytest.TempPathFactory) -
     names: set[str] = set()
     with receiver(SPANS_PORT) as spans:
         summary = gym_ray.collect(config, quiet=True)
-        until(lambda: _is_counted(summary, names), 60, "the metrics count every rollout")
+        until(lambda: _is_counted(summary, names), 60, f"the metrics count: {names}")
         until(lambda: _is_traced(summary, spans), 60, "the spans of every rollout arrive")
     return Observed(summary, list(gym_ray.read_rollouts(summary.output)), spans, names)
 
 
+#: A gauge is there only while something sets it, and policies of other tests may run.
+COUNTED = {name for metric in METRICS if metric.kind != "gauge" for name in metric.exported}
+
+
 def _is_counted(summary: gym_ray.RunSummary, names: set[str]) -> bool:
+    """Processes export at times of their own, and not everything at once."""
     names |= {name for name, _, _ in _samples()}
-    return sum(_by_label("ray_gym_ray_rollouts_total", "status").values()) >= summary.expected
+    return (
+        COUNTED <= names
+        and sum(_by_label("ray_gym_ray_rollouts_total", "status").values()) >= summary.expected
+    )
 
 
 def _is_traced(summary: gym_ray.RunSummary, spans: list[ReceivedSpan]) -> bool:
@@ -120,10 +128,8 @@ def test_histograms_hold_one_value_per_turn_or_rollout(observed: Observed) -> No
 
 def test_every_metric_is_exported_under_the_names_it_says(observed: Observed) -> None:
     ours = {name for name in observed.metrics if name.startswith("ray_gym_ray_")}
-    # A gauge is there only while something sets it, and policies of other tests may run.
-    counted = {name for metric in METRICS if metric.kind != "gauge" for name in metric.exported}
 
-    assert counted <= ours <= {name for metric in METRICS for name in metric.exported}
+    assert COUNTED <= ours <= {name for metric in METRICS for name in metric.exported}
 
 
 def test_a_trace_runs_through_stage_environment_and_policy(observed: Observed) -> None:
