@@ -50,7 +50,7 @@ def observed(playground: Playground, tmp_path_factory: pytest.TempPathFactory) -
     names: set[str] = set()
     with receiver(SPANS_PORT) as spans:
         summary = gym_ray.collect(config, quiet=True)
-        until(lambda: _is_counted(summary, names), 60, f"the metrics count: {names}")
+        until(lambda: _is_counted(summary, names), 60, "all metrics count every rollout")
         until(lambda: _is_traced(summary, spans), 60, "the spans of every rollout arrive")
     return Observed(summary, list(gym_ray.read_rollouts(summary.output)), spans, names)
 
@@ -63,7 +63,7 @@ def _is_counted(summary: gym_ray.RunSummary, names: set[str]) -> bool:
     """Processes export at times of their own, and not everything at once."""
     names |= {name for name, _, _ in _samples()}
     return (
-        COUNTED <= names
+        names >= COUNTED
         and sum(_by_label("ray_gym_ray_rollouts_total", "status").values()) >= summary.expected
     )
 
