@@ -20,6 +20,15 @@ from tests.nemo_rl_consumer import read_group as group_of
 from tests.replies import row_of, tool_calls
 from tests.service.test_remote_policies import server
 
+pytestmark = [
+    pytest.mark.long(
+        "an application, a gateway and six actors of its own (90 s of CPU time); what an actor "
+        "makes of rollouts is in tests/unit/test_nemo_rl.py, that they come over Serve in "
+        "test_client.py"
+    ),
+    pytest.mark.timeout(300),
+]
+
 CALLS = tool_calls(("add", {"a": 1, "b": 2}), ("count", {}))
 WEATHER = {
     "type": "function",

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 import gym_ray
@@ -86,23 +85,6 @@ def test_rewards_are_those_of_the_verifier_of_now(
         gym_ray.reverify(other, tmp_path / "new", overrides=[lenient], quiet=True)
     with pytest.raises(gym_ray.ConfigError, match="begun with another config"):
         gym_ray.reverify(source, tmp_path / "new", quiet=True)
-
-
-def test_groups_stand_in_one_row_group(cluster: str, tmp_path: Path, lenient: str) -> None:
-    rollouts = [sum_rollout(t, r, reply="x") for t in range(700) for r in range(3)]
-    source = stored_run(tmp_path / "run", rollouts, is_complete=False)
-
-    gym_ray.reverify(source, tmp_path / "new", overrides=[lenient], quiet=True)
-
-    seen: set[int] = set()
-    for path in sorted((tmp_path / "new" / "rollouts").glob("*.parquet")):
-        file = pq.ParquetFile(path)
-        for number in range(file.num_row_groups):
-            tasks = set(file.read_row_group(number, columns=["task_index"])[0].to_pylist())
-            assert not tasks & seen
-            seen |= tasks
-    assert len(seen) == 700
-    assert not (tmp_path / "new" / "segments").exists()
 
 
 @pytest.mark.long(
