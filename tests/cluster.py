@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 HERE = Path(__file__).parent
@@ -62,6 +63,22 @@ def serve_port() -> int:
 
     port: int = _get_global_client().get_serve_details()["http_options"]["port"]
     return port
+
+
+def replica_processes(config: dict[str, Any] | Path, deployment: str) -> dict[str, psutil.Process]:
+    """The replicas that run for a config on the session's cluster, by name."""
+    from ray.serve.context import _get_global_client
+
+    from gym_ray.config import load_config
+    from gym_ray.serving.application import application_name
+
+    details = _get_global_client().get_serve_details()
+    application = details["applications"][application_name(load_config(config))]
+    return {
+        replica["replica_id"]: psutil.Process(replica["pid"])
+        for replica in application["deployments"][deployment]["replicas"]
+        if replica["pid"] is not None
+    }
 
 
 #: Where workers of the session's cluster send spans of traced rollouts.

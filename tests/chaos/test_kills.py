@@ -19,6 +19,7 @@ from gym_ray.rows import broken_invariants
 from tests.cluster import (
     HERE,
     logged_requests,
+    replica_processes,
     scripted_config,
     serve_port,
     sums,
@@ -172,12 +173,7 @@ def test_a_lost_environment_replica_costs_retries_and_no_rollout(
     requests, output = tmp_path / "requests", tmp_path / "output"
     driver = start_collect(config_file, output, cluster, "collect.max_in_flight=32")
     until(lambda: len(logged_requests(requests)) >= 100, 150, "100 requests")
-    replicas = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "environment-arithmetic" in " ".join(process.info["cmdline"] or [])
-        and "ServeReplica" in " ".join(process.info["cmdline"] or [])
-    ]
+    replicas = replica_processes(config_file, "environment-arithmetic").values()
     assert replicas
 
     for replica in replicas:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import yaml
 
@@ -31,7 +30,14 @@ from gym_ray.serving.weights_record import WeightsRecord, WeightsStore
 from gym_ray.weights import WeightsUpdate
 from tests.applications import ADMIN_KEY, KEY, Service
 from tests.brittle import once
-from tests.cluster import scripted_config, serve_port, sums, until, write_rows
+from tests.cluster import (
+    replica_processes,
+    scripted_config,
+    serve_port,
+    sums,
+    until,
+    write_rows,
+)
 from tests.service.test_serve import post
 
 pytestmark = [
@@ -132,22 +138,6 @@ def versions(url: str) -> list[int]:
     return [replica["version"] for replica in weights(url)["replicas"]]
 
 
-def replica_processes(config: dict[str, Any]) -> dict[str, psutil.Process]:
-    """The policy's replicas, by name."""
-    from ray.serve.context import _get_global_client
-
-    from gym_ray.config import load_config
-    from gym_ray.serving.application import application_name
-
-    details = _get_global_client().get_serve_details()
-    application = details["applications"][application_name(load_config(config))]
-    return {
-        replica["replica_id"]: psutil.Process(replica["pid"])
-        for replica in application["deployments"]["policy"]["replicas"]
-        if replica["pid"] is not None
-    }
-
-
 def require_own_logprobs(rollout: Rollout, seeds: dict[int, int]) -> set[int]:
     """Every token's logprob is that of the version its span names; returns the versions."""
     seen = set()
@@ -241,7 +231,7 @@ def test_a_hundred_updates_under_load_lose_no_rollout_and_mislabel_no_token(
                 assert status == 200, report
                 assert [replica["version"] for replica in report["replicas"]] == [version] * 2
                 if number in (19, UPDATES - 1):
-                    processes = replica_processes(config)
+                    processes = replica_processes(config, "policy")
                     sizes.append({key: each.memory_info().rss for key, each in processes.items()})
         finally:
             done.set()
@@ -268,7 +258,7 @@ def test_a_replica_that_starts_later_has_the_current_weights(
 ) -> None:
     version, source = next_version(), write_weights(seed=9)
     assert update(url, version, source)[0] == 200
-    name, process = replica_processes(config).popitem()
+    name, process = replica_processes(config, "policy").popitem()
 
     process.kill()
 
