@@ -37,7 +37,7 @@ ENVIRONMENT_DEPLOYMENT = "environment-{name}"
 #: Sends calls of a session to the replica that has it.
 OWNER_ROUTER = "gym_ray.serving.owner_router.OwnerRouter"
 
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.25
 _DELETE_SECONDS = 60.0
 _DESCRIBE_SECONDS = 2.0
 _REPORT_SECONDS = 10.0
