@@ -162,7 +162,7 @@ def test_an_update_of_the_weights_reaches_the_policy(
 
     assert (status, report["changed"], report["version"]) == (200, True, 1)
     assert [replica["version"] for replica in report["replicas"]] == [1]
-    (rollout,) = (
+    rollout = next(
         rollout
         for rollout in gym_ray.read_rollouts(service.output)
         if str(tmp_path) in rollout.spec.task
