@@ -170,14 +170,21 @@ class Service:
 
     def start(self) -> str:
         """Start it, unless it runs; returns its base URL."""
-        if self._process is None:
-            self._start()
+        process = self._process = self._process or self._spawned()
+        # Whoever comes after one that waited in vain waits on.
+        until(
+            lambda: any("ready at" in line for line in self._lines) or process.poll() is not None,
+            100,
+            "the service is ready",
+        )
+        assert process.poll() is None, self._lines
+        assert not any(key in line for line in self._lines for key in (KEY, ADMIN_KEY))
         return next(line for line in self._lines if "ready at" in line).split()[2].rstrip(";")
 
-    def _start(self) -> None:
+    def _spawned(self) -> subprocess.Popen[str]:
         self.config_file.write_text(yaml.safe_dump(self.config()))
         self._lines = lines = []
-        self._process = process = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "gym_ray", "serve", str(self.config_file)],
             env={
                 **os.environ,
@@ -192,13 +199,7 @@ class Service:
             target=lambda: lines.extend(process.stderr or ()), daemon=True
         )
         self._reader.start()
-        until(
-            lambda: any("ready at" in line for line in lines) or process.poll() is not None,
-            100,
-            f"ready: {lines}",
-        )
-        assert process.poll() is None, lines
-        assert not any(key in line for line in lines for key in (KEY, ADMIN_KEY))
+        return process
 
     def stop(self) -> None:
         """End it as Ctrl-C does, which leaves no application of it behind."""
