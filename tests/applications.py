@@ -183,7 +183,8 @@ class Service:
 
     def _spawned(self) -> subprocess.Popen[str]:
         self.config_file.write_text(yaml.safe_dump(self.config()))
-        self._lines = lines = []
+        lines: list[str] = []
+        self._lines = lines
         process = subprocess.Popen(
             [sys.executable, "-m", "gym_ray", "serve", str(self.config_file)],
             env={
