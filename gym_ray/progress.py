@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.status import Status
+if TYPE_CHECKING:
+    from rich.status import Status
 
 #: Seconds between plain lines when not on a terminal.
 _PLAIN_SECONDS = 10.0
@@ -21,6 +22,9 @@ class Progress:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
+        # Not at the top: the actors that only count import this module too.
+        from rich.console import Console
+
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._status: Status | None = None
         self._last_plain = 0.0

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 HERE = Path(__file__).parent
@@ -23,10 +24,11 @@ def start_cluster() -> Iterator[str]:
     from ray import serve
 
     from gym_ray.serving import SERVE_ENVIRONMENT
-    from gym_ray.serving.cluster import NAMESPACE
+    from gym_ray.serving.cluster import NAMESPACE, _start
 
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
-    context = ray.init(
+    # As ours are, again where a busy machine missed a deadline of Ray's own.
+    _start(
         address="local",
         num_cpus=LOGICAL_CPUS,
         namespace=NAMESPACE,
@@ -43,7 +45,7 @@ def start_cluster() -> Iterator[str]:
     )
     # Serve listens for all tests of the session, as whether it does is settled at its start.
     serve.start(proxy_location="EveryNode", http_options={"host": "127.0.0.1", "port": free_port()})
-    yield context.address_info["address"]
+    yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 
 
@@ -63,6 +65,22 @@ def serve_port() -> int:
     return port
 
 
+def replica_processes(config: dict[str, Any] | Path, deployment: str) -> dict[str, psutil.Process]:
+    """The replicas that run for a config on the session's cluster, by name."""
+    from ray.serve.context import _get_global_client
+
+    from gym_ray.config.load import load_config
+    from gym_ray.serving.application import application_name
+
+    details = _get_global_client().get_serve_details()
+    application = details["applications"][application_name(load_config(config))]
+    return {
+        replica["replica_id"]: psutil.Process(replica["pid"])
+        for replica in application["deployments"][deployment]["replicas"]
+        if replica["pid"] is not None
+    }
+
+
 #: Where workers of the session's cluster send spans of traced rollouts.
 SPANS_PORT = free_port()
 
@@ -73,13 +91,18 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
     return path
 
 
-def sums(count: int, folder: Path) -> list[dict[str, Any]]:
-    """Tasks of the arithmetic test environment, of which no other folder has any."""
+def sums(count: int, folder: Path, **fields: Any) -> list[dict[str, Any]]:
+    """Tasks of the arithmetic test environment, of which no other folder has any.
+
+    Args:
+        fields: further ones of every row, such as `agent_ref` where it is one of several.
+    """
     return [
         {
             "folder": str(folder),
             "responses_create_params": {"input": [{"role": "user", "content": f"{n} + {n} = ?"}]},
             "expected_answer": str(2 * n),
+            **fields,
         }
         for n in range(count)
     ]

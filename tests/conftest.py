@@ -11,9 +11,12 @@ from tests.suite import PATIENCE
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 announce()
 
-# A shell's background job inherits SIGINT ignored, and with it every process tests interrupt.
+# A shell starts its background jobs with SIGINT ignored, which Python keeps and so does whatever it
+# starts. Tests send signals, to themselves and to processes of theirs, however they were started.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,10 +1,29 @@
 """Collection: tasks in, a dataset of verified rollouts out, on Ray Data.
 
-`collector.py` is the whole of it in order; every other module is one noun it uses.
+`collector.py` is the whole of it in order; every other module is one noun it uses. Importing this
+package imports none of them: its actors need one module each, and every command starts some.
 """
 
-from gym_ray.collection.collector import collect
-from gym_ray.collection.summary import RunSummary
-from gym_ray.store.reading import Rollouts, read_rollouts
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Rollouts", "RunSummary", "collect", "read_rollouts"]
+if TYPE_CHECKING:
+    from gym_ray.collection.collector import collect as collect
+    from gym_ray.collection.summary import RunSummary as RunSummary
+    from gym_ray.store.reading import Rollouts as Rollouts
+    from gym_ray.store.reading import read_rollouts as read_rollouts
+
+_HOME = {
+    "Rollouts": "gym_ray.store.reading",
+    "RunSummary": "gym_ray.collection.summary",
+    "collect": "gym_ray.collection.collector",
+    "read_rollouts": "gym_ray.store.reading",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

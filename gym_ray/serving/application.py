@@ -7,7 +7,6 @@ it down unless another process holds a lease on it.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -41,6 +40,7 @@ ENVIRONMENT_DEPLOYMENT = "environment-{name}"
 OWNER_ROUTER = "gym_ray.serving.owner_router.OwnerRouter"
 
 _POLL_SECONDS = 0.25
+_DELETE_SECONDS = 60.0
 _DESCRIBE_SECONDS = 2.0
 _REPORT_SECONDS = 10.0
 
@@ -270,6 +270,10 @@ def wait_until_running(
         # One that is unhealthy has lost a replica, with its node say, and Serve replaces it.
         if application.status == ApplicationStatus.DEPLOY_FAILED:
             raise _start_error(application)
+        # Serve would start the replica twice more, with the same config.
+        starting = application.status == ApplicationStatus.DEPLOYING
+        if starting and _CONFIG_ERROR.search(_reason(application)):
+            raise _start_error(application)
         check()
         now = time.monotonic()
         if now > deadline:
@@ -363,8 +367,11 @@ def delete(name: str) -> None:
     """Take an application down."""
     from ray import serve
 
+    # Not its own waiting, which looks once a second.
+    serve.delete(name, _blocking=False)
     # Waits at most a minute. Longer only where a replica has calls of a killed command in work:
     # Serve then stops it when they end, or after the time it has to drain.
-    with contextlib.suppress(TimeoutError):
-        serve.delete(name)
+    deadline = time.monotonic() + _DELETE_SECONDS
+    while name in serve.status().applications and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
     WeightsStore.forget(name)

@@ -13,8 +13,6 @@ import socket
 import uuid
 from typing import Any
 
-from gym_ray.serving.cluster import NAMESPACE, on_driver_node
-
 APPLICATION_PREFIX = "gym-ray-"
 _SEPARATOR = ":lease:"
 
@@ -24,6 +22,9 @@ class Lease:
 
     def __init__(self, application: str) -> None:
         import ray
+
+        # Here, as the actor imports this module: without them it starts in half the CPU time.
+        from gym_ray.serving.cluster import NAMESPACE, on_driver_node
 
         holder = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:6]}"
         self.application = application
@@ -67,6 +68,8 @@ def any_holders() -> bool:
 
 def _leases() -> list[str]:
     from ray.util import list_named_actors
+
+    from gym_ray.serving.cluster import NAMESPACE
 
     return [
         actor["name"]

@@ -115,6 +115,10 @@ class Games:
         return game(number, self._starts, playing_while=str(self.held), **asleep)
 
 
+@pytest.mark.long(
+    "a cluster of two nodes that scales and loses one (4 min); a killed driver and a lost replica "
+    "are in test_kills.py"
+)
 @pytest.mark.timeout(1500)
 def test_a_job_scales_and_loses_its_driver_and_a_node_and_no_rollout(
     server: JobServer, bucket: str, tmp_path: Path

@@ -19,6 +19,7 @@ from gym_ray.store.rows import broken_invariants
 from tests.cluster import (
     HERE,
     logged_requests,
+    replica_processes,
     scripted_config,
     serve_port,
     sums,
@@ -26,7 +27,7 @@ from tests.cluster import (
     write_rows,
 )
 
-ROLLOUTS = 400
+ROLLOUTS = 240
 IN_FLIGHT = 8
 
 #: In flight and unwritten at one kill, at most: 8 running and a block of 4 not durable yet.
@@ -90,7 +91,7 @@ def test_killed_driver_resumes_without_loss_or_duplicates(
     cluster: str, config_file: Path, tmp_path: Path
 ) -> None:
     requests, output = tmp_path / "requests", tmp_path / "output"
-    for reached in (100, 250):
+    for reached in (60, 150):
         driver = start_collect(config_file, output, cluster)
         until(
             lambda reached=reached: len(logged_requests(requests)) >= reached,  # type: ignore[misc]
@@ -138,6 +139,10 @@ def test_interrupted_collect_drains_and_leaves_nothing_running(
     )
 
 
+@pytest.mark.long(
+    "a cluster of its own (35 s of CPU time), as the interrupted command has, which leaves nothing "
+    "running either"
+)
 def test_killed_driver_of_its_own_cluster_takes_the_cluster_with_it(
     config_file: Path, tmp_path: Path
 ) -> None:
@@ -168,12 +173,7 @@ def test_a_lost_environment_replica_costs_retries_and_no_rollout(
     requests, output = tmp_path / "requests", tmp_path / "output"
     driver = start_collect(config_file, output, cluster, "collect.max_in_flight=32")
     until(lambda: len(logged_requests(requests)) >= 100, 150, "100 requests")
-    replicas = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "environment-arithmetic" in " ".join(process.info["cmdline"] or [])
-        and "ServeReplica" in " ".join(process.info["cmdline"] or [])
-    ]
+    replicas = replica_processes(config_file, "environment-arithmetic").values()
     assert replicas
 
     for replica in replicas:
@@ -186,6 +186,10 @@ def test_a_lost_environment_replica_costs_retries_and_no_rollout(
     assert any(rollout.attempts > 1 for rollout in rollouts)
 
 
+@pytest.mark.long(
+    "an application and a gateway of its own (45 s of CPU time); that collections use a served "
+    "application is in tests/service/test_serve.py, that its end takes it down in the fixture there"
+)
 def test_collections_use_a_served_application_and_leave_it_up(
     cluster: str, config_file: Path, tmp_path: Path
 ) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 
 import gym_ray
 from gym_ray.store.rows import broken_invariants
-from tests.cluster import scripted_config, write_rows
+from tests.applications import Playground
 from tests.replies import row_of, tool_calls
 
 
 def test_tool_calls_and_episodes_are_collected_with_their_tokens(
-    tmp_path: Path, cluster: str
+    tmp_path: Path, playground: Playground
 ) -> None:
     calls = tool_calls(("add", {"a": 1, "b": 2}), ("shout", {"text": "hey"}), ("count", {}))
     rows = [
@@ -22,31 +20,8 @@ def test_tool_calls_and_episodes_are_collected_with_their_tokens(
         for n in range(20)
     ]
     rows += [row_of(["1", str(n)], agent_ref="guessing", secret=n) for n in range(2, 12)]
-    config = scripted_config(
-        tmp_path, write_rows(tmp_path / "tasks.jsonl", rows), tmp_path / "requests"
-    )
-    config["policy"]["engine_args"]["reply"] = "tests.replies:turns_in_the_prompt"
-    server = {
-        "command": sys.executable,
-        "args": ["-m", "tests.mcp_server"],
-        "env": {"PYTHONPATH": os.environ.get("PYTHONPATH", os.getcwd())},
-        "tools": ["shout"],
-    }
-    config["environments"] = {
-        "workshop": {
-            "entrypoint": "tests.workshop:Workshop",
-            "agent": "tool_calling",
-            "mcp_servers": {"tests": server},
-            "resources": {"num_cpus": 0.2},
-        },
-        "guessing": {
-            "entrypoint": "tests.workshop:Guessing",
-            "agent": "gymnasium",
-            "resources": {"num_cpus": 0.2},
-        },
-    }
 
-    summary = gym_ray.collect(config, quiet=True)
+    summary = gym_ray.collect(playground.config(tmp_path, rows), quiet=True)
 
     assert (summary.expected, summary.completed) == (30, 30)
     rollouts = list(gym_ray.read_rollouts(summary.output))

@@ -16,6 +16,14 @@ from gym_ray.serving.application import Application
 from tests.cluster import until, write_rows
 from tests.games import game, waiting_config
 
+pytestmark = [
+    pytest.mark.long(
+        "each starts a fleet of its own, up to six replicas and down again (75 s of CPU time); how "
+        "many there should be is decided as tests/unit/test_autoscaling.py has it"
+    ),
+    pytest.mark.timeout(600),
+]
+
 #: Of a test that waits for processes to start on a busy machine.
 PATIENCE = 240
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -25,13 +27,23 @@ def ids_of(summary: gym_ray.RunSummary) -> set[str]:
     return {rollout.spec.rollout_id for rollout in gym_ray.read_rollouts(summary.output)}
 
 
-def test_every_rollout_is_collected_once_and_keeps_the_token_contract(
-    tmp_path: Path, requests: Path
-) -> None:
-    rows = write_rows(tmp_path / "tasks.jsonl", sums(100, tmp_path))
-    config = scripted_config(tmp_path, rows, requests, collect__num_repeats=3)
+class Finished(NamedTuple):
+    """A run that is complete."""
 
-    summary = collect(config)
+    config: dict[str, Any]
+    summary: gym_ray.RunSummary
+
+
+@pytest.fixture(scope="module")
+def finished(requests: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("finished")
+    rows = write_rows(folder / "tasks.jsonl", sums(100, folder))
+    config = scripted_config(folder, rows, requests, collect__num_repeats=3)
+    return Finished(config, collect(config))
+
+
+def test_every_rollout_is_collected_once_and_keeps_the_token_contract(finished: Finished) -> None:
+    summary = finished.summary
 
     assert (summary.expected, summary.completed) == (300, 300)
     assert summary.reward.mean == 1.0
@@ -52,8 +64,51 @@ def test_every_rollout_is_collected_once_and_keeps_the_token_contract(
     assert arrow.schema.names == SCHEMA.names
 
 
-def test_a_thousand_rows_with_ten_malformed_ones(tmp_path: Path, requests: Path) -> None:
-    lines = [json.dumps(row) for row in sums(1000, tmp_path)]
+class Troubled(NamedTuple):
+    """A run of which some rows are wrong, and some requests fail.
+
+    Attributes:
+        broken: lines of the input that are no tasks.
+        too_long: the line whose prompt does not fit in the context.
+        misbehaving: lines whose environment fails, and how.
+        flaky: lines whose requests fail now and then.
+    """
+
+    summary: gym_ray.RunSummary
+    rollouts: list[gym_ray.Rollout]
+    path: Path
+    broken: list[int]
+    too_long: int
+    misbehaving: dict[int, str]
+    flaky: range
+
+    @property
+    def wrong(self) -> set[int]:
+        return {*self.broken, self.too_long, *self.misbehaving}
+
+
+@pytest.fixture(scope="module")
+def troubled(requests: Path, tmp_path_factory: pytest.TempPathFactory) -> Troubled:
+    """A thousand rows with ten malformed ones, one that is too long, five whose environment
+    misbehaves, and sixty flaky ones.
+    """
+    folder = tmp_path_factory.mktemp("troubled")
+    rows = sums(1000, folder)
+    rows[949]["responses_create_params"]["input"][0]["content"] = "1 + 1 = ?" + "x" * 5000
+    rows[531]["verify"], rows[534]["verify"], rows[537]["verify"] = "hang", "crash", "raise"
+    rows[540]["reset_error"] = "no such level"
+    rows[543]["reset_seconds"] = 3600.0
+    misbehaving = {
+        532: "verifier_timeout",
+        535: "verifier_error",
+        538: "verifier_error",
+        541: "environment_error",
+        544: "rollout_timeout",
+    }
+    flaky = range(10, 70)
+    for number in flaky:
+        rows[number - 1]["responses_create_params"]["instructions"] = "flaky"
+    lines = [json.dumps(row) for row in rows]
     user = {"role": "user", "content": "1 + 1 = ?"}
     broken = {
         3: "{not json",
@@ -83,166 +138,138 @@ def test_a_thousand_rows_with_ten_malformed_ones(tmp_path: Path, requests: Path)
     }
     for number, line in broken.items():
         lines[number - 1] = line
-    path = tmp_path / "tasks.jsonl"
+    path = folder / "tasks.jsonl"
     path.write_text("\n".join(lines))
+    config = scripted_config(
+        folder,
+        path,
+        requests,
+        collect__max_in_flight=256,
+        collect__max_attempts=8,
+        # The others wait while a verifier hangs.
+        collect__rollout_timeout_seconds=20,
+    )
+    summary = collect(config)
+    rollouts = list(gym_ray.read_rollouts(summary.output))
+    return Troubled(summary, rollouts, path, sorted(broken), 950, misbehaving, flaky)
 
-    summary = collect(scripted_config(tmp_path, path, requests, collect__max_in_flight=256))
 
-    assert (summary.completed, summary.failed, summary.pending) == (990, 10, 0)
-    assert summary.failure_kinds == {"task_invalid": 10}
-    assert summary.reward.coverage == 0.99
-    failed = [r for r in gym_ray.read_rollouts(summary.output) if r.status == "failed"]
-    assert [rollout.spec.source_line for rollout in failed] == sorted(broken)
-    for rollout in failed:
+def test_malformed_rows_are_failures_that_say_where_they_stand(troubled: Troubled) -> None:
+    summary, path = troubled.summary, troubled.path
+
+    assert (summary.completed, summary.failed, summary.pending) == (984, 16, 0)
+    assert summary.failure_kinds == {
+        "task_invalid": 10, "policy_rejected": 1, **Counter(troubled.misbehaving.values())
+    }  # fmt: skip
+    assert summary.reward.coverage == 0.984
+    assert summary.reward.mean == 1.0
+    invalid = [r for r in troubled.rollouts if r.error_kind == "task_invalid"]
+    assert [rollout.spec.source_line for rollout in invalid] == troubled.broken
+    for rollout in invalid:
         assert rollout.reward is None
         assert rollout.error is not None
         assert rollout.error.startswith(f"{path}:{rollout.spec.source_line}: row ")
 
 
-def test_misbehaving_environments_cost_their_own_rollouts_only(
-    tmp_path: Path, requests: Path
-) -> None:
-    rows = sums(20, tmp_path)
-    rows[2]["verify"], rows[5]["verify"], rows[8]["verify"] = "hang", "crash", "raise"
-    rows[11]["reset_error"] = "no such level"
-    rows[14]["reset_seconds"] = 3600.0
-    path = write_rows(tmp_path / "tasks.jsonl", rows)
-    config = scripted_config(tmp_path, path, requests, collect__rollout_timeout_seconds=8)
-
-    summary = collect(config)
-
+def test_misbehaving_environments_cost_their_own_rollouts_only(troubled: Troubled) -> None:
     kinds = {
-        rollout.spec.task_index: str(rollout.error_kind)
-        for rollout in gym_ray.read_rollouts(summary.output)
-        if rollout.status == "failed"
+        rollout.spec.source_line: str(rollout.error_kind)
+        for rollout in troubled.rollouts
+        if rollout.spec.source_line in troubled.misbehaving
     }
-    assert kinds == {
-        2: "verifier_timeout",
-        5: "verifier_error",
-        8: "verifier_error",
-        11: "environment_error",
-        14: "rollout_timeout",
-    }
-    assert (summary.completed, summary.failed, summary.reward.mean) == (15, 5, 1.0)
+    others = [r for r in troubled.rollouts if r.spec.source_line not in troubled.wrong]
+
+    assert kinds == troubled.misbehaving
+    assert len(others) == 984
+    assert {(rollout.status, rollout.reward) for rollout in others} == {("completed", 1.0)}
 
 
-def test_policy_failures_are_retried_and_counted(tmp_path: Path, requests: Path) -> None:
-    flaky = sums(60, tmp_path)
-    for row in flaky:
-        row["responses_create_params"]["instructions"] = "flaky"
-    rows = write_rows(tmp_path / "tasks.jsonl", flaky)
-    config = scripted_config(
-        tmp_path,
-        rows,
-        requests,
-        collect__max_attempts=8,
-    )
+def test_policy_failures_are_retried_and_counted(troubled: Troubled, requests: Path) -> None:
+    flaky = [r for r in troubled.rollouts if r.spec.source_line in troubled.flaky]
 
-    summary = collect(config)
-
-    assert summary.completed == 60
-    attempts = {r.spec.rollout_id: r.attempts for r in gym_ray.read_rollouts(summary.output)}
-    assert summary.retried == sum(count > 1 for count in attempts.values()) > 0
+    assert [rollout.status for rollout in flaky] == ["completed"] * 60
+    attempts = {rollout.spec.rollout_id: rollout.attempts for rollout in flaky}
+    assert troubled.summary.retried == sum(count > 1 for count in attempts.values()) > 0
     assert len(logged_requests(requests, attempts)) == sum(attempts.values())
 
 
-def test_a_prompt_longer_than_the_context_is_rejected_as_data(
-    tmp_path: Path, requests: Path
-) -> None:
-    rows = sums(5, tmp_path)
-    rows[3]["responses_create_params"]["input"][0]["content"] = "1 + 1 = ?" + "x" * 5000
-    path = write_rows(tmp_path / "tasks.jsonl", rows)
-    config = scripted_config(tmp_path, path, requests)
+def test_a_prompt_longer_than_the_context_is_rejected_as_data(troubled: Troubled) -> None:
+    rejected = [r for r in troubled.rollouts if r.error_kind == "policy_rejected"]
 
-    summary = collect(config)
-
-    assert (summary.completed, summary.failure_kinds) == (4, {"policy_rejected": 1})
+    assert [rollout.spec.source_line for rollout in rejected] == [troubled.too_long]
 
 
 def test_a_finished_run_is_not_run_again_and_an_extended_one_only_where_it_grew(
-    tmp_path: Path,
-    requests: Path,
+    finished: Finished, tmp_path: Path, requests: Path
 ) -> None:
-    path = write_rows(tmp_path / "tasks.jsonl", sums(20, tmp_path))
-    config = scripted_config(tmp_path, path, requests)
-    first = collect(config)
+    again = collect(finished.config)
 
-    again = collect(config)
+    assert (again.completed, again.run_id) == (300, finished.summary.run_id)
+    assert len(logged_requests(requests, ids_of(again))) == 300
 
-    assert (again.completed, again.run_id) == (20, first.run_id)
-    assert len(logged_requests(requests, ids_of(again))) == 20
+    tasks = Path(finished.config["collect"]["input"])
+    before = tasks.read_text()
+    grown = shutil.copytree(again.output, tmp_path / "run")
+    try:
+        write_rows(tasks, sums(110, tasks.parent))
+        with pytest.raises(gym_ray.ConfigError, match=r"input changed.*collect\.extend=true"):
+            collect(finished.config)
+        extended = collect(finished.config, f"collect.output={grown}", "collect.extend=true")
+    finally:
+        tasks.write_text(before)
 
-    write_rows(path, sums(30, tmp_path))
-    with pytest.raises(gym_ray.ConfigError, match=r"input changed.*collect\.extend=true"):
-        collect(config)
-    extended = collect(config, "collect.extend=true")
-
-    assert (extended.expected, extended.completed) == (30, 30)
+    assert (extended.expected, extended.completed) == (330, 330)
     asked = logged_requests(requests, ids_of(extended))
-    assert len(asked) == len(set(asked)) == 30
+    assert len(asked) == len(set(asked)) == 330
 
 
-def test_a_changed_config_is_refused_with_the_differing_keys(
-    tmp_path: Path, requests: Path
-) -> None:
-    path = write_rows(tmp_path / "tasks.jsonl", sums(4, tmp_path))
-    config = scripted_config(tmp_path, path, requests)
-    collect(config)
-
+def test_a_changed_config_is_refused_with_the_differing_keys(finished: Finished) -> None:
     with pytest.raises(gym_ray.ConfigError, match=r"sampling\.temperature: 1\.0 -> 0\.5"):
-        collect(config, "sampling.temperature=0.5")
-    assert collect(config, "collect.max_in_flight=2").completed == 4
+        collect(finished.config, "sampling.temperature=0.5")
+    assert collect(finished.config, "collect.max_in_flight=2").completed == 300
 
 
-def test_stragglers_hold_back_nothing_and_the_run_deadline_leaves_them_to_a_second_command(
+def test_what_a_command_leaves_is_run_by_the_next_and_holds_back_nothing(
     tmp_path: Path, requests: Path
 ) -> None:
-    rows = sums(1100, tmp_path)
-    straggles = tmp_path / "straggles"
+    """Stragglers at the deadline of the run, and a failure that may pass; the others stay."""
+    rows = sums(800, tmp_path)
+    straggles, broken = tmp_path / "straggles", tmp_path / "sandbox-is-broken"
     straggles.touch()
+    broken.touch()
     # One in every row group of the manifest, and more row groups than are in work at once.
-    for index in (7, 300, 600, 900, 1050):
+    for index in (7, 300, 600, 790):
         rows[index]["reset_waits_while"] = str(straggles)
+    rows[4]["reset_sandbox_error_while"] = str(broken)
+    rows[6]["verify"] = "raise"
     path = write_rows(tmp_path / "tasks.jsonl", rows)
     config = scripted_config(
-        tmp_path, path, requests, collect__run_timeout_seconds=30, collect__drain_timeout_seconds=1
+        tmp_path,
+        path,
+        requests,
+        collect__run_timeout_seconds=40,
+        collect__drain_timeout_seconds=1,
+        collect__max_attempts=2,
     )
 
     summary = collect(config)
 
     assert summary.interrupted == "run_timeout"
-    assert (summary.completed, summary.pending) == (1095, 5)
-    assert summary.seconds < 90
-    assert len(list(gym_ray.read_rollouts(summary.output))) == 1095
+    assert (summary.completed, summary.failed, summary.pending) == (794, 2, 4)
+    assert summary.failure_kinds == {"sandbox_error": 1, "verifier_error": 1}
+    assert summary.seconds < 100
+    assert len(list(gym_ray.read_rollouts(summary.output))) == 796
 
     straggles.unlink()
+    broken.unlink()
     finished = collect(config, "collect.run_timeout_seconds=300")
 
-    assert (finished.interrupted, finished.completed, finished.pending) == (None, 1100, 0)
-    asked = logged_requests(requests, ids_of(finished))
-    assert len(asked) == len(set(asked)) == 1100
-
-
-def test_retryable_failures_run_again_when_the_command_is_issued_again(
-    tmp_path: Path, requests: Path
-) -> None:
-    broken = tmp_path / "sandbox-is-broken"
-    broken.touch()
-    rows = sums(10, tmp_path)
-    rows[4]["reset_sandbox_error_while"] = str(broken)
-    rows[6]["verify"] = "raise"
-    path = write_rows(tmp_path / "tasks.jsonl", rows)
-    config = scripted_config(tmp_path, path, requests, collect__max_attempts=2)
-
-    first = collect(config)
-    broken.unlink()
-    second = collect(config)
-
-    assert first.failure_kinds == {"sandbox_error": 1, "verifier_error": 1}
-    assert second.failure_kinds == {"verifier_error": 1}
-    assert (second.expected, second.completed, second.failed) == (10, 9, 1)
-    ids = [rollout.spec.rollout_id for rollout in gym_ray.read_rollouts(second.output)]
-    assert len(ids) == len(set(ids)) == 10
+    assert (finished.interrupted, finished.completed, finished.pending) == (None, 799, 0)
+    assert finished.failure_kinds == {"verifier_error": 1}
+    ids = [rollout.spec.rollout_id for rollout in gym_ray.read_rollouts(finished.output)]
+    assert len(ids) == len(set(ids)) == 800
+    asked = logged_requests(requests, set(ids))
+    assert len(asked) == len(set(asked)) == 800
 
 
 def test_a_policy_that_cannot_start_is_one_clear_error(tmp_path: Path, requests: Path) -> None:
@@ -257,6 +284,10 @@ def test_a_policy_that_cannot_start_is_one_clear_error(tmp_path: Path, requests:
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.long(
+    "starts Ray and Serve twice (37 s of CPU time); that one of its own is started, and ends with "
+    "its command, is in tests/chaos/test_kills.py"
+)
 def test_a_process_may_have_one_ray_after_another(tmp_path: Path, requests: Path) -> None:
     """As two collections with outside agents have, without `RAY_ADDRESS`."""
     path = write_rows(tmp_path / "tasks.jsonl", sums(1, tmp_path))

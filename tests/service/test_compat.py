@@ -54,12 +54,12 @@ def test_rollouts_are_collected_into_nemo_gyms_files(
     rows.append({"responses_create_params": {"input": []}, "expected_answer": "0"})
     arguments = ["+agent_name=arithmetic", "+num_repeats=2", "+limit=4"]
     arguments += ["+responses_create_params.temperature=0.7", "+num_samples_in_parallel=4"]
-    arguments += ["collect.max_failed_share=0.5"]
     command = collect_command(tmp_path, requests, rows, *arguments)
 
-    code, out, _ = run([*command, "--json"], capsys)
+    code, out, err = run([*command, "--json"], capsys)
 
-    assert code == 0
+    assert code == 3
+    assert "2 of 8 rollouts failed" in err
     folder = tmp_path / "out"
     assert {path.name for path in folder.iterdir()} == {
         "r.jsonl", "r_failures.jsonl", "r_materialized_inputs.jsonl", "r_aggregate_metrics.json",
@@ -96,7 +96,8 @@ def test_rollouts_are_collected_into_nemo_gyms_files(
     code, _, err = run(command, capsys)
     assert code == 2
     assert "add +resume_from_cache=true to continue it" in err
-    code, out, _ = run([*command, "+resume_from_cache=true"], capsys)
+    command += ["collect.max_failed_share=0.5", "+resume_from_cache=true"]
+    code, out, _ = run(command, capsys)
     assert code == 0
     assert f"{folder}/r.jsonl: 6 rows" in out
     assert lines(folder / "r.jsonl") == good
@@ -118,16 +119,11 @@ def test_rows_stay_as_they_are_when_no_argument_changes_them(
     assert row["responses_create_params"] == rows[0]["responses_create_params"]
 
 
-def test_too_many_failures_end_with_exit_code_three(
-    tmp_path: Path, requests: Path, capsys: Any
-) -> None:
-    rows = [*sums(1, tmp_path), {"responses_create_params": {}}]
-    code, _, err = run(collect_command(tmp_path, requests, rows), capsys)
-    assert code == 3
-    assert "1 of 2 rollouts failed" in err
-    assert len(lines(tmp_path / "out" / "r_failures.jsonl")) == 1
-
-
+@pytest.mark.long(
+    "a policy of its own (26 s of CPU time); the page's collection is of the kind "
+    "test_rollouts_are_collected_into_nemo_gyms_files makes, and the other commands are in "
+    "tests/unit/test_compat_*.py"
+)
 def test_every_command_of_the_migration_page_works(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

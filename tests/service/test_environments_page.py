@@ -14,6 +14,11 @@ from gym_ray.authoring import create_environment
 from tests.pages import blocks, write_files
 
 
+@pytest.mark.long(
+    "two commands with an application of their own (47 s of CPU time); collecting is in "
+    "test_collect.py, reverifying in test_reverify.py"
+)
+@pytest.mark.timeout(300)
 def test_what_is_collected_can_be_judged_by_another_verifier(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

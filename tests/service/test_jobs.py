@@ -15,6 +15,15 @@ import gym_ray
 from tests.cluster import free_port, until
 from tests.jobs import ROOT, JobServer, job_server, write_project
 
+pytestmark = [
+    pytest.mark.long(
+        "a cluster of two nodes with a job server, and jobs of a minute each; what a job is given "
+        "and what it refuses is in tests/unit/test_job.py, to stop and to continue in "
+        "tests/chaos/test_kills.py"
+    ),
+    pytest.mark.timeout(600),
+]
+
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 

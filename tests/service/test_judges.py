@@ -2,59 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import gym_ray
 from gym_ray.store.rows import broken_invariants
-from tests.cluster import scripted_config, write_rows
+from tests.applications import Playground
+from tests.cluster import logged_requests, scripted_config, write_rows
 
-TEMPLATE = "{prompt} The reply: {response} Rate it."
 
-
-def judged_config(folder: Path, judge: dict[str, Any], **section: Any) -> dict[str, Any]:
-    """Eight tasks with three rollouts each, rated by a scripted judge."""
-    rows = [
+def judged_rows(folder: Path, **fields: Any) -> list[dict[str, Any]]:
+    """Eight tasks without an answer to compare with."""
+    return [
         {
             "folder": str(folder),
             "responses_create_params": {"input": [{"role": "user", "content": f"{n} + {n} = ?"}]},
+            **fields,
         }
         for n in range(8)
     ]
-    config = scripted_config(
-        folder,
-        write_rows(folder / "tasks.jsonl", rows),
-        folder / "requests",
-        collect__num_repeats=3,
-    )
-    config["judges"] = {
-        "grader": {"engine": "scripted", "resources": {"num_cpus": 0.1}, "engine_args": judge}
-    }
-    config["verification"] = {"timeout_seconds": 30, "processes": 1}
-    config["environments"] = {
-        "open": {
-            "entrypoint": "gym_ray.environments.judge:JudgeEnvironment",
-            "params": {"judge": "grader", "template": TEMPLATE, "score": {"high": 4}},
-            "resources": {"num_cpus": 0.1},
-            **section,
-        }
-    }
-    return config
 
 
 def test_a_judge_is_deployed_beside_the_policy_and_groups_are_ranked_by_it(
-    tmp_path: Path, cluster: str
+    tmp_path: Path, playground: Playground
 ) -> None:
-    groups = {
-        "rank": {
-            "use": "gym_ray.verifiers.groups:ranking",
-            "params": {"judge": "grader"},
-            "weight": 0.5,
-        }
-    }
-    # Taken for a rating by the environment, and for a tie by the ranking.
-    config = judged_config(tmp_path, {"reply": "[[C]], or [[3]]"}, group_verifiers=groups)
+    rows = judged_rows(tmp_path, agent_ref="open")
+    config = playground.config(tmp_path, rows, collect__num_repeats=3)
+    before = len(logged_requests(playground.requests))
 
     summary = gym_ray.collect(config, quiet=True)
 
@@ -70,20 +46,44 @@ def test_a_judge_is_deployed_beside_the_policy_and_groups_are_ranked_by_it(
     calls = [rollout.metrics.get("group/rank/judge_calls", 0) for rollout in rollouts]
     assert calls == [6, 0, 0] * 8
     assert summary.reward.mean == 1.0
-    logged = [json.loads(line) for line in (tmp_path / "requests").read_text().splitlines()]
-    assert len(logged) == 24  # the judge's calls went to the judge
+    # The judge's calls went to the judge.
+    logged = logged_requests(playground.requests)[before:]
+    assert sorted(logged) == sorted(rollout.spec.rollout_id for rollout in rollouts)
 
     again = gym_ray.collect(config, quiet=True)
 
     assert (again.completed, again.reward.mean) == (24, 1.0)
 
 
+@pytest.mark.long(
+    "an application of its own (20 s of CPU time) whose judge fails; that such a failure is a "
+    "verifier error and no reward is in tests/unit/test_judging.py"
+)
 def test_a_judge_that_is_out_is_a_verifier_error_and_never_a_reward(
     tmp_path: Path, cluster: str
 ) -> None:
-    config = judged_config(tmp_path, {"reply": "[[3]]", "failure_rate": 1.0})
-    config["judges"]["grader"]["max_retries"] = 1
-    config["collect"]["max_failed_share"] = 1.0
+    config = scripted_config(
+        tmp_path,
+        write_rows(tmp_path / "tasks.jsonl", judged_rows(tmp_path)),
+        tmp_path / "requests",
+        collect__num_repeats=3,
+        collect__max_failed_share=1.0,
+    )
+    config["judges"] = {
+        "grader": {
+            "engine": "scripted",
+            "engine_args": {"reply": "[[3]]", "failure_rate": 1.0},
+            "max_retries": 1,
+            "resources": {"num_cpus": 0.1},
+        }
+    }
+    config["environments"] = {
+        "open": {
+            "entrypoint": "gym_ray.environments.judge:JudgeEnvironment",
+            "params": {"judge": "grader", "template": "{response}", "score": {"high": 4}},
+            "resources": {"num_cpus": 0.1},
+        }
+    }
 
     summary = gym_ray.collect(config, quiet=True)
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import yaml
 
@@ -29,11 +28,27 @@ from gym_ray.rollout import Rollout
 from gym_ray.serving.cluster import connect, disconnect
 from gym_ray.serving.weights_record import WeightsRecord, WeightsStore
 from gym_ray.weights import WeightsUpdate
+from tests.applications import ADMIN_KEY, KEY, Service
 from tests.brittle import once
-from tests.cluster import scripted_config, serve_port, sums, until, write_rows
-from tests.service.test_serve import KEY, post
+from tests.cluster import (
+    replica_processes,
+    scripted_config,
+    serve_port,
+    sums,
+    until,
+    write_rows,
+)
+from tests.service.test_serve import post
 
-ADMIN_KEY = "the-admins-key"
+pytestmark = [
+    pytest.mark.long(
+        "a service of two policy replicas of its own, and updates for minutes; an update of a "
+        "running service is in test_serve.py, what a replica and the gateway do with one in "
+        "tests/unit/test_live_weights.py and tests/gateway/test_weights.py"
+    ),
+    pytest.mark.timeout(300),
+]
+
 UPDATES = 100
 ROWS_PER_CALL = 24
 
@@ -59,7 +74,8 @@ def config(cluster: str, folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def url(cluster: str, config: dict[str, Any], folder: Path) -> Iterator[str]:
+def url(cluster: str, service: Service, config: dict[str, Any], folder: Path) -> Iterator[str]:
+    service.stop()
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump(config))
     process = subprocess.Popen(
@@ -122,22 +138,6 @@ def versions(url: str) -> list[int]:
     return [replica["version"] for replica in weights(url)["replicas"]]
 
 
-def replica_processes(config: dict[str, Any]) -> dict[str, psutil.Process]:
-    """The policy's replicas, by name."""
-    from ray.serve.context import _get_global_client
-
-    from gym_ray.config.load import load_config
-    from gym_ray.serving.application import application_name
-
-    details = _get_global_client().get_serve_details()
-    application = details["applications"][application_name(load_config(config))]
-    return {
-        replica["replica_id"]: psutil.Process(replica["pid"])
-        for replica in application["deployments"]["policy"]["replicas"]
-        if replica["pid"] is not None
-    }
-
-
 def require_own_logprobs(rollout: Rollout, seeds: dict[int, int]) -> set[int]:
     """Every token's logprob is that of the version its span names; returns the versions."""
     seen = set()
@@ -155,11 +155,6 @@ def require_own_logprobs(rollout: Rollout, seeds: dict[int, int]) -> set[int]:
                 logprobs[span.start : span.end], own[span.start : span.end]
             )
     return seen
-
-
-def test_weights_are_the_admins_alone(url: str) -> None:
-    for key in (None, KEY, "another"):
-        assert post(f"{url}/weights", b"{}", key=key)[0] == 401
 
 
 def test_an_update_is_on_every_replica_when_it_is_answered(
@@ -236,7 +231,7 @@ def test_a_hundred_updates_under_load_lose_no_rollout_and_mislabel_no_token(
                 assert status == 200, report
                 assert [replica["version"] for replica in report["replicas"]] == [version] * 2
                 if number in (19, UPDATES - 1):
-                    processes = replica_processes(config)
+                    processes = replica_processes(config, "policy")
                     sizes.append({key: each.memory_info().rss for key, each in processes.items()})
         finally:
             done.set()
@@ -263,7 +258,7 @@ def test_a_replica_that_starts_later_has_the_current_weights(
 ) -> None:
     version, source = next_version(), write_weights(seed=9)
     assert update(url, version, source)[0] == 200
-    name, process = replica_processes(config).popitem()
+    name, process = replica_processes(config, "policy").popitem()
 
     process.kill()
 

@@ -13,11 +13,21 @@ import ray
 
 from gym_ray.config.load import load_config
 from gym_ray.integrations import nemo_rl
+from tests.applications import Service
 from tests.cluster import HERE, scripted_config, serve_port, write_rows
 from tests.nemo_rl_consumer import PREFIX, Tokenizer, consume, consume_list, is_infrastructure
 from tests.nemo_rl_consumer import read_group as group_of
 from tests.replies import row_of, tool_calls
 from tests.service.test_remote_policies import server
+
+pytestmark = [
+    pytest.mark.long(
+        "an application, a gateway and six actors of its own (90 s of CPU time); what an actor "
+        "makes of rollouts is in tests/unit/test_nemo_rl.py, that they come over Serve in "
+        "test_client.py"
+    ),
+    pytest.mark.timeout(300),
+]
 
 CALLS = tool_calls(("add", {"a": 1, "b": 2}), ("count", {}))
 WEATHER = {
@@ -63,8 +73,9 @@ def weather_row(call: str, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def url(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(cluster: str, service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A service with a policy of its own, as `gym-ray serve` starts it."""
+    service.stop()
     from gym_ray.serving.application import Application
     from gym_ray.serving.gateway_application import GatewayApplication
 

@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import gym_ray
 from gym_ray.telemetry.metrics import METRICS
-from tests.cluster import HERE, SPANS_PORT, scripted_config, sums, until, write_rows
+from tests.applications import Playground
+from tests.cluster import SPANS_PORT, sums, until
 from tests.spans import ReceivedSpan, receiver
 
 ENVIRONMENT = "observed"
@@ -30,41 +31,41 @@ class Observed(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def observed(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Observed:
+def observed(playground: Playground, tmp_path_factory: pytest.TempPathFactory) -> Observed:
     folder = tmp_path_factory.mktemp("observed")
     # The same rows in every session, so the same requests fail.
-    rows = sums(40, Path("/observed"))
+    rows = sums(40, Path("/observed"), agent_ref=ENVIRONMENT)
     for number, row in enumerate(rows):
         text = f"flaky {PROMPT_MARKER}" if number < 10 else PROMPT_MARKER
         row["responses_create_params"]["instructions"] = text
     rows[3]["verify"] = rows[7]["verify"] = "raise"
     rows[11]["reset_error"] = f"no level for {PROMPT_MARKER}"
-    config = scripted_config(
+    config = playground.config(
         folder,
-        write_rows(folder / "tasks.jsonl", rows),
-        folder / "requests",
+        rows,
         collect__max_attempts=6,
         collect__num_repeats=2,
         observability__trace_share=1.0,
-        observability__log_format="json",
     )
-    config["environments"] = {
-        ENVIRONMENT: {
-            "entrypoint": f"{HERE}/arithmetic.py:Arithmetic",
-            "resources": {"num_cpus": 0.2},
-        }
-    }
     names: set[str] = set()
     with receiver(SPANS_PORT) as spans:
         summary = gym_ray.collect(config, quiet=True)
-        until(lambda: _is_counted(summary, names), 60, "the metrics count every rollout")
+        until(lambda: _is_counted(summary, names), 60, "all metrics count every rollout")
         until(lambda: _is_traced(summary, spans), 60, "the spans of every rollout arrive")
     return Observed(summary, list(gym_ray.read_rollouts(summary.output)), spans, names)
 
 
+#: A gauge is there only while something sets it, and policies of other tests may run.
+COUNTED = {name for metric in METRICS if metric.kind != "gauge" for name in metric.exported}
+
+
 def _is_counted(summary: gym_ray.RunSummary, names: set[str]) -> bool:
+    """Processes export at times of their own, and not everything at once."""
     names |= {name for name, _, _ in _samples()}
-    return sum(_by_label("ray_gym_ray_rollouts_total", "status").values()) >= summary.expected
+    return (
+        names >= COUNTED
+        and sum(_by_label("ray_gym_ray_rollouts_total", "status").values()) >= summary.expected
+    )
 
 
 def _is_traced(summary: gym_ray.RunSummary, spans: list[ReceivedSpan]) -> bool:
@@ -127,10 +128,8 @@ def test_histograms_hold_one_value_per_turn_or_rollout(observed: Observed) -> No
 
 def test_every_metric_is_exported_under_the_names_it_says(observed: Observed) -> None:
     ours = {name for name in observed.metrics if name.startswith("ray_gym_ray_")}
-    # A gauge is there only while something sets it, and policies of other tests may run.
-    counted = {name for metric in METRICS if metric.kind != "gauge" for name in metric.exported}
 
-    assert counted <= ours <= {name for metric in METRICS for name in metric.exported}
+    assert COUNTED <= ours <= {name for metric in METRICS for name in metric.exported}
 
 
 def test_a_trace_runs_through_stage_environment_and_policy(observed: Observed) -> None:

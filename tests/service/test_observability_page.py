@@ -26,6 +26,11 @@ def commands(program: str) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines if line.startswith(f"{program} ")]
 
 
+@pytest.mark.long(
+    "four commands, each a process that imports Ray and a tracker; the metrics themselves are in "
+    "test_observability.py, the trackers in tests/unit/test_trackers.py"
+)
+@pytest.mark.timeout(300)
 def test_every_command_of_the_page_does_what_it_says(
     cluster: str, requests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,27 +6,24 @@ import threading
 from pathlib import Path
 
 import gym_ray
-from tests.cluster import until, write_rows
-from tests.games import game, waiting_config
+from tests.applications import Playground
+from tests.cluster import sums, until
 
-PATIENCE = 240
+PATIENCE = 60
 
 
 def test_an_environment_with_a_quota_starts_no_more_and_holds_nobody_back(
-    cluster: str, tmp_path: Path
+    playground: Playground, tmp_path: Path
 ) -> None:
     hold = tmp_path / "hold"
     hold.touch()
     rows = [
-        game(number, tmp_path / name, agent_ref=name, asleep_while=str(hold))
-        for number in range(40)
+        row | {"agent_ref": name, "starts": str(tmp_path / name), "reset_waits_while": str(hold)}
+        for row in sums(40, tmp_path)
         for name in ("scarce", "plenty")
     ]
-    config = waiting_config(
-        tmp_path,
-        write_rows(tmp_path / "tasks.jsonl", rows),
-        {"scarce": {"max_in_flight": 3}, "plenty": {}},
-        collect__max_in_flight=32,
+    config = playground.config(
+        tmp_path, rows, environments__scarce__max_in_flight=3, collect__max_in_flight=32
     )
     summaries: list[gym_ray.RunSummary] = []
     collecting = threading.Thread(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 import gym_ray
 from gym_ray.policies.bundled import resolve_model
@@ -51,6 +52,11 @@ def collected(tmp_path: Path, model: str, /, **engine_args: Any) -> gym_ray.RunS
     return gym_ray.collect(config, quiet=True)
 
 
+@pytest.mark.long(
+    "an application of its own and the tokenizer of a bundled model; chat below goes the same way "
+    "into the dataset, and completions' tokens are in tests/unit/test_openai_policy.py"
+)
+@pytest.mark.timeout(300)
 def test_completions_give_contiguous_exact_tokens_though_one_of_two_servers_is_down(
     tmp_path: Path, cluster: str
 ) -> None:

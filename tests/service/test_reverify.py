@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 import gym_ray
@@ -33,11 +32,12 @@ class Lenient(Environment):
 """
 
 
-@pytest.fixture
-def lenient(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def lenient(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The override that puts another verifier in place."""
-    (tmp_path / "lenient.py").write_text(LENIENT)
-    return f"environments.arithmetic.entrypoint={tmp_path}/lenient.py:Lenient"
+    folder = tmp_path_factory.mktemp("lenient")
+    (folder / "lenient.py").write_text(LENIENT)
+    return f"environments.arithmetic.entrypoint={folder}/lenient.py:Lenient"
 
 
 def rollouts_of(path: Path) -> list[Rollout]:
@@ -79,25 +79,18 @@ def test_rewards_are_those_of_the_verifier_of_now(
     assert saved["changes"] == dataclasses.asdict(changes)
     # A finished one has nothing left to do, and says the same again.
     assert gym_ray.reverify(source, tmp_path / "new", overrides=[lenient], quiet=True) == report
+    # And takes neither other rollouts nor another config.
+    other = stored_run(tmp_path / "other", [sum_rollout(2, reply="4")])
+    with pytest.raises(gym_ray.ConfigError, match="is of other rollouts"):
+        gym_ray.reverify(other, tmp_path / "new", overrides=[lenient], quiet=True)
+    with pytest.raises(gym_ray.ConfigError, match="begun with another config"):
+        gym_ray.reverify(source, tmp_path / "new", quiet=True)
 
 
-def test_groups_stand_in_one_row_group(cluster: str, tmp_path: Path, lenient: str) -> None:
-    rollouts = [sum_rollout(t, r, reply="x") for t in range(700) for r in range(3)]
-    source = stored_run(tmp_path / "run", rollouts, is_complete=False)
-
-    gym_ray.reverify(source, tmp_path / "new", overrides=[lenient], quiet=True)
-
-    seen: set[int] = set()
-    for path in sorted((tmp_path / "new" / "rollouts").glob("*.parquet")):
-        file = pq.ParquetFile(path)
-        for number in range(file.num_row_groups):
-            tasks = set(file.read_row_group(number, columns=["task_index"])[0].to_pylist())
-            assert not tasks & seen
-            seen |= tasks
-    assert len(seen) == 700
-    assert not (tmp_path / "new" / "segments").exists()
-
-
+@pytest.mark.long(
+    "two commands for either ending (60 s of CPU time); a command that continues is in "
+    "tests/unit/test_reverify_command.py, one that is killed in tests/chaos/test_kills.py"
+)
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
 def test_a_command_cut_short_is_continued(
     cluster: str, tmp_path: Path, lenient: str, ending: signal.Signals
@@ -124,16 +117,3 @@ def test_a_command_cut_short_is_continued(
     assert f"{done} of 600 rollouts done" in again.stderr
     rewards = [rollout.reward for rollout in rollouts_of(new)]
     assert rewards == [1.0] * 600
-
-
-def test_other_rollouts_do_not_go_into_an_output_that_was_begun(
-    cluster: str, tmp_path: Path, lenient: str
-) -> None:
-    one = stored_run(tmp_path / "one", [sum_rollout(1, reply="2")])
-    two = stored_run(tmp_path / "two", [sum_rollout(2, reply="4")])
-    gym_ray.reverify(one, tmp_path / "new", overrides=[lenient], quiet=True)
-
-    with pytest.raises(gym_ray.ConfigError, match="is of other rollouts"):
-        gym_ray.reverify(two, tmp_path / "new", overrides=[lenient], quiet=True)
-    with pytest.raises(gym_ray.ConfigError, match="begun with another config"):
-        gym_ray.reverify(one, tmp_path / "new", quiet=True)

@@ -3,73 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 import gym_ray
 from gym_ray.config.load import load_config
 from gym_ray.errors import ConfigError
-from tests.cluster import scripted_config, serve_port, sums, until, write_rows
-
-KEY = "the-key-of-this-test"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("serve")
-
-
-@pytest.fixture(scope="module")
-def config(cluster: str, folder: Path) -> dict[str, Any]:
-    """A policy of this module's own, slow enough to go away from."""
-    rows = write_rows(folder / "tasks.jsonl", sums(3, folder))
-    config = scripted_config(folder, rows, folder / "requests")
-    config["policy"]["engine_args"]["latency_seconds"] = 2.0
-    config["serve"] = {"port": serve_port()}
-    return config
-
-
-@pytest.fixture(scope="module")
-def url(cluster: str, config: dict[str, Any], folder: Path) -> Iterator[str]:
-    """Base URL of a `gym-ray serve` process on the session's cluster."""
-    path = folder / "serve.yaml"
-    path.write_text(yaml.safe_dump(config))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gym_ray", "serve", str(path)],
-        env={**os.environ, "RAY_ADDRESS": cluster, "GYM_RAY_API_KEY": KEY},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    lines: list[str] = []
-    assert process.stderr is not None
-    reader = threading.Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True)
-    reader.start()
-    until(lambda: any("ready at" in line for line in lines), 120, f"ready: {lines}")
-    assert not any(KEY in line for line in lines)
-    yield next(line for line in lines if "ready at" in line).split()[2].rstrip(";")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=120) == 0
-    reader.join(timeout=10)
-    from ray import serve
-
-    # Ctrl-C has left no application of this config behind.
-    assert not [
-        name
-        for name in serve.status().applications
-        if any(name in line for line in lines if "serving" in line)
-    ]
+from tests.applications import ADMIN_KEY, KEY, Service
+from tests.cluster import serve_port, sums, until
 
 
 def post(
@@ -104,12 +52,17 @@ def test_openais_client_talks_to_the_policy(url: str) -> None:
 
 
 def test_run_samples_the_tokens_that_collect_samples(
-    url: str, config: dict[str, Any], folder: Path
+    url: str, service: Service, tmp_path: Path
 ) -> None:
+    config = service.config(tmp_path, sums(3, tmp_path, agent_ref="arithmetic"))
     summary = gym_ray.collect(config, quiet=True)
-    for rollout in gym_ray.read_rollouts(summary.output):
-        status, row = post(f"{url}/run", rollout.spec.task.encode())
+    rollouts = list(gym_ray.read_rollouts(summary.output))
+    assert len(rollouts) == 3
 
+    with ThreadPoolExecutor() as pool:
+        answers = pool.map(lambda each: post(f"{url}/run", each.spec.task.encode()), rollouts)
+
+    for rollout, (status, row) in zip(rollouts, answers, strict=True):
         assert status == 200
         assert row["reward"] == rollout.reward == 1.0
         assert row["expected_answer"] == json.loads(rollout.spec.task)["expected_answer"]
@@ -120,8 +73,8 @@ def test_run_samples_the_tokens_that_collect_samples(
         assert item["generation_log_probs"] == sampled.tolist()
 
 
-def test_bulk_streams_a_result_per_line(url: str, folder: Path) -> None:
-    rows = [json.dumps(row) for row in sums(40, folder)]
+def test_bulk_streams_a_result_per_line(url: str, tmp_path: Path) -> None:
+    rows = [json.dumps(row) for row in sums(40, tmp_path, agent_ref="arithmetic")]
     rows[7] = "{nonsense"
     rows[9] = json.dumps({**json.loads(rows[9]), "verify": "raise"})
     request = urllib.request.Request(
@@ -141,9 +94,9 @@ def test_bulk_streams_a_result_per_line(url: str, folder: Path) -> None:
             assert line["result"]["reward"] == 1.0
 
 
-def test_failures_have_statuses(url: str, folder: Path) -> None:
+def test_failures_have_statuses(url: str, tmp_path: Path) -> None:
     def run(**fields: Any) -> tuple[int, str]:
-        row = {**sums(1, folder)[0], **fields}
+        row = {**sums(1, tmp_path, agent_ref="arithmetic")[0], **fields}
         status, answer = post(f"{url}/run", json.dumps(row).encode())
         return status, answer["error"]["code"]
 
@@ -162,29 +115,18 @@ def test_a_key_is_asked_for_everywhere(url: str, path: str) -> None:
         assert KEY not in json.dumps(answer)
 
 
-def aborted(requests: Path) -> list[str]:
-    if not requests.exists():
-        return []
-    entries = [json.loads(line) for line in requests.read_text().splitlines()]
-    return [entry["request_id"] for entry in entries if entry.get("aborted")]
-
-
-def started(requests: Path) -> list[str]:
-    entries = [json.loads(line) for line in requests.read_text().splitlines()]
-    return [entry["request_id"] for entry in entries if not entry.get("aborted")]
-
-
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/run", "/run/bulk"])
 def test_a_client_that_goes_away_aborts_its_generations(
-    url: str, path: str, folder: Path, config: dict[str, Any]
+    url: str, path: str, service: Service, tmp_path: Path
 ) -> None:
     """Others' generations that run at the same time go on."""
-    requests = folder / "requests"
     user = {"role": "user", "content": "1 + 1 = ?"}
     body = json.dumps(
-        {"model": "scripted", "messages": [user]} if "chat" in path else sums(1, folder)[0]
+        {"model": "scripted", "messages": [user]}
+        if "chat" in path
+        else sums(1, tmp_path, agent_ref="arithmetic")[0]
     ).encode()
-    before, already = set(started(requests)), set(aborted(requests))
+    before, already = service.started(), service.aborted()
     other = threading.Thread(
         target=post,
         args=(
@@ -198,18 +140,40 @@ def test_a_client_that_goes_away_aborts_its_generations(
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
             + body
         )
-        until(lambda: len(set(started(requests)) - before) == 1, 20, "the call has arrived")
-        ours = set(started(requests)) - before
+        until(lambda: len(service.started() - before) == 1, 20, "the call has arrived")
+        ours = service.started() - before
         other.start()
-    until(lambda: set(aborted(requests)) - already == ours, 20, "the generation was aborted")
+    until(lambda: service.aborted() - already == ours, 20, "the generation was aborted")
     other.join(timeout=60)
-    assert set(aborted(requests)) - already == ours
+    assert service.aborted() - already == ours
 
 
-def test_serve_elsewhere_says_what_listens_here(url: str, config: dict[str, Any]) -> None:
+def test_an_update_of_the_weights_reaches_the_policy(
+    url: str, service: Service, tmp_path: Path
+) -> None:
+    (tmp_path / "script.json").write_text(json.dumps({"reply": "tests.replies:as_asked"}))
+    body = json.dumps({"version": 1, "source": str(tmp_path)}).encode()
+    for key in (None, KEY, "another"):
+        assert post(f"{url}/weights", body, key=key)[0] == 401
+
+    status, report = post(f"{url}/weights", body, key=ADMIN_KEY)
+    (task,) = sums(1, tmp_path, agent_ref="arithmetic")
+    assert post(f"{url}/run", json.dumps(task).encode())[0] == 200
+
+    assert (status, report["changed"], report["version"]) == (200, True, 1)
+    assert [replica["version"] for replica in report["replicas"]] == [1]
+    rollout = next(
+        rollout
+        for rollout in gym_ray.read_rollouts(service.output)
+        if str(tmp_path) in rollout.spec.task
+    )
+    assert [span.version for span in rollout.turns[0].version_spans] == [1]
+
+
+def test_serve_elsewhere_says_what_listens_here(url: str, service: Service) -> None:
     from gym_ray.serving.http import start_http
 
-    elsewhere = load_config(config, [f"serve.port={serve_port() + 1}"])
+    elsewhere = load_config(service.config(), [f"serve.port={serve_port() + 1}"])
 
     with pytest.raises(ConfigError, match=f"listens on 127.0.0.1:{serve_port()}.*gym-ray-"):
         start_http(elsewhere.serve, print)

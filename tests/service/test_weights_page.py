@@ -13,6 +13,7 @@ import yaml
 
 from gym_ray.config.load import load_config
 from gym_ray.weights import WeightsUpdate
+from tests.applications import Service
 from tests.cluster import scripted_config, serve_port, sums, write_rows
 
 PAGE = (Path(__file__).parents[2] / "docs" / "weights.md").read_text()
@@ -24,8 +25,11 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture
-def url(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def url(
+    cluster: str, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     """A gateway over the config the page names, and the checkpoints it names."""
+    service.stop()
     from gym_ray.serving.application import Application
     from gym_ray.serving.gateway_application import GatewayApplication
 
@@ -50,6 +54,11 @@ def url(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     core.close()
 
 
+@pytest.mark.long(
+    "a gateway of its own and eight commands, each a process that imports Ray (70 s of CPU time); "
+    "an update through a gateway is in test_serve.py, the client's in tests/gateway/test_weights.py"
+)
+@pytest.mark.timeout(300)
 def test_every_command_and_program_of_the_page_does_what_it_says(
     url: str, cluster: str, tmp_path: Path
 ) -> None:
