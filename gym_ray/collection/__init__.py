@@ -5,6 +5,7 @@
 
 from gym_ray.collection.collector import collect
 from gym_ray.collection.summary import RunSummary
-from gym_ray.store.reading import Rollouts, read_rollouts
+from gym_ray.store.reading import Rollouts
+from gym_ray.store.stored_run import read_rollouts
 
 __all__ = ["Rollouts", "RunSummary", "collect", "read_rollouts"]

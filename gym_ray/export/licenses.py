@@ -1,4 +1,4 @@
-"""Licences of the tasks that rollouts are of, as their environments' datasets declare them.
+"""Licences of the tasks that rollouts are of, as a card tells them (`StoredRun.licenses` has them).
 
 A declaration says under what terms task rows came; whether a dataset made of rollouts of them may
 be given away also depends on the model's, and is for a person to decide.
@@ -7,13 +7,9 @@ be given away also depends on the model's, and is for a person to decide.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from gym_ray.store.run_directory import run_yaml
+from gym_ray.store.stored_config import Licenses
 
 #: Names of the Hugging Face Hub for what a config may declare (`sections.Licence`).
 _HUB_NAMES = {
@@ -27,32 +23,8 @@ _HUB_NAMES = {
     "TBD": "unknown",
 }
 
-#: Licences of datasets by name, by environment; None where one declares none.
-Licences = Mapping[str, Mapping[str, str | None]]
 
-
-def declared_licences(folder: Path, environments: Iterable[str]) -> Licences:
-    """What `run.yaml` of a run directory declares.
-
-    Args:
-        folder: the run directory, or its folder of shards; one without `run.yaml` declares nothing.
-        environments: whose datasets are asked for.
-    """
-    try:
-        tree: Any = yaml.safe_load(run_yaml(folder).read_text())
-    except (OSError, yaml.YAMLError):
-        tree = {}
-    sections = (tree or {}).get("environments") or {}
-    return {
-        name: {
-            dataset["name"]: dataset.get("licence")
-            for dataset in (sections.get(name) or {}).get("datasets") or ()
-        }
-        for name in environments
-    }
-
-
-def front_matter(licences: Licences) -> dict[str, Any]:
+def front_matter(licences: Licenses) -> dict[str, Any]:
     """`license` of a card, in the Hub's names; {} unless every environment declares all of its.
 
     A licence the Hub has no name for is `other`, with its own in `license_name`.
@@ -67,7 +39,7 @@ def front_matter(licences: Licences) -> dict[str, Any]:
     return front | ({"license_name": ", ".join(others)} if others else {})
 
 
-def shown_licences(licences: Licences) -> str:
+def shown_licences(licences: Licenses) -> str:
     """For the card's table: `math: sums (Apache 2.0)`."""
     parts = [
         f"{environment}: {dataset} ({licence or 'not stated'})"

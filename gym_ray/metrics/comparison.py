@@ -26,7 +26,7 @@ from gym_ray.metrics.metrics import scored_tasks
 from gym_ray.metrics.task_scores import Options, TaskScores
 from gym_ray.metrics.task_tally import Tally
 from gym_ray.metrics.task_values import KINDS_AT_ONCE
-from gym_ray.store.places import place
+from gym_ray.store.stored_run import StoredRun
 
 #: Measures compared beside the reward.
 _COMPARED = ("pass@", "pass^", "avg-of-", "majority@")
@@ -107,8 +107,8 @@ def compare(
     """
     options = options or Options()
     notes: list[str] = []
-    before = _Tasks.read(place(a), options, notes, report)
-    after = _Tasks.read(place(b), options, notes, report)
+    before = _Tasks.read(StoredRun.open(a), options, notes, report)
+    after = _Tasks.read(StoredRun.open(b), options, notes, report)
     both, rows_a, rows_b = np.intersect1d(before.keys, after.keys, return_indices=True)
     names = [
         "reward",
@@ -164,9 +164,9 @@ class _Tasks:
         self.values: dict[str, array.array[float]] = {}
 
     @classmethod
-    def read(cls, folder: Path, options: Options, notes: list[str], report: Report) -> _Tasks:
+    def read(cls, run: StoredRun, options: Options, notes: list[str], report: Report) -> _Tasks:
         tasks = cls()
-        for scored in scored_tasks(folder, options, notes, report, Tally(), {}):
+        for scored in scored_tasks(run, options, notes, report, Tally(), {}):
             tasks._add(scored)
         return tasks
 

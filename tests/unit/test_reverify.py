@@ -26,9 +26,9 @@ from gym_ray.reverification.reverify_stage import (
 )
 from gym_ray.reverification.reward_changes import compare
 from gym_ray.rollout import Rollout
+from gym_ray.store.dataset_files import dataset_files
 from gym_ray.store.index import Index
 from gym_ray.store.rows import broken_invariants
-from gym_ray.store.run_directory import dataset_files
 from gym_ray.store.segments import SegmentStore
 from gym_ray.verdict import Verdict
 from tests.stored import arithmetic_config, stored_run, sum_rollout, unplayed
