@@ -102,7 +102,7 @@ def provenance(run: StoredRun, environments: Iterable[str]) -> dict[str, Any]:
     return {
         "task_licences": run.licenses(environments),
         "produced": {} if config is None else published_facts(config.facts),
-        "notes": () if config else (without_config(published_name(run.path), missing),),
+        "notes": (without_config(published_name(run.path), missing),) if config is None else (),
     }
 
 

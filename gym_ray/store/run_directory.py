@@ -110,7 +110,7 @@ class RunDirectory:
     @classmethod
     def _claim(cls, path: Path, hold: Hold, config: RunConfig, kind: Kind) -> RunDirectory:
         key = _OUTPUT_KEYS[kind]
-        found = StoredConfig.read_if_there(path)
+        found = StoredConfig.read_if_there(path, instead=f"name a new folder as {key}")
         if found is not None:
             saved, run = dict(found.tree), dict(found.facts)
             begun = run.get("kind", "collect")

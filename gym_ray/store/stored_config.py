@@ -8,6 +8,7 @@ last, and a file without it is torn.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from gym_ray.store.places import write_text_whole
 from gym_ray.store.stored_text import stored_text
 
 CONFIG_FILE = "run.yaml"
+
+_INSTEAD = "name the output of a collection"
 
 #: Licenses of datasets by name, by environment; None where a dataset declares none.
 Licenses = Mapping[str, Mapping[str, str | None]]
@@ -40,8 +43,12 @@ class StoredConfig:
     facts: Mapping[str, Any]
 
     @classmethod
-    def read(cls, folder: Path) -> StoredConfig:
+    def read(cls, folder: Path, *, instead: str = _INSTEAD) -> StoredConfig:
         """Read the `run.yaml` of a folder.
+
+        Args:
+            folder: the run directory.
+            instead: what the user may do where the file is of something else.
 
         Raises:
             FileAbsent: it has none.
@@ -49,30 +56,31 @@ class StoredConfig:
             FileTorn: only the beginning is there, or it is not of a run.
         """
         file = folder / CONFIG_FILE
+        torn = functools.partial(_torn, file, instead)
         text = stored_text(file)
         try:
             tree = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise _torn(file, one_line(error)) from None
+            raise torn(one_line(error)) from None
         if not isinstance(tree, dict):
-            raise _torn(file, "no sections in it")
+            raise torn("no sections in it")
         facts = tree.pop("run", None)
         if not isinstance(facts, dict) or not facts.get("id"):
-            raise _torn(file, "no run.id in it")
+            raise torn("no run.id in it")
         # Half a line is legal YAML, too. Of JSON, which ends by itself, it never is.
         if not text.endswith(("\n", "}")):
-            raise _torn(file, "its last line does not end")
+            raise torn("its last line does not end")
         for name, section in tree.items():
             inner = section.values() if name == "environments" and section else ()
             if not all(isinstance(part, dict | None) for part in (section, *inner)):
-                raise _torn(file, f"{name} is no section")
+                raise torn(f"{name} is no section")
         return cls(file, tree, facts)
 
     @classmethod
-    def read_if_there(cls, folder: Path) -> StoredConfig | None:
+    def read_if_there(cls, folder: Path, *, instead: str = _INSTEAD) -> StoredConfig | None:
         """The same, and None for a folder that has no `run.yaml`; the caller tells its user."""
         try:
-            return cls.read(folder)
+            return cls.read(folder, instead=instead)
         except FileAbsent:
             return None
 
@@ -104,7 +112,7 @@ class StoredConfig:
                 for name in environments
             }
         except (TypeError, KeyError, AttributeError):
-            raise _torn(self.file, "a list of datasets is none") from None
+            raise _torn(self.file, _INSTEAD, "a list of datasets is none") from None
 
 
 def write_config(folder: Path, config: RunConfig, facts: Mapping[str, Any]) -> None:
@@ -120,8 +128,8 @@ def write_config(folder: Path, config: RunConfig, facts: Mapping[str, Any]) -> N
     write_text_whole(folder / CONFIG_FILE, text)
 
 
-def _torn(file: Path, why: str) -> FileTorn:
+def _torn(file: Path, instead: str, why: str) -> FileTorn:
     return FileTorn(
-        f"{file} is not of a gym-ray run, or only part of it is there ({why}); restore it from a "
-        "copy, or name another folder"
+        f"{file} is not of a gym-ray run; {instead}. If it was once, only part of it is there "
+        f"({why}): restore it from a copy"
     )

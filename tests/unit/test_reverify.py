@@ -253,8 +253,9 @@ def test_what_holds_no_rollouts_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_of_shards_needs_a_config(tmp_path: Path) -> None:
     run = stored_run(tmp_path / "run", [sum_rollout(1, reply="2")])
+    shards = (run / "rollouts").rename(tmp_path / "shards")
 
-    assert "--config" in refusal(run / "rollouts", tmp_path / "out")
+    assert "--config" in refusal(shards, tmp_path / "out")
 
 
 def test_rollouts_of_an_environment_that_is_not_configured_are_refused(tmp_path: Path) -> None:
