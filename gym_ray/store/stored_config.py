@@ -71,7 +71,7 @@ class StoredConfig:
         if not text.endswith(("\n", "}")):
             raise torn("its last line does not end")
         for name, section in tree.items():
-            inner = section.values() if name == "environments" and section else ()
+            inner = section.values() if name == "environments" and isinstance(section, dict) else ()
             if not all(isinstance(part, dict | None) for part in (section, *inner)):
                 raise torn(f"{name} is no section")
         return cls(file, tree, facts)

@@ -95,7 +95,7 @@ class StoredRun:
     def config_if_there(self) -> StoredConfig | None:
         """The same, and None where there is no `run.yaml`: for what makes sense without it.
 
-        Whoever asks tells its user what is missing for that; `without_config` has the words.
+        Whoever asks tells its user what cannot be known for that.
 
         Raises:
             FileUnreadable, FileTorn: there is one, but nothing that can be relied on.
@@ -234,7 +234,7 @@ class StoredRun:
         return self.ask(lambda index: page_of(index, wanted, columns, offset, limit))
 
     def follow(self, columns: Sequence[str] = PLAIN_COLUMNS) -> Follower:
-        """What becomes durable from now on, after all that is; ask it again and again."""
+        """What there is, and from then on what has become durable, told by its `updates`."""
         return Follower(self.ask, columns)
 
 

@@ -226,9 +226,7 @@ def test_wherever_the_file_ends_it_is_not_taken_for_whole(tmp_path: Path) -> Non
             StoredConfig.read(run)
 
 
-@pytest.mark.parametrize(
-    "text", ["environments: [a]\nrun: {id: x}\n", "sampling: 3\nrun: {id: x}\n"]
-)
+@pytest.mark.parametrize("section", ["environments: [a]", "environments: {a: 1}", "sampling: 3"])
 def test_sections_that_are_none_are_refused(tmp_path: Path, section: str) -> None:
     (tmp_path / "run.yaml").write_text(f"{section}\nrun: {{id: x}}\n")
 

@@ -22,6 +22,7 @@ from gym_ray.store.rows import specs_to_table
 from gym_ray.store.segments import SegmentStore
 from tests.stored import HERE, arithmetic_config, stored_run, sum_rollout
 
+CUT = {"status": "truncated", "truncation_reason": "max_output_tokens"}
 NOON = datetime.datetime(2026, 1, 2, 12, tzinfo=datetime.UTC)
 
 
@@ -113,7 +114,7 @@ def test_counts_are_by_status_and_say_what_is_pending(tmp_path: Path) -> None:
     specs = [sum_rollout(n, reply="").spec for n in range(5)]
     write_table_whole(tmp_path / "manifest.parquet", specs_to_table(specs))
     written(tmp_path, "a", sum_rollout(0, reply=""), failed(1))
-    written(tmp_path, "b", sum_rollout(2, reply="", status="truncated"))
+    written(tmp_path, "b", sum_rollout(2, reply="", **CUT))
 
     run = StoredRun.open(tmp_path)
 
