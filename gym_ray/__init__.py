@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from gym_ray.client import RolloutClient as RolloutClient
     from gym_ray.client import RolloutGroup as RolloutGroup
     from gym_ray.client import RolloutResult as RolloutResult
-    from gym_ray.collection import Rollouts as Rollouts
     from gym_ray.collection import RunSummary as RunSummary
     from gym_ray.collection import collect as collect
-    from gym_ray.collection import read_rollouts as read_rollouts
     from gym_ray.environment import Environment as Environment
     from gym_ray.environment import GymnasiumEnvironment as GymnasiumEnvironment
     from gym_ray.environment import Outcome as Outcome
@@ -34,6 +32,8 @@ if TYPE_CHECKING:
     from gym_ray.judging import ask_for as ask_for
     from gym_ray.reverification.reverify import reverify as reverify
     from gym_ray.rollout import Rollout as Rollout
+    from gym_ray.store.reading import Rollouts as Rollouts
+    from gym_ray.store.stored_run import read_rollouts as read_rollouts
     from gym_ray.task import Task as Task
     from gym_ray.tools import UnknownTool as UnknownTool
     from gym_ray.tools import tool as tool
@@ -44,10 +44,10 @@ _HOME = {
     "RolloutClient": "gym_ray.client",
     "RolloutGroup": "gym_ray.client",
     "RolloutResult": "gym_ray.client",
-    "Rollouts": "gym_ray.collection",
+    "Rollouts": "gym_ray.store.reading",
     "RunSummary": "gym_ray.collection",
     "collect": "gym_ray.collection",
-    "read_rollouts": "gym_ray.collection",
+    "read_rollouts": "gym_ray.store.stored_run",
     "reverify": "gym_ray.reverification.reverify",
     "Environment": "gym_ray.environment",
     "Outcome": "gym_ray.environment",

@@ -76,6 +76,22 @@ class ConfigError(GymRayError):
     exit_code = 2
 
 
+class StoredFileError(ConfigError):
+    """A file of a stored run does not tell what it should; nothing is concluded from it."""
+
+
+class FileAbsent(StoredFileError):
+    """It is not there. Commands that can do without say so; the others end."""
+
+
+class FileUnreadable(StoredFileError):
+    """It is there and cannot be read: no permission, a folder in its place, no text."""
+
+
+class FileTorn(StoredFileError):
+    """Only part of it is there, or it holds something else."""
+
+
 class FailedShareExceeded(GymRayError):
     """More rollouts failed than `collect.max_failed_share` allows."""
 

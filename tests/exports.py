@@ -19,8 +19,8 @@ from gym_ray.errors import FailureKind
 from gym_ray.renderers.items import items_from_message
 from gym_ray.renderers.messages import AssistantMessage, ToolCall
 from gym_ray.rollout import Rollout
+from gym_ray.store.dataset_files import dataset_files
 from gym_ray.store.index import Index
-from gym_ray.store.run_directory import dataset_files
 from gym_ray.store.segments import SegmentStore
 
 Make = Callable[..., Rollout]

@@ -19,8 +19,9 @@ import yaml
 from gym_ray.collection.summary import summarize
 from gym_ray.config.load import load_config
 from gym_ray.rollout import Rollout
+from gym_ray.store.dataset_files import dataset_files
 from gym_ray.store.index import Index
-from gym_ray.store.run_directory import RunDirectory, dataset_files
+from gym_ray.store.run_directory import RunDirectory
 from tests.hub_server import WRITER, HubServer
 from tests.stored import arithmetic_config, stored_run, sum_rollout
 

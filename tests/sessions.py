@@ -13,7 +13,6 @@ from typing import Any
 
 from gym_ray.agents import AGENTS, Agent, Toolbox
 from gym_ray.agents.sessions import Closing, OpenedSession, SessionState
-from gym_ray.collection import read_rollouts
 from gym_ray.config.sections import AgentOptions
 from gym_ray.environment import Environment
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
@@ -27,6 +26,7 @@ from gym_ray.sampling import Sampling
 from gym_ray.serving.recorder import RecordTarget
 from gym_ray.serving.session_host import SessionHost
 from gym_ray.store.rows import broken_invariants
+from gym_ray.store.stored_run import read_rollouts
 from gym_ray.task import task_id_of
 from gym_ray.turn import Generation
 from tests.replies import row_of

@@ -14,8 +14,9 @@ from gym_ray.collection.compaction import compact
 from gym_ray.config.load import load_config
 from gym_ray.errors import FailureKind
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
+from gym_ray.store.dataset_files import dataset_files
 from gym_ray.store.index import Index
-from gym_ray.store.run_directory import RunDirectory, dataset_files
+from gym_ray.store.run_directory import RunDirectory
 from gym_ray.task import rollout_id_of, task_id_of
 from gym_ray.turn import Turn, VersionSpan
 

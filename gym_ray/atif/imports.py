@@ -31,8 +31,8 @@ from gym_ray.progress import Progress
 from gym_ray.rollout import Rollout
 from gym_ray.store.index import Index
 from gym_ray.store.places import require_local, write_text_whole
-from gym_ray.store.run_directory import dataset_files
 from gym_ray.store.segments import SegmentStore
+from gym_ray.store.stored_run import StoredRun
 
 OnInvalid = Literal["fail", "drop"]
 
@@ -137,7 +137,7 @@ def import_atif(
         report.seconds = round(time.monotonic() - began, 3)
         if not report.rollouts or (report.rejected and on_invalid == "fail"):
             return report
-        index = Index.read(dataset_files(folder))
+        index = StoredRun.open(folder).index()
         if index.duplicates:
             raise _twice(index)
         progress.say("sorting")

@@ -307,11 +307,12 @@ def _export(
     """Export; of the recipe's fields those given come first, then those of the run's objective."""
     from gym_ray.export.card import preset_of, render
     from gym_ray.export.export import export
-    from gym_ray.store.places import open_path
+    from gym_ray.store.stored_run import StoredRun
 
+    run = StoredRun.open(rollouts)
     fields = {name: value for name, value in given.items() if value is not None}
-    preset = preset_of(open_path(rollouts), kind)
+    preset = preset_of(run, kind)
     preset = {name: value for name, value in preset.items() if name not in fields}
     made = recipe(**preset, **fields)
-    report = export(rollouts, output, kind, made, format=format, preset=preset, **options)
+    report = export(run, output, kind, made, format=format, preset=preset, **options)
     typer.echo(report.to_json() if json else render(report))

@@ -10,14 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gym_ray.collection.collector import collect as collect
     from gym_ray.collection.summary import RunSummary as RunSummary
-    from gym_ray.store.reading import Rollouts as Rollouts
-    from gym_ray.store.reading import read_rollouts as read_rollouts
 
 _HOME = {
-    "Rollouts": "gym_ray.store.reading",
     "RunSummary": "gym_ray.collection.summary",
     "collect": "gym_ray.collection.collector",
-    "read_rollouts": "gym_ray.store.reading",
 }
 
 __all__ = list(_HOME)

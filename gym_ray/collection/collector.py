@@ -36,9 +36,8 @@ from gym_ray.registry import load_environments
 from gym_ray.routing import Router
 from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
-from gym_ray.store.index import Index
 from gym_ray.store.places import write_text_whole
-from gym_ray.store.run_directory import RunDirectory, dataset_files
+from gym_ray.store.run_directory import RunDirectory
 
 _POLL_SECONDS = 0.5
 
@@ -324,12 +323,12 @@ class _Collector:
         """Whether groups are still to be judged by judges, which takes the application."""
         if not self._group_judges:
             return False
-        index = Index.read(dataset_files(self._directory.path))
+        index = self._directory.stored.index()
         return not is_compact(index, self._directory.rollouts)
 
     def _compact(self, manifest: Manifest, application: str | None = None) -> int:
         """Make shards of a complete run; how many it has, 0 while it is not complete."""
-        index = Index.read(dataset_files(self._directory.path))
+        index = self._directory.stored.index()
         if len(index.table) < manifest.rollouts:
             return 0
         self._directory.check()
@@ -342,10 +341,10 @@ class _Collector:
 
     def _finish(self, manifest: Manifest) -> RunSummary:
         shards = 0 if self._awaits_group_judges() else self._compact(manifest)
-        index = Index.read(dataset_files(self._directory.path))
+        index = self._directory.stored.index()
         summary = summaries.summarize(
             index,
-            manifest.by_environment(),
+            self._directory.stored.expected,
             directory=self._directory,
             shards=shards,
             seconds=time.monotonic() - self._started,

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gym_ray.collection.input import InputLine, SourceFingerprint, TaskInput
@@ -56,12 +55,6 @@ class Manifest:
             rollouts=file.metadata.num_rows,
             sources=[SourceFingerprint(**source) for source in saved["sources"]],
         )
-
-    def by_environment(self) -> dict[str, int]:
-        """Rollouts expected of each environment; rows routed nowhere are under ""."""
-        column = parquet_file(self.path).read(columns=["environment"])["environment"]
-        counted = pc.value_counts(column).to_pylist()
-        return {entry["values"]: entry["counts"] for entry in counted}
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, a row group at a time."""

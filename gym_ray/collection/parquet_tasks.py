@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gym_ray.errors import ConfigError
+from gym_ray.errors import ConfigError, FileTorn
 from gym_ray.store.places import parquet_file
 
 PARQUET_SUFFIX = ".parquet"
@@ -30,7 +30,7 @@ def check_parquet(path: Path) -> None:
     """
     try:
         schema = parquet_file(path).schema_arrow
-    except (pa.ArrowInvalid, OSError) as error:
+    except (FileTorn, OSError) as error:
         raise ConfigError(f"collect.input {path}: is no Parquet file: {error}") from None
     if _PARAMS not in schema.names:
         raise ConfigError(

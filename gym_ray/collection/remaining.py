@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from gym_ray.collection.manifest import ROW_GROUP_ROWS, Manifest
 from gym_ray.errors import FailureKind
 from gym_ray.rollout import failed_rollout
-from gym_ray.store.index import Index, contains
+from gym_ray.store.index import contains
 from gym_ray.store.places import written_whole
 from gym_ray.store.rows import specs_from_table
-from gym_ray.store.run_directory import RunDirectory, dataset_files
+from gym_ray.store.run_directory import RunDirectory
 from gym_ray.store.schema import MANIFEST_SCHEMA
 
 
@@ -32,7 +32,7 @@ def write_remaining(directory: RunDirectory, manifest: Manifest, model: str) -> 
     Returns:
         How many rollouts are to run.
     """
-    done = Index.read(dataset_files(directory.path)).done()
+    done = directory.stored.index().done()
     count = 0
     with (
         written_whole(directory.remaining) as file,

@@ -17,9 +17,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gym_ray.errors import FailureKind
-from gym_ray.store.index import Index
+from gym_ray.errors import ConfigError, FailureKind
+from gym_ray.store.index import Index, count_by_status
 from gym_ray.store.run_directory import RunDirectory
+from gym_ray.store.stored_text import stored_object
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,8 +98,20 @@ class RunSummary:
 
     @classmethod
     def read(cls, path: Path) -> RunSummary:
-        saved = json.loads(path.read_text())
-        return cls(**{**saved, "reward": Reward(**saved["reward"])})
+        """The summary in a file.
+
+        Raises:
+            StoredFileError: it is not there, not readable, or not whole.
+            ConfigError: it is of another version.
+        """
+        saved = stored_object(path)
+        try:
+            return cls(**{**saved, "reward": Reward(**saved["reward"])})
+        except (TypeError, KeyError) as error:
+            raise ConfigError(
+                f"{path}: is no summary of this version ({error}); re-issue the command that "
+                "collected the run, which writes it anew"
+            ) from None
 
 
 def summarize(
@@ -127,7 +140,7 @@ def summarize(
         output=str(directory.path),
         expected=total,
         pending=total - len(table),
-        **count_rows(table),
+        **count_by_status(table),
         reward=reward_of(table["reward"], total),
         environments=by_environment(table, expected),
         failure_kinds=failure_kinds(table),
@@ -156,14 +169,6 @@ def reward_of(rewards: pa.ChunkedArray, expected: int) -> Reward:
     )
 
 
-def count_rows(table: pa.Table) -> dict[str, int]:
-    """Rows of an index by status."""
-    found = {
-        entry["values"]: entry["counts"] for entry in pc.value_counts(table["status"]).to_pylist()
-    }
-    return {status: found.get(status, 0) for status in ("completed", "truncated", "failed")}
-
-
 def by_environment(table: pa.Table, expected: Mapping[str, int]) -> dict[str, dict[str, Any]]:
     """Counts and reward of each environment; rows routed nowhere are under `(none)`."""
     result: dict[str, dict[str, Any]] = {}
@@ -171,7 +176,7 @@ def by_environment(table: pa.Table, expected: Mapping[str, int]) -> dict[str, di
         own = table.filter(pc.equal(table["environment"], name))
         result[name or "(none)"] = {
             "expected": count,
-            **count_rows(own),
+            **count_by_status(own),
             "reward": dataclasses.asdict(reward_of(own["reward"], count)),
         }
     return result

@@ -35,6 +35,7 @@ from gym_ray.errors import ConfigError
 from gym_ray.export.export import export
 from gym_ray.export.nemo_gym_rows import FAILURES, ROLLOUTS, NemoGymRecipe
 from gym_ray.registry import load_environments
+from gym_ray.store.stored_run import StoredRun
 
 
 class RolloutFiles:
@@ -250,13 +251,12 @@ def _write(
         Rows by path, and how many rollouts have none, by reason.
     """
     shutil.rmtree(files.exported, ignore_errors=True)  # Of a command that was killed.
-    report = export(
-        files.run, files.exported, "nemo-gym", NemoGymRecipe(), format="jsonl", quiet=quiet
-    )
+    run = StoredRun.open(files.run)
+    report = export(run, files.exported, "nemo-gym", NemoGymRecipe(), format="jsonl", quiet=quiet)
     for name, path in ((ROLLOUTS, files.rollouts), (FAILURES, files.failures)):
         os.replace(files.exported / f"{name}.jsonl", path)
     shutil.rmtree(files.exported)
-    manifest = Manifest.read(files.run / "manifest.parquet")
+    manifest = Manifest.read(run.manifest_file)
     expected, of_task = _write_inputs(manifest, files.inputs)
     if aggregates:
         write_aggregate_metrics(files.rollouts, files.metrics, expected, of_task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ import yaml
 
 from gym_ray.config.objectives import OBJECTIVES
 from gym_ray.export.counts import ExportCounts
-from gym_ray.export.licenses import Licenses, front_matter, shown_licenses
+from gym_ray.export.licenses import front_matter, shown_licenses
 from gym_ray.export.packing import Packing
 from gym_ray.store.places import is_remote, open_path
-from gym_ray.store.run_directory import run_yaml
+from gym_ray.store.stored_config import Licenses
+from gym_ray.store.stored_run import StoredRun, without_config
 
 #: What the card says of the rows of each kind.
 _ABOUT = {
@@ -46,6 +47,7 @@ class ExportReport:
         packing: of the rows' lengths; None where there are no rows or lengths.
         environments, models, runs: rollouts read, by origin.
         produced: facts of `run.yaml` about the run: versions, model fingerprint.
+        notes: what is not known of the run, and why.
         seconds: wall time.
     """
 
@@ -67,6 +69,7 @@ class ExportReport:
     models: Mapping[str, int]
     runs: Mapping[str, int]
     produced: Mapping[str, Any]
+    notes: Sequence[str]
     seconds: float
 
     def to_json(self) -> str:
@@ -84,9 +87,23 @@ def counts_of(tally: ExportCounts) -> dict[str, Any]:
     }
 
 
-def provenance(folder: Path) -> dict[str, Any]:
-    """Facts of a run directory's `run.yaml` to publish; {} for a folder that has none."""
-    return published_facts(_run_yaml(folder).get("run") or {})
+def provenance(run: StoredRun, environments: Iterable[str]) -> dict[str, Any]:
+    """What the run itself says of an export, as fields of the report.
+
+    Args:
+        run: where the rollouts are. One without `run.yaml` says nothing, and a note says that.
+        environments: of the rollouts.
+
+    Raises:
+        StoredFileError: there is a `run.yaml` that cannot be relied on.
+    """
+    config = run.config_if_there()
+    missing = "licenses of the tasks, filters of an objective, and what produced the rollouts"
+    return {
+        "task_licenses": run.licenses(environments),
+        "produced": {} if config is None else published_facts(config.facts),
+        "notes": (without_config(published_name(run.path), missing),) if config is None else (),
+    }
 
 
 def published_facts(run: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,17 +120,17 @@ def published_name(path: Path) -> str:
     return str(path) if is_remote(path) else path.resolve().name
 
 
-def preset_of(folder: Path, kind: str) -> dict[str, Any]:
-    """Fields of the recipe `kind` as the objective of a run has them; {} for other objectives."""
-    objective = (_run_yaml(folder).get("collect") or {}).get("objective")
+def preset_of(run: StoredRun, kind: str) -> dict[str, Any]:
+    """Fields of the recipe `kind` as the objective of a run has them; {} for other objectives.
+
+    Of rollouts without `run.yaml`, whose objective nobody knows, the report has a note.
+
+    Raises:
+        StoredFileError: there is a `run.yaml` that cannot be relied on.
+    """
+    config = run.config_if_there()
+    objective = None if config is None else config.section("collect").get("objective")
     return dict(OBJECTIVES[objective].filters) if objective == kind else {}
-
-
-def _run_yaml(folder: Path) -> dict[str, Any]:
-    try:
-        return yaml.safe_load(run_yaml(folder).read_text()) or {}
-    except (OSError, yaml.YAMLError):
-        return {}
 
 
 def render(report: ExportReport) -> str:
@@ -124,6 +141,7 @@ def render(report: ExportReport) -> str:
         lines.append(f"  as the run's objective {report.kind} asks: {_preset(report)}")
     lines += [f"  left out: {count} {reason}" for reason, count in report.dropped.items()]
     lines += [f"  {count} {fact}" for fact, count in report.noted.items()]
+    lines += [f"  {note}" for note in report.notes]
     if report.pending:
         lines.append(
             f"  the run is not finished: {report.pending} rollouts are pending, so groups may lack "
@@ -181,6 +199,7 @@ def card(report: ExportReport, names: list[str]) -> str:
                 **{f"run: {key}": shown(value) for key, value in report.produced.items()},
             }
         ),
+        *report.notes,
         "## Counts",
         table(
             {

@@ -28,11 +28,10 @@ import pyarrow.parquet as pq
 from gym_ray.errors import ConfigError, GymRayError, one_line
 from gym_ray.export.card import ExportReport, card, counts_of, provenance, published_name
 from gym_ray.export.counts import ExportCounts
-from gym_ray.export.licenses import declared_licenses
 from gym_ray.export.packing import packing_of
 from gym_ray.export.recipe import TRAIN, Recipe
 from gym_ray.export.repeats import note, take_out
-from gym_ray.export.source import Source, open_source, pending
+from gym_ray.export.source import Source, open_source
 from gym_ray.progress import Progress
 from gym_ray.store.places import (
     make_folder,
@@ -43,6 +42,7 @@ from gym_ray.store.places import (
     remove_folder,
     written_whole,
 )
+from gym_ray.store.stored_run import StoredRun
 
 Kind = Literal["rl", "sft", "dpo", "nemo-gym", "atif"]
 Format = Literal["parquet", "jsonl", "both"]
@@ -72,7 +72,7 @@ class Job:
 
 
 def export(
-    rollouts: str | Path,
+    rollouts: str | Path | StoredRun,
     output: str | Path,
     kind: Kind,
     recipe: Recipe,
@@ -87,7 +87,8 @@ def export(
     """Write a training dataset.
 
     Args:
-        rollouts: a run directory, finished or not, or a folder of Parquet shards.
+        rollouts: a run directory, finished or not, or a folder of Parquet shards. Of one without
+            `run.yaml` the report says what is not known.
         output: folder of the dataset; new, or empty.
         kind: what the recipe makes, for the card.
         recipe: what becomes of the rollouts.
@@ -100,13 +101,16 @@ def export(
         quiet: no progress on standard error.
 
     Raises:
+        StoredFileError: `run.yaml` or another file of the run is there, and not whole.
         ConfigError: there are no rollouts, they lack what the recipe needs, or the output is not
             empty; nothing is left behind.
         GymRayError: it broke; nothing is left behind.
     """
     began = time.monotonic()
     target = open_path(output)
-    source = open_source(rollouts)
+    run = StoredRun.open(rollouts)
+    run.config_if_there()  # Before anything is written: a broken one ends the command.
+    source = open_source(run)
     with unfinished(target) as folder, Progress(quiet=quiet) as progress:
         has_table = recipe.schema is not None
         job = Job(
@@ -125,20 +129,19 @@ def export(
         report = ExportReport(
             kind=kind,
             output=str(target),
-            source=published_name(open_path(rollouts)),
+            source=published_name(run.path),
             options=dataclasses.asdict(recipe),  # type: ignore[call-overload]
             preset=dict(preset),
             license=license,
-            task_licenses=declared_licenses(open_path(rollouts), tally.environments),
             rollouts=tally.rollouts,
             groups=tally.groups,
-            pending=pending(rollouts, source),
+            pending=run.pending(source.rollouts),
             rows=dict(tally.rows),
             packing=packing_of(
                 tally.lengths, sampled_tokens=tally.sampled_tokens, length=pack_length
             ),
-            produced=provenance(open_path(rollouts)),
             seconds=time.monotonic() - began,
+            **provenance(run, tally.environments),
             **counts_of(tally),
         )
         names = sorted(path.name for path in folder.iterdir())

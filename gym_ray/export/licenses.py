@@ -1,4 +1,4 @@
-"""Licenses of the tasks that rollouts are of, as their environments' datasets declare them.
+"""Licenses of the tasks that rollouts are of, as a card tells them (`StoredRun.licenses` has them).
 
 A declaration says under what terms task rows came; whether a dataset made of rollouts of them may
 be given away also depends on the model's, and is for a person to decide.
@@ -7,13 +7,9 @@ be given away also depends on the model's, and is for a person to decide.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from gym_ray.store.run_directory import run_yaml
+from gym_ray.store.stored_config import Licenses
 
 #: Names of the Hugging Face Hub for what a config may declare (`sections.License`).
 _HUB_NAMES = {
@@ -26,30 +22,6 @@ _HUB_NAMES = {
     "GNU General Public License v3.0": "gpl-3.0",
     "TBD": "unknown",
 }
-
-#: Licenses of datasets by name, by environment; None where one declares none.
-Licenses = Mapping[str, Mapping[str, str | None]]
-
-
-def declared_licenses(folder: Path, environments: Iterable[str]) -> Licenses:
-    """What `run.yaml` of a run directory declares.
-
-    Args:
-        folder: the run directory, or its folder of shards; one without `run.yaml` declares nothing.
-        environments: whose datasets are asked for.
-    """
-    try:
-        tree: Any = yaml.safe_load(run_yaml(folder).read_text())
-    except (OSError, yaml.YAMLError):
-        tree = {}
-    sections = (tree or {}).get("environments") or {}
-    return {
-        name: {
-            dataset["name"]: dataset.get("license")
-            for dataset in (sections.get(name) or {}).get("datasets") or ()
-        }
-        for name in environments
-    }
 
 
 def front_matter(licenses: Licenses) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -18,9 +17,9 @@ import pyarrow.compute as pc
 
 from gym_ray.errors import ConfigError
 from gym_ray.store.index import Index
-from gym_ray.store.places import open_path, parquet_file
-from gym_ray.store.reading import rollout_files
+from gym_ray.store.places import parquet_file
 from gym_ray.store.row_fetcher import ROW_GROUP_ROWS, RowFetcher, whole_groups
+from gym_ray.store.stored_run import StoredRun
 
 #: Row groups of a part: 65,536 rows of a dataset as `compact` writes it, some seconds of work.
 PART_ROW_GROUPS = 64
@@ -97,33 +96,17 @@ class Gathered:
             yield table.select([name for name in columns if name in table.column_names])
 
 
-def open_source(folder: str | Path) -> Source:
+def open_source(run: StoredRun) -> Source:
     """The rollouts of a run directory, finished or not, or of a folder of shards.
 
     Raises:
         ConfigError: there are none.
     """
-    files = rollout_files(open_path(folder))
-    if not files:
-        raise ConfigError(f"{folder}: holds no rollouts yet")
-    source: Source | None = _shards(files)
-    if source is None:
-        source = Gathered(Index.read(files))
+    files = run.files()
+    source: Source = _shards(files) or Gathered(run.index())
     if not source.rollouts:
-        raise ConfigError(f"{folder}: holds no rollouts yet")
+        raise ConfigError(f"{run.path}: holds no rollouts yet")
     return source
-
-
-def pending(folder: str | Path, source: Source) -> int:
-    """Rollouts a run still lacks by its manifest, or by its summary; 0 where there is neither."""
-    manifest = open_path(folder) / "manifest.parquet"
-    if manifest.exists():
-        return max(0, int(parquet_file(manifest).metadata.num_rows) - source.rollouts)
-    try:
-        found = json.loads((open_path(folder) / "summary.json").read_text())
-    except (OSError, ValueError):
-        return 0
-    return int(found.get("pending") or 0)
 
 
 def _shards(files: Sequence[Path]) -> Shards | None:

@@ -19,21 +19,22 @@ from gym_ray.errors import ConfigError
 from gym_ray.export.card import published_facts, shown, table
 from gym_ray.export.licenses import front_matter
 from gym_ray.store.schema import SCHEMA
+from gym_ray.store.stored_config import StoredConfig
 
 #: Types that Arrow and `datasets` call differently.
 _DTYPES = {pa.float32(): "float32", pa.float64(): "float64"}
 
 
-def rollouts_card(summary: RunSummary, tree: Mapping[str, Any], license: str | None) -> str:
+def rollouts_card(summary: RunSummary, config: StoredConfig, license: str | None) -> str:
     """The card of a finished run.
 
     Args:
         summary: its counts.
-        tree: its `run.yaml`.
+        config: its `run.yaml`.
         license: of the dataset, as the Hub calls it; None where it is not stated.
     """
-    run = published_facts(tree.get("run") or {})
-    model = (tree.get("policy") or {}).get("model")
+    run = published_facts(config.facts)
+    model = config.section("policy").get("model")
     reward = summary.reward
     mean = "none" if reward.mean is None else f"{reward.mean:.4f}"
     sections = [
@@ -46,7 +47,7 @@ def rollouts_card(summary: RunSummary, tree: Mapping[str, Any], license: str | N
                 "run": summary.run_id,
                 "model": model,
                 "environments": ", ".join(summary.environments),
-                "sampling": shown(tree.get("sampling")),
+                "sampling": shown(config.tree.get("sampling")),
                 "license": license or "not stated: those of the tasks and of the model apply",
                 **{f"run: {key}": shown(value) for key, value in run.items() if key != "id"},
             }

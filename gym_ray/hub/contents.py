@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import pyarrow as pa
-import pyarrow.parquet as pq
-import yaml
+from typing import Literal
 
 from gym_ray.atif.trajectories import TRAJECTORIES
 from gym_ray.collection.summary import RunSummary
 from gym_ray.errors import ConfigError
-from gym_ray.export.licenses import declared_licenses
 from gym_ray.hub.cards import checked_card, prepared_card, rollouts_card
 from gym_ray.hub.secret_values import secret_settings
 from gym_ray.prepare.task_files import SPLITS
+from gym_ray.store.places import parquet_file
 from gym_ray.store.run_directory import kept_from_writers
 from gym_ray.store.segments import SegmentStore
+from gym_ray.store.stored_config import CONFIG_FILE
+from gym_ray.store.stored_run import StoredRun
+from gym_ray.store.stored_text import stored_object
 
 CARD = "README.md"
 Kind = Literal["rollouts", "export", "tasks"]
@@ -75,26 +73,24 @@ def open_contents(folder: Path, license: str | None) -> Iterator[Contents]:
     Raises:
         ConfigError: it holds none of these, is not finished, or would tell a secret.
     """
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder")
-    if (folder / "run.yaml").is_file():
+    run = StoredRun.open(folder)
+    if (folder / CONFIG_FILE).exists():
         with kept_from_writers(folder):
-            yield _run(folder, license)
+            yield _run(run, license)
     elif (folder / "export.json").is_file():
         yield _export(folder, license)
     elif (folder / "report.json").is_file():
         yield _prepared(folder, license)
     else:
         raise ConfigError(
-            f"{folder}: is no dataset of gym-ray; name the output folder of collect, reverify, "
-            "export or prepare"
+            f"{folder}: is no dataset of gym-ray (it has no {CONFIG_FILE}, export.json or "
+            "report.json); name the output folder of collect, reverify, export or prepare"
         )
 
 
-def _run(folder: Path, license: str | None) -> Contents:
-    tree = _mapping(folder / "run.yaml")
-    run = tree.get("run") or {}
-    if run.get("kind") == "serve":
+def _run(run: StoredRun, license: str | None) -> Contents:
+    folder, config = run.path, run.config
+    if config.facts.get("kind") == "serve":
         raise ConfigError(
             f"{folder}: holds rollouts of `gym-ray serve`, which go on for as long as it runs; "
             "make a dataset of them with `gym-ray export` and push that"
@@ -102,38 +98,38 @@ def _run(folder: Path, license: str | None) -> Contents:
     shards = sorted((folder / "rollouts").glob("*.parquet"))
     again = "re-issue the command that collects it and push what it has finished"
     segments = sum(1 for _ in SegmentStore(folder / "segments").files())
-    if segments or not shards or not (folder / "summary.json").is_file():
+    if segments or not shards or not run.summary_file.exists():
         raise ConfigError(
             f"{folder}: the run is not finished ({segments} segments are not in shards yet); "
             f"{again}, or push an export of what there is"
         )
-    summary = _summary(folder / "summary.json")
-    rows = sum(_rows(shard) for shard in shards)
+    summary = RunSummary.read(run.summary_file)
+    rows = sum(int(parquet_file(shard).metadata.num_rows) for shard in shards)
     if summary.pending or rows != summary.expected:
         raise ConfigError(
             f"{folder}: holds {rows} of {summary.expected} rollouts; {again}, or push an export of "
             "what there is"
         )
-    secrets = secret_settings(tree)
+    secrets = secret_settings({**config.tree, "run": config.facts})
     if secrets:
         raise ConfigError(
-            f"{folder}/run.yaml: {', '.join(secrets)} would tell a secret; replace the value "
+            f"{config.file}: {', '.join(secrets)} would tell a secret; replace the value "
             "there (the run is finished and does not need it), and in the next config write "
             "${oc.env:NAME} or name the variable where the section has a key for it"
         )
-    names = ["run.yaml", "summary.json", "reverify.json", "manifest.parquet"]
-    paths = [path for name in names if (path := folder / name).is_file()] + shards
+    beside = [run.config_file, run.summary_file, folder / "reverify.json", run.manifest_file]
+    paths = [path for path in beside if path.is_file()] + shards
     files = _files(folder, paths)
-    card = _card(folder, license, files, lambda: rollouts_card(summary, tree, license))
-    environments = declared_licenses(folder, tree.get("environments") or ())
-    licenses = [name for datasets in environments.values() for name in datasets.values()]
+    card = _card(folder, license, files, lambda: rollouts_card(summary, config, license))
+    declared = run.licenses(config.section("environments"))
+    licenses = [name for datasets in declared.values() for name in datasets.values()]
     return Contents("rollouts", files, card, must_stay_private=_forbidding(licenses))
 
 
 def _export(folder: Path, license: str | None) -> Contents:
     if not (folder / CARD).is_file():
         raise ConfigError(f"{folder}: lacks the {CARD} that `gym-ray export` wrote; export again")
-    report = _mapping(folder / "export.json")
+    report = stored_object(folder / "export.json")
     paths = [folder / "export.json"]
     for name in report.get("rows") or ():
         paths += folder.glob(f"{name}-[0-9]*.parquet")
@@ -148,7 +144,7 @@ def _export(folder: Path, license: str | None) -> Contents:
 
 
 def _prepared(folder: Path, license: str | None) -> Contents:
-    report = _mapping(folder / "report.json")
+    report = stored_object(folder / "report.json")
     counts = report.get("written")
     if not isinstance(counts, dict):
         raise ConfigError(f"{folder}/report.json: is not of `gym-ray prepare`")
@@ -190,31 +186,3 @@ def _files(folder: Path, paths: list[Path]) -> tuple[LocalFile, ...]:
         LocalFile(path.relative_to(folder).as_posix(), path, path.stat().st_size)
         for path in sorted(paths)
     )
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    read = json.loads if path.suffix == ".json" else yaml.safe_load
-    try:
-        tree = read(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: is not of gym-ray")
-    return tree
-
-
-def _summary(path: Path) -> RunSummary:
-    try:
-        return RunSummary.read(path)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(
-            f"{path}: is no summary of this version ({error}); re-issue the command that collected "
-            "the run, which writes it anew"
-        ) from None
-
-
-def _rows(shard: Path) -> int:
-    try:
-        return int(pq.read_metadata(shard).num_rows)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ConfigError(f"{shard}: is no Parquet file: {error}") from None

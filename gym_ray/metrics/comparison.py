@@ -26,7 +26,7 @@ from gym_ray.metrics.intervals import Floats, Values, bootstrap_intervals, sign_
 from gym_ray.metrics.metrics import scored_tasks
 from gym_ray.metrics.task_scores import Options, TaskScores
 from gym_ray.metrics.task_values import KINDS_AT_ONCE
-from gym_ray.store.places import open_path
+from gym_ray.store.stored_run import StoredRun
 
 #: Measures compared beside the reward.
 _COMPARED = ("pass@", "pass^", "avg-of-", "majority@")
@@ -107,8 +107,8 @@ def compare(
     """
     options = options or Options()
     notes: list[str] = []
-    before = _Tasks.read(open_path(a), options, notes, report)
-    after = _Tasks.read(open_path(b), options, notes, report)
+    before = _Tasks.read(StoredRun.open(a), options, notes, report)
+    after = _Tasks.read(StoredRun.open(b), options, notes, report)
     both, rows_a, rows_b = np.intersect1d(before.keys, after.keys, return_indices=True)
     names = [
         "reward",
@@ -164,9 +164,9 @@ class _Tasks:
         self.values: dict[str, array.array[float]] = {}
 
     @classmethod
-    def read(cls, folder: Path, options: Options, notes: list[str], report: Report) -> _Tasks:
+    def read(cls, run: StoredRun, options: Options, notes: list[str], report: Report) -> _Tasks:
         tasks = cls()
-        for scored in scored_tasks(folder, options, notes, report, MetricsAccumulator(), {}):
+        for scored in scored_tasks(run, options, notes, report, MetricsAccumulator(), {}):
             tasks._add(scored)
         return tasks
 
@@ -261,5 +261,5 @@ def _statement(reward: MeasureDifference, options: Options) -> str:
 
 
 def _order(name: str) -> tuple[int, int]:
-    open_path = next(i for i, measure in enumerate(_COMPARED) if name.startswith(measure))
-    return open_path, int(name.removeprefix(_COMPARED[open_path]))
+    place = next(i for i, measure in enumerate(_COMPARED) if name.startswith(measure))
+    return place, int(name.removeprefix(_COMPARED[place]))

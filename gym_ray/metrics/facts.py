@@ -3,7 +3,7 @@
 A dataset whose shards are in order (every complete run) is read as it stands. Any other one (an
 unfinished run, shards of several) goes through a temporary SQLite file, which puts the rollouts of
 a task side by side and keeps the copy that counts where there are two, by the rule of
-`collection.index`. Either way one batch and one task are in memory, not the dataset.
+`store.index`. Either way one batch and one task are in memory, not the dataset.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def groups(
     """The rollouts of each task, by `rollout_index`.
 
     Args:
-        files: of a dataset, segments before shards (`collection.reading.rollout_files`).
+        files: of a dataset, segments before shards (`StoredRun.files`).
         environments: those that can tell the answer a reply settles on, by name.
         report: called now and then with the number of rollouts read.
     """

@@ -10,22 +10,17 @@ import copy
 import dataclasses
 import json
 import os
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import pyarrow.compute as pc
-
-from gym_ray.config.load import load_config
 from gym_ray.environment import Environment
-from gym_ray.errors import ConfigError
+from gym_ray.errors import ConfigError, FileAbsent
 from gym_ray.metrics.accumulator import Metrics, MetricsAccumulator
 from gym_ray.metrics.facts import Report, groups
 from gym_ray.metrics.task_scores import Options, TaskScores, score_task
 from gym_ray.registry import load_environment
-from gym_ray.store.places import open_path, parquet_file
-from gym_ray.store.reading import rollout_files
+from gym_ray.store.stored_run import StoredRun
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,14 +64,14 @@ def metrics(
         ConfigError: there are no rollouts, or options are out of range.
     """
     options = options or Options()
-    folder, notes = open_path(rollouts), list[str]()
+    run, notes = StoredRun.open(rollouts), list[str]()
     overall = MetricsAccumulator()
     environments: dict[str, MetricsAccumulator] = {}
     with _TaskFile(tasks) as file:
-        for scored in scored_tasks(folder, options, notes, report, overall, environments):
+        for scored in scored_tasks(run, options, notes, report, overall, environments):
             file.write(scored)
-    expected = _expected(folder)
-    whole = overall.metrics(options, None if expected is None else expected.total())
+    expected = _expected(run)
+    whole = overall.metrics(options, None if expected is None else sum(expected.values()))
     names = sorted({*environments, *(expected or ())})
     by_name = {
         name or "(none)": whole
@@ -90,7 +85,7 @@ def metrics(
 
 
 def scored_tasks(
-    folder: Path,
+    run: StoredRun,
     options: Options,
     notes: list[str],
     report: Report,
@@ -100,7 +95,8 @@ def scored_tasks(
     """The scores of every task, counted in the tallies on the way.
 
     Args:
-        folder, options, report: see `metrics`.
+        run: where the rollouts are.
+        options, report: see `metrics`.
         notes: what is left out is added to it.
         overall, environments: what to count in; environments are added as they are met.
 
@@ -108,8 +104,8 @@ def scored_tasks(
         ConfigError: see `metrics`.
     """
     _check(options)
-    files = rollout_files(folder)
-    voting = _voting(folder, notes)
+    files = run.files()
+    voting = _voting(run, notes)
     for group in groups(files, voting, report):
         name = group[0].environment
         scored = score_task(group, options, votes=name in voting)
@@ -133,25 +129,21 @@ def _check(options: Options) -> None:
         raise ConfigError(f"{options.resamples} resamples are too few; take 100 or more")
 
 
-def _voting(folder: Path, notes: list[str]) -> dict[str, Environment]:
+def _voting(run: StoredRun, notes: list[str]) -> dict[str, Environment]:
     """Environments of a run that tell the answer a reply settles on."""
-    path = folder / "run.yaml"
-    if not path.exists():
-        notes.append(f"no majority@k: {folder} has no run.yaml to say which environments judged")
+    stored = run.config_if_there()
+    if stored is None:
+        notes.append(f"no majority@k: {run.path} has no run.yaml to say which environments judged")
         return {}
-    import yaml
-
-    saved = yaml.safe_load(path.read_text())
-    run = saved.pop("run", {})
     try:
-        config = load_config(saved)
+        config = stored.checked()
     except ConfigError as error:
-        notes.append(f"no majority@k: {path} cannot be used: {error}")
+        notes.append(f"no majority@k: {stored.file} cannot be used: {error}")
         return {}
     found = {}
     for name, section in config.environments.items():
         try:
-            environment = load_environment(name, section, run.get("base_directory", "."))
+            environment = load_environment(name, section, config.base_directory)
         except ConfigError as error:
             notes.append(f"no majority@k of {name}: {error}")
             continue
@@ -160,16 +152,12 @@ def _voting(folder: Path, notes: list[str]) -> dict[str, Environment]:
     return found
 
 
-def _expected(folder: Path) -> Counter[str] | None:
+def _expected(run: StoredRun) -> Mapping[str, int] | None:
     """Rollouts of the manifest by environment; None without one."""
-    path = folder / "manifest.parquet"
-    if not path.exists():
+    try:
+        return run.expected
+    except FileAbsent:
         return None
-    counted: Counter[str] = Counter()
-    for batch in parquet_file(path).iter_batches(batch_size=8192, columns=["environment"]):
-        for entry in pc.value_counts(batch.column("environment")).to_pylist():
-            counted[entry["values"]] += entry["counts"]
-    return counted
 
 
 class _TaskFile:

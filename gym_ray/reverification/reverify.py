@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import yaml
 
 from gym_ray.collection.group_compaction import compact_run, has_groups, judges_of_groups
 from gym_ray.collection.groups import count_failures
@@ -39,9 +38,9 @@ from gym_ray.reverification.reward_changes import ReverifyReport, compare
 from gym_ray.serving.job import folder_on_every_node, require_kept_output
 from gym_ray.store.index import Index, contains
 from gym_ray.store.places import open_path, write_text_whole, written_whole
-from gym_ray.store.reading import rollout_files
 from gym_ray.store.row_fetcher import whole_groups
-from gym_ray.store.run_directory import RunDirectory, dataset_files, kept_from_writers
+from gym_ray.store.run_directory import RunDirectory, kept_from_writers
+from gym_ray.store.stored_run import StoredRun
 
 _POLL_SECONDS = 0.5
 
@@ -82,39 +81,35 @@ def reverify(
         ConfigError: the rollouts, the config or the output are wrong; nothing was started.
         GymRayError: it broke; verdicts that are durable are kept.
     """
-    source, target = open_path(rollouts), open_path(output)
-    files = rollout_files(source)
-    if source.resolve() == target.resolve():
+    source, target = StoredRun.open(rollouts), open_path(output)
+    source.files()
+    if target.resolve() in (source.path.resolve(), source.home.resolve()):
         raise ConfigError(f"--output {str(output)!r} is what is reverified; name a new folder")
     require_kept_output("--output", str(output))
-    with kept_from_writers(source), Progress(quiet=quiet) as progress:
+    with kept_from_writers(source.home), Progress(quiet=quiet) as progress:
         checked = _config_of(source, target, config, overrides)
-        index = Index.read(files)
-        _check_source(source, index, checked)
+        index = source.index()
+        _check_source(source.path, index, checked)
         directory = RunDirectory.open(checked, kind="reverify")
         try:
-            return _Reverification(source, index, checked, directory, progress).run()
+            return _Reverification(source.path, index, checked, directory, progress).run()
         finally:
             directory.close()
 
 
 def _config_of(
-    source: Path, output: Path, config: str | Path | None, overrides: Sequence[str]
+    source: StoredRun, output: Path, config: str | Path | None, overrides: Sequence[str]
 ) -> RunConfig:
     if config is not None:
         checked = load_config(config, overrides)
     else:
-        file = source / "run.yaml"
-        if not file.is_file():
+        stored = source.config_if_there()
+        if stored is None:
             raise ConfigError(
-                f"{source} has no run.yaml to take the environments from; name a config with "
+                f"{source.path} has no run.yaml to take the environments from; name a config with "
                 "--config"
             )
-        tree = yaml.safe_load(file.read_text())
-        base_directory = tree.pop("run", {}).get("base_directory")
-        checked = load_config(tree, overrides)
-        if base_directory is not None:
-            checked = checked.model_copy(update={"base_directory": base_directory})
+        checked = stored.checked(overrides)
     collect = checked.collect.model_copy(update={"output": str(output)})
     return checked.model_copy(update={"collect": collect})
 
@@ -195,7 +190,7 @@ class _Reverification:
 
     def _todo(self) -> pa.Table:
         """Rows of the source's index that have no verdict yet, or a failure that may pass."""
-        now = Index.read(dataset_files(self._directory.path)).table
+        now = self._directory.stored.index().table
         retryable = pa.array([str(kind) for kind in RETRYABLE])
         again = pc.fill_null(pc.is_in(now["error_kind"], value_set=retryable), False)
         source = self._index.table
@@ -295,14 +290,14 @@ class _Reverification:
             ) from error
 
     def _finish(self) -> ReverifyReport:
-        now = Index.read(dataset_files(self._directory.path))
+        now = self._directory.stored.index()
         shards = 0
         interrupted = None
         if len(now.table) == len(self._index.table):
             self._directory.check()
             shards = compact_run(self._config, now, self._directory, self._progress.say)
             self._directory.remaining.unlink(missing_ok=True)
-            now = Index.read(dataset_files(self._directory.path))
+            now = self._directory.stored.index()
         else:
             interrupted = self._stop.reason
         expected = pc.value_counts(self._index.table["environment"]).to_pylist()

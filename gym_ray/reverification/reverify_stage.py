@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from gym_ray.collection.monitor import Order
@@ -150,12 +149,7 @@ def rollouts_of(files: Sequence[Path], positions: pa.Table) -> list[Rollout]:
         files: dataset files.
         positions: columns `file`, an index of `files`, and `row`.
     """
-    numbers, own = np.unique(positions["file"].to_numpy(), return_inverse=True)
-    index = Index(
-        table=pa.table({"file": pa.array(own, type=pa.int32()), "row": positions["row"]}),
-        files=[files[number] for number in numbers],
-        duplicates=0,
-    )
+    index = Index(table=positions, files=list(files), duplicates=0).only(slice(None))
     return list(from_table(RowFetcher(index).rows(0, len(positions))))
 
 

@@ -45,9 +45,25 @@ class Index:
     @classmethod
     def read(cls, files: Sequence[Path]) -> Index:
         """Read the index columns of dataset files."""
-        parts = [_numbered(found, number) for number, found in enumerate(each(files, _entries))]
-        if not parts:
-            return cls(table=_entries_schema().empty_table(), files=[], duplicates=0)
+        return cls(table=_entries_schema().empty_table(), files=[], duplicates=0).updated(files)
+
+    def updated(self, files: Sequence[Path]) -> Index:
+        """The index of these files, of which only those are read that were not there before.
+
+        No two files ever have the same name (see `segments.py`), so what was read stays true.
+        Where files are gone all is read: a copy that was left out may count now.
+        """
+        there, known = {str(path) for path in files}, {str(path) for path in self.files}
+        if not known <= there:
+            return Index.read(files)
+        new = [path for path in files if str(path) not in known]
+        if not new:
+            return self
+        parts = [self.table] if self.files else []
+        parts += [
+            _numbered(found, number)
+            for number, found in enumerate(each(new, _entries), start=len(self.files))
+        ]
         table = pa.concat_tables(parts)
         total = len(table)
         failed = pc.equal(table["status"], "failed")
@@ -65,7 +81,26 @@ class Index:
         first = np.ones(total, dtype=bool)
         first[1:] = ids[1:] != ids[:-1]
         table = table.filter(pa.array(first)).drop_columns(["failed"])
-        return cls(table=table, files=list(files), duplicates=total - len(table))
+        return Index(
+            table=table,
+            files=[*self.files, *new],
+            duplicates=self.duplicates + total - len(table),
+        )
+
+    def only(self, rows: pa.Array | pa.ChunkedArray | slice) -> Index:
+        """Some entries, given as a mask or a range; files that hold none of them are left out."""
+        if isinstance(rows, slice):
+            start, end, _ = rows.indices(len(self.table))
+            table = self.table.slice(start, max(0, end - start))
+        else:
+            table = self.table.filter(rows)
+        numbers, own = np.unique(table["file"].to_numpy(), return_inverse=True)
+        at = table.schema.get_field_index("file")
+        return Index(
+            table=table.set_column(at, "file", pa.array(own, type=pa.int32())),
+            files=[self.files[number] for number in numbers],
+            duplicates=0,
+        )
 
     def done(self) -> np.ndarray[tuple[int], np.dtype[np.bytes_]]:
         """Sorted ids of rollouts that need not run again: all but retryable failures."""
@@ -73,6 +108,14 @@ class Index:
         again = pc.fill_null(pc.is_in(self.table["error_kind"], value_set=retryable), False)
         ids = self.table.filter(pc.invert(again))["rollout_id"]
         return np.sort(ids.to_numpy().astype("S32"))
+
+
+def count_by_status(table: pa.Table) -> dict[str, int]:
+    """Entries by status, with 0 where there are none."""
+    found = {
+        entry["values"]: entry["counts"] for entry in pc.value_counts(table["status"]).to_pylist()
+    }
+    return {status: found.get(status, 0) for status in ("completed", "truncated", "failed")}
 
 
 def contains(

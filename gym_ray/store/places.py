@@ -27,7 +27,7 @@ from typing import IO, Any, TypeVar, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gym_ray.errors import ConfigError, GymRayError, one_line
+from gym_ray.errors import ConfigError, FileTorn, GymRayError, one_line
 
 #: Ending of files that are being written; they never count as part of the dataset.
 UNFINISHED = ".unfinished"
@@ -153,14 +153,17 @@ def write_table_whole(path: Path, table: pa.Table) -> None:
 
 
 def parquet_file(path: Path) -> pq.ParquetFile:
-    """Open a Parquet file."""
-    if not is_remote(path):
-        return pq.ParquetFile(path)
-    store, name = _filesystem(path), _object(path)
-    if store.size(name) <= _FETCHED_WHOLE_BYTES:
-        return pq.ParquetFile(pa.BufferReader(store.cat_file(name)))
-    # Arrow asks for the ranges it needs; a cache of ours would fetch more.
-    return pq.ParquetFile(store.open(name, "rb", cache_type="none"), pre_buffer=True)
+    """Open a Parquet file; raises `FileTorn` where it is none, or not whole."""
+    try:
+        if not is_remote(path):
+            return pq.ParquetFile(path)
+        store, name = _filesystem(path), _object(path)
+        if store.size(name) <= _FETCHED_WHOLE_BYTES:
+            return pq.ParquetFile(pa.BufferReader(store.cat_file(name)))
+        # Arrow asks for the ranges it needs; a cache of ours would fetch more.
+        return pq.ParquetFile(store.open(name, "rb", cache_type="none"), pre_buffer=True)
+    except pa.ArrowInvalid as error:
+        raise FileTorn(f"{path}: no whole Parquet file ({error}); restore it from a copy") from None
 
 
 def make_folder(path: Path) -> None:

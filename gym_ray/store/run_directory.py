@@ -18,11 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from gym_ray.config.load import RunConfig, differing_keys
 from gym_ray.config.objectives import OBJECTIVES
 from gym_ray.errors import ConfigError
+from gym_ray.store.dataset_files import MANIFEST_FILE, REMAINING_FILE
 from gym_ray.store.places import (
     UNFINISHED,
     Hold,
@@ -32,9 +31,10 @@ from gym_ray.store.places import (
     reachable,
     remove_unfinished,
     unwritten,
-    write_text_whole,
 )
 from gym_ray.store.segments import SegmentStore
+from gym_ray.store.stored_config import CONFIG_FILE, StoredConfig, write_config
+from gym_ray.store.stored_run import StoredRun
 
 #: Which command a run directory belongs to.
 Kind = Literal["collect", "serve", "reverify"]
@@ -52,12 +52,14 @@ class RunDirectory:
 
     Attributes:
         path: the directory.
+        stored: what is in it, read.
         run: identity of the run: `id`, `created_at`, and facts added by `record`.
         resumed: True when an earlier command began the run.
     """
 
     def __init__(self, path: Path, hold: Hold, run: dict[str, Any], *, resumed: bool) -> None:
         self.path = path
+        self.stored = StoredRun(path)
         self.run = run
         self.resumed = resumed
         self._hold = hold
@@ -108,12 +110,9 @@ class RunDirectory:
     @classmethod
     def _claim(cls, path: Path, hold: Hold, config: RunConfig, kind: Kind) -> RunDirectory:
         key = _OUTPUT_KEYS[kind]
-        run_file = path / "run.yaml"
-        if run_file.exists():
-            saved = yaml.safe_load(run_file.read_text())
-            if not isinstance(saved, dict) or not isinstance(saved.get("run"), dict):
-                raise ConfigError(f"{run_file} is not of a gym-ray run; name a new folder as {key}")
-            run = saved.pop("run")
+        found = StoredConfig.read_if_there(path, instead=f"name a new folder as {key}")
+        if found is not None:
+            saved, run = dict(found.tree), dict(found.facts)
             begun = run.get("kind", "collect")
             if begun != kind:
                 raise ConfigError(
@@ -135,10 +134,10 @@ class RunDirectory:
             if strangers:
                 raise ConfigError(
                     f"{key} {str(path)!r}: the folder is not empty ({strangers[0]}, …) "
-                    "and holds no gym-ray run; name a new folder"
+                    f"and holds no gym-ray run (no {CONFIG_FILE}); name a new folder"
                 )
             # Of a command that was killed before it wrote run.yaml, perhaps with another config.
-            (path / "manifest.parquet").unlink(missing_ok=True)
+            (path / MANIFEST_FILE).unlink(missing_ok=True)
             created_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             # Entry points given as paths resolve against it, also when run.yaml is the config.
             base_directory = str(Path(config.base_directory).resolve())
@@ -162,8 +161,7 @@ class RunDirectory:
 
     def save_config(self, config: RunConfig) -> None:
         """Write `run.yaml`: the resolved config, and the run's identity and facts."""
-        text = config.to_yaml() + yaml.safe_dump({"run": self.run}, sort_keys=False)
-        write_text_whole(self.path / "run.yaml", text)
+        write_config(self.path, config, self.run)
 
     def record(self, config: RunConfig, **facts: Any) -> None:
         """Add facts about what produced the rollouts (versions, model fingerprint).
@@ -198,11 +196,11 @@ class RunDirectory:
 
     @property
     def manifest(self) -> Path:
-        return self.path / "manifest.parquet"
+        return self.stored.manifest_file
 
     @property
     def remaining(self) -> Path:
-        return self.path / "remaining.parquet"
+        return self.path / REMAINING_FILE
 
     @property
     def rollouts(self) -> Path:
@@ -214,7 +212,7 @@ class RunDirectory:
 
     @property
     def summary(self) -> Path:
-        return self.path / "summary.json"
+        return self.stored.summary_file
 
 
 @contextlib.contextmanager
@@ -237,22 +235,4 @@ def _is_strange(entry: Path) -> bool:
     """Whether an entry of a folder without `run.yaml` is anything but a failed start's."""
     if entry.name == "rollouts":
         return not entry.is_dir() or any(entry.iterdir())
-    return entry.name not in {".lock", "manifest.parquet"} and entry.suffix != UNFINISHED
-
-
-def dataset_files(path: Path) -> list[Path]:
-    """Every Parquet file that may hold rollouts of a run directory.
-
-    Segments are listed before shards: should a compaction end in between, rows are seen twice,
-    which `Index` sorts out, instead of not at all.
-    """
-    segments = list(SegmentStore(path / "segments").files())
-    return segments + sorted((path / "rollouts").glob("*.parquet"))
-
-
-def run_yaml(folder: Path) -> Path:
-    """Where the config of rollouts is, there or not: in the run directory, of which `folder` may
-    also be the folder of shards.
-    """
-    is_shards = folder.name == "rollouts" and not (folder / "run.yaml").exists()
-    return (folder.parent if is_shards else folder) / "run.yaml"
+    return entry.name not in {".lock", MANIFEST_FILE} and entry.suffix != UNFINISHED

@@ -17,7 +17,6 @@ import pytest
 
 from gym_ray.agents.session import SessionError
 from gym_ray.agents.sessions import Closing, OpenedSession, SessionState, owner_of
-from gym_ray.collection import read_rollouts
 from gym_ray.config.sections import EnvironmentConfig
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.sessions import session_routes
@@ -27,6 +26,7 @@ from gym_ray.rollout import RolloutSpec
 from gym_ray.routing import Router
 from gym_ray.serving.recorder import RecordTarget
 from gym_ray.store.rows import broken_invariants
+from gym_ray.store.stored_run import read_rollouts
 from gym_ray.turn import Generation
 from tests.gateway.conftest import serving
 from tests.gateway.policies import MODEL, token_policy

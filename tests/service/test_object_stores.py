@@ -19,9 +19,9 @@ from gym_ray.export.export import export
 from gym_ray.export.rl import RlRecipe
 from gym_ray.store import places as storage
 from gym_ray.store.places import Hold, InUse, open_path, written_whole
-from gym_ray.store.reading import read_rollouts
 from gym_ray.store.rows import broken_invariants
 from gym_ray.store.run_directory import RunDirectory
+from gym_ray.store.stored_run import read_rollouts
 from tests.cluster import logged_requests, scripted_config, sums, until, write_rows
 from tests.exports import run_command, table_of
 from tests.stored import arithmetic_config, stored_run, sum_rollout

@@ -11,7 +11,8 @@ import pytest
 from gym_ray.config.load import RunConfig, load_config
 from gym_ray.errors import ConfigError
 from gym_ray.rollout import Rollout
-from gym_ray.store.run_directory import RunDirectory, dataset_files
+from gym_ray.store.dataset_files import dataset_files
+from gym_ray.store.run_directory import RunDirectory
 
 Open = Callable[..., RunDirectory]
 

@@ -138,7 +138,8 @@ def test_the_card_says_what_the_dataset_is_of(make_rollout: Make, tmp_path: Path
 def licensed(**licenses: str | None) -> str:
     """A `run.yaml` whose environment `sums` declares datasets of these licenses."""
     datasets = [{"name": name, "license": license} for name, license in licenses.items()]
-    return json.dumps({"environments": {"sums": {"datasets": datasets}, "other": {}}})
+    environments = {"sums": {"datasets": datasets}, "other": {}}
+    return json.dumps({"environments": environments, "run": {"id": "r1"}})
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def licensed(**licenses: str | None) -> str:
          "sums: a (NVIDIA Evaluation Dataset License Agreement)"),
         (licensed(a="MIT", b=None), None, {}, "sums: a (MIT); sums: b (not stated)"),
         (licensed(a="MIT"), "cc0-1.0", {"license": "cc0-1.0"}, "sums: a (MIT)"),
-        ("{}", None, {}, "not declared"),
+        ("run: {id: r1}\n", None, {}, "not declared"),
     ],
 )  # fmt: skip
 def test_the_card_names_the_licenses_of_the_tasks(

@@ -17,7 +17,8 @@ def run_of(folder: Path, make_rollout: Make, objective: str | None) -> Path:
     rollouts = [make_rollout(0, n, **said(str(n)), reward=r) for n, r in enumerate(rewards)]
     rollouts += [make_rollout(1, n, **said(f"again {n}"), reward=1.0) for n in range(2)]
     run = store(folder / "run", rollouts)
-    (run / "run.yaml").write_text(yaml.safe_dump({"collect": {"objective": objective}}))
+    tree = {"collect": {"objective": objective}, "run": {"id": "r1"}}
+    (run / "run.yaml").write_text(yaml.safe_dump(tree))
     return run
 
 

@@ -17,8 +17,8 @@ from gym_ray.config.load import RunConfig, load_config
 from gym_ray.environment import Outcome
 from gym_ray.errors import ConfigError, FailureKind, Interrupted
 from gym_ray.rollout import Rollout
+from gym_ray.store.dataset_files import dataset_files
 from gym_ray.store.index import Index
-from gym_ray.store.run_directory import dataset_files
 from gym_ray.store.segments import SegmentStore
 from gym_ray.task import Task
 from gym_ray.verifiers.groups import diversity, ranking

@@ -20,8 +20,8 @@ from gym_ray.collection import compaction
 from gym_ray.collection.compaction import compact
 from gym_ray.errors import RETRYABLE, ConfigError, FailureKind
 from gym_ray.rollout import Rollout
+from gym_ray.store.dataset_files import dataset_files
 from gym_ray.store.index import Index, contains
-from gym_ray.store.run_directory import dataset_files
 from gym_ray.store.schema import SCHEMA
 from gym_ray.store.segments import SegmentStore
 

@@ -186,8 +186,9 @@ def _said(rollout: Rollout) -> Rollout:
 
 def test_a_folder_of_shards_has_no_majority_and_says_why(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", [[1, 0]])
+    shards = (run / "rollouts").rename(tmp_path / "shards")
 
-    report = metrics(run / "rollouts")
+    report = metrics(shards)
 
     assert report.overall.reward.mean == 0.5
     assert "has no run.yaml" in report.notes[0]

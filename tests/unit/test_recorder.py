@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from gym_ray.collection import read_rollouts
 from gym_ray.config.load import RunConfig, load_config
 from gym_ray.errors import ConfigError
 from gym_ray.rollout import Rollout
 from gym_ray.serving.recorder import Recorder, RecordTarget
 from gym_ray.store.run_directory import RunDirectory
+from gym_ray.store.stored_run import read_rollouts
 
 MakeRollout = Callable[..., Rollout]
 

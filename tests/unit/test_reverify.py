@@ -26,9 +26,9 @@ from gym_ray.reverification.reverify_stage import (
 )
 from gym_ray.reverification.reward_changes import compare
 from gym_ray.rollout import Rollout
+from gym_ray.store.dataset_files import dataset_files
 from gym_ray.store.index import Index
 from gym_ray.store.rows import broken_invariants
-from gym_ray.store.run_directory import dataset_files
 from gym_ray.store.segments import SegmentStore
 from gym_ray.verdict import Verdict
 from tests.stored import arithmetic_config, stored_run, sum_rollout, unplayed
@@ -253,8 +253,9 @@ def test_what_holds_no_rollouts_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_of_shards_needs_a_config(tmp_path: Path) -> None:
     run = stored_run(tmp_path / "run", [sum_rollout(1, reply="2")])
+    shards = (run / "rollouts").rename(tmp_path / "shards")
 
-    assert "--config" in refusal(run / "rollouts", tmp_path / "out")
+    assert "--config" in refusal(shards, tmp_path / "out")
 
 
 def test_rollouts_of_an_environment_that_is_not_configured_are_refused(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from gym_ray.collection.compaction import compact
 from gym_ray.errors import FailureKind
 from gym_ray.rollout import NO_LOGPROBS, NO_MASK, NO_TOKENS, Rollout
 from gym_ray.store.index import Index
-from gym_ray.store.reading import read_rollouts
 from gym_ray.store.rows import broken_invariants, from_table, to_table
 from gym_ray.store.segments import SegmentStore
+from gym_ray.store.stored_run import read_rollouts
 from gym_ray.turn import Turn
 
 Make = Callable[..., Rollout]

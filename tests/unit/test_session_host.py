@@ -8,11 +8,11 @@ import pytest
 
 from gym_ray.agents.session import MAX_CONCURRENT_CALLS, SessionError
 from gym_ray.agents.sessions import Closing, SessionState
-from gym_ray.collection import read_rollouts
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.scripted import ScriptedEngine
 from gym_ray.serving.recorder import RecordTarget
+from gym_ray.store.stored_run import read_rollouts
 from gym_ray.task import Task
 from gym_ray.turn import Generation
 from gym_ray.verdict import Verdict

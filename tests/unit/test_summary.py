@@ -13,7 +13,7 @@ from gym_ray.collection.report import demand_complete, render
 from gym_ray.collection.summary import Reward, RunSummary
 from gym_ray.errors import FailureKind, Interrupted
 from gym_ray.rollout import Rollout
-from gym_ray.store.index import Index
+from gym_ray.store.index import Index, count_by_status
 from gym_ray.store.run_directory import RunDirectory
 from gym_ray.store.segments import SegmentStore
 
@@ -61,7 +61,7 @@ def test_rows_are_counted_by_status(make_rollout: Make, index_of: Any) -> None:
         ]
     )
 
-    assert summaries.count_rows(table) == {"completed": 1, "truncated": 1, "failed": 2}
+    assert count_by_status(table) == {"completed": 1, "truncated": 1, "failed": 2}
 
 
 def test_the_mean_is_over_rows_with_a_reward_and_says_their_share() -> None:
@@ -125,7 +125,7 @@ def test_retried_rollouts_are_held_against_first_tries(make_rollout: Make, index
 def test_an_empty_index_sums_up_to_nothing() -> None:
     table = Index.read([]).table
 
-    assert summaries.count_rows(table) == {"completed": 0, "truncated": 0, "failed": 0}
+    assert count_by_status(table) == {"completed": 0, "truncated": 0, "failed": 0}
     assert summaries.by_environment(table, {}) == summaries.failure_kinds(table) == {}
     assert summaries.first_invalid(table) == []
     assert summaries.retried_difference(table) == (0, None)

@@ -1,0 +1,135 @@
+"""`run.yaml`: the config of a run as it was written, and the facts of the run.
+
+This is the one place that reads the file and that writes it. It is written whole, but copies of it
+may not be: a file that ends early is often legal YAML that lacks sections. So the run's ID comes
+last, and a file without it is torn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gym_ray.config.load import RunConfig, load_config
+from gym_ray.errors import FileAbsent, FileTorn, one_line
+from gym_ray.store.places import write_text_whole
+from gym_ray.store.stored_text import stored_text
+
+CONFIG_FILE = "run.yaml"
+
+_INSTEAD = "name the output of a collection"
+
+#: Licenses of datasets by name, by environment; None where a dataset declares none.
+Licenses = Mapping[str, Mapping[str, str | None]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoredConfig:
+    """What `run.yaml` says.
+
+    Attributes:
+        file: where it was read.
+        tree: the sections of the config, as written: of any version, and not checked.
+        facts: the section `run`: ID, kind, versions, fingerprint of the model.
+    """
+
+    file: Path
+    tree: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path, *, instead: str = _INSTEAD) -> StoredConfig:
+        """Read the `run.yaml` of a folder.
+
+        Args:
+            folder: the run directory.
+            instead: what the user may do where the file is of something else.
+
+        Raises:
+            FileAbsent: it has none.
+            FileUnreadable: a folder is in its place, it is no text, or it may not be read.
+            FileTorn: only the beginning is there, or it is not of a run.
+        """
+        file = folder / CONFIG_FILE
+        torn = functools.partial(_torn, file, instead)
+        text = stored_text(file)
+        try:
+            tree = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise torn(one_line(error)) from None
+        if not isinstance(tree, dict):
+            raise torn("no sections in it")
+        facts = tree.pop("run", None)
+        if not isinstance(facts, dict) or not facts.get("id"):
+            raise torn("no run.id in it")
+        # Half a line is legal YAML, too. Of JSON, which ends by itself, it never is.
+        if not text.endswith(("\n", "}")):
+            raise torn("its last line does not end")
+        for name, section in tree.items():
+            inner = section.values() if name == "environments" and isinstance(section, dict) else ()
+            if not all(isinstance(part, dict | None) for part in (section, *inner)):
+                raise torn(f"{name} is no section")
+        return cls(file, tree, facts)
+
+    @classmethod
+    def read_if_there(cls, folder: Path, *, instead: str = _INSTEAD) -> StoredConfig | None:
+        """The same, and None for a folder that has no `run.yaml`; the caller tells its user."""
+        try:
+            return cls.read(folder, instead=instead)
+        except FileAbsent:
+            return None
+
+    def checked(self, overrides: Sequence[str] = ()) -> RunConfig:
+        """The config, checked; entry points given as paths resolve as they did for the run.
+
+        Raises:
+            ConfigError: it is of another version, or an override is wrong.
+        """
+        config = load_config(self.tree, overrides)
+        base_directory = self.facts.get("base_directory")
+        if base_directory is None:
+            return config
+        return config.model_copy(update={"base_directory": base_directory})
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """A section as written; empty where there is none."""
+        return self.tree.get(name) or {}
+
+    def licenses(self, environments: Iterable[str]) -> Licenses:
+        """What the datasets of these environments declare."""
+        sections = self.section("environments")
+        try:
+            return {
+                name: {
+                    dataset["name"]: dataset.get("license")
+                    for dataset in (sections.get(name) or {}).get("datasets") or ()
+                }
+                for name in environments
+            }
+        except (TypeError, KeyError, AttributeError):
+            raise _torn(self.file, _INSTEAD, "a list of datasets is none") from None
+
+
+def write_config(folder: Path, config: RunConfig, facts: Mapping[str, Any]) -> None:
+    """Write `run.yaml` in one step.
+
+    Args:
+        folder: of the run.
+        config: resolved; it is compared with that of a command that continues the run.
+        facts: of the run, with its `id`.
+    """
+    last = {key: value for key, value in facts.items() if key != "id"} | {"id": facts["id"]}
+    text = config.to_yaml() + yaml.safe_dump({"run": last}, sort_keys=False)
+    write_text_whole(folder / CONFIG_FILE, text)
+
+
+def _torn(file: Path, instead: str, why: str) -> FileTorn:
+    return FileTorn(
+        f"{file} is not of a gym-ray run; {instead}. If it was once, only part of it is there "
+        f"({why}): restore it from a copy"
+    )
