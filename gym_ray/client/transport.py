@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,8 +22,9 @@ from gym_ray.client.errors import (
     Unauthorized,
     UpdateRefused,
 )
+from gym_ray.errors import pauses
 
-#: Pause before the first retry, doubled for each further one, up to the maximum.
+#: See `pauses`: before the second try, and at most.
 _PAUSE_SECONDS = 0.1
 _PAUSE_MAXIMUM_SECONDS = 10.0
 
@@ -117,7 +117,7 @@ class Transport:
             ClientError: all else that is no success.
         """
         left = self._max_retries if retries is None else retries
-        pause = _PAUSE_SECONDS
+        backoff = pauses(_PAUSE_SECONDS, _PAUSE_MAXIMUM_SECONDS)
         while True:
             try:
                 return await self._once(method, path, data, accept, waits_seconds, key)
@@ -128,8 +128,7 @@ class Transport:
                 if left == 0:
                     raise
             left -= 1
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, _PAUSE_MAXIMUM_SECONDS)
+            await asyncio.sleep(next(backoff))
 
     async def close(self) -> None:
         self._closed = True

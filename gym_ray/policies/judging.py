@@ -11,12 +11,11 @@ import asyncio
 import collections
 import dataclasses
 import math
-import random
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from gym_ray.errors import RETRYABLE, FailureKind, RolloutFailure
+from gym_ray.errors import RETRYABLE, FailureKind, RolloutFailure, pauses
 from gym_ray.judging import JudgeReply, account, time_left
 from gym_ray.policies.chat import Chat, ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
@@ -24,7 +23,7 @@ from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.sampling import Sampling, turn_seed
 from gym_ray.turn import Generation
 
-#: Wait before the second try, doubled for each further one, up to the maximum.
+#: See `pauses`: before the second try, and at most.
 BACKOFF_SECONDS = 0.5
 _BACKOFF_MAXIMUM_SECONDS = 8.0
 
@@ -99,6 +98,7 @@ class PolicyJudge:
         waited_for = "one of its max_concurrency calls to end"
         failure: RolloutFailure | None = None
         tries = 0
+        backoff = pauses(BACKOFF_SECONDS, _BACKOFF_MAXIMUM_SECONDS)
         ends_in = time_left()
         try:
             async with asyncio.timeout(None if math.isinf(ends_in) else ends_in) as deadline:
@@ -115,8 +115,7 @@ class PolicyJudge:
                     if failure.kind not in RETRYABLE or tries > self._limits.max_retries:
                         raise self._failed(f"{failure} (after {tries} tries)")
                     waited_for = "another try"
-                    pause = min(BACKOFF_SECONDS * 2 ** (tries - 1), _BACKOFF_MAXIMUM_SECONDS)
-                    await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+                    await asyncio.sleep(next(backoff))
         except TimeoutError:
             if not deadline.expired():
                 raise
