@@ -20,6 +20,7 @@ from gym_ray.agents import Agent, Attempt, Episode, Limits, Toolbox
 from gym_ray.config.sections import AgentOptions
 from gym_ray.environment import Environment, Outcome, fresh_state, open_task
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
+from gym_ray.policies.call import Call
 from gym_ray.policies.chat import Chat, ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.renderers.messages import Message
@@ -199,27 +200,29 @@ class Runner:
         oldest_version: int | None = None
         samplings: list[Sampling] = []
 
-        def next_turn() -> dict[str, Any]:
-            """What every policy call says, whatever it carries."""
+        def next_call(own: Sampling, stop_token_ids: tuple[int, ...]) -> Call:
             nonlocal turn
             number, turn = turn, turn + 1
             seed = sampling.seed
-            return {
-                "request_id": f"{spec.rollout_id}/{attempt}/{number}",
-                "seed": None if seed is None else turn_seed(seed, spec.rollout_id, number, attempt),
-                "timeout_seconds": max(0.0, min(self._turn_timeout_seconds, ends_at - _clock())),
-                "traceparent": traceparent,
-                "priority": self._priority,
-            }
+            return Call(
+                request_id=f"{spec.rollout_id}/{attempt}/{number}",
+                sampling=own,
+                stop_token_ids=stop_token_ids,
+                seed=None if seed is None else turn_seed(seed, spec.rollout_id, number, attempt),
+                timeout_seconds=max(0.0, min(self._turn_timeout_seconds, ends_at - _clock())),
+                traceparent=traceparent,
+                priority=self._priority,
+            )
 
         async def sample(prompt: Tokens, own: Sampling | None = None) -> Generation:
             nonlocal oldest_version
             request = GenerationRequest(
-                prompt_token_ids=prompt,
-                sampling=self._within_context(own or sampling, len(prompt)),
-                stop_token_ids=() if self._renderer is None else self._renderer.stop_token_ids,
+                next_call(
+                    self._within_context(own or sampling, len(prompt)),
+                    () if self._renderer is None else self._renderer.stop_token_ids,
+                ),
+                prompt,
                 staleness=settings.staleness(oldest_version),
-                **next_turn(),
             )
             generation = await self._generate(request)
             if generation.stop_reason == "abort":
@@ -241,12 +244,11 @@ class Runner:
         ) -> ChatAnswer:
             assert self._chat is not None
             request = ChatRequest(
-                messages=messages,
-                tools=tools,
-                sampling=self._within_context(sampling, used_tokens),
+                next_call(self._within_context(sampling, used_tokens), ()),
+                messages,
+                tools,
                 tool_choice=tool_choice,
                 parallel_tool_calls=parallel_tool_calls,
-                **next_turn(),
             )
             answer = await self._chat(request)
             if answer.stop_reason == "abort":

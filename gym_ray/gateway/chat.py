@@ -40,6 +40,7 @@ from gym_ray.gateway.wishes import (
     json_tag,
     sampling_of,
 )
+from gym_ray.policies.call import Call
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 
 
@@ -107,16 +108,18 @@ def chat_requests(
     messages = chat_messages(body.messages)
     return [
         ChatRequest(
-            request_id=f"{request_id}/{index}",
-            messages=messages,
-            tools=tools,
-            sampling=sampling,
+            Call(
+                request_id=f"{request_id}/{index}",
+                sampling=sampling,
+                stop_token_ids=tuple(body.stop_token_ids or ()),
+                seed=body.engine_seed(index),
+                timeout_seconds=timeout_seconds,
+            ),
+            messages,
+            tools,
             tool_choice=tool_choice_of(body.tool_choice, tools),
             parallel_tool_calls=body.parallel_tool_calls is not False,
-            seed=body.engine_seed(index),
-            timeout_seconds=timeout_seconds,
             required_prefix_token_ids=prefix_of(body.required_prefix_token_ids),
-            stop_token_ids=tuple(body.stop_token_ids or ()),
         )
         for index in range(body.n or 1)
     ]

@@ -112,12 +112,10 @@ async def chat(
     check_room(prompt, context_length)
     generation = await generate(
         GenerationRequest(
-            request_id=request.request_id,
-            prompt_token_ids=prompt,
-            sampling=guided,
-            stop_token_ids=stop_tokens(request, renderer),
-            seed=request.seed,
-            timeout_seconds=request.timeout_seconds,
+            dataclasses.replace(
+                request.call, sampling=guided, stop_token_ids=stop_tokens(request, renderer)
+            ),
+            prompt,
         )
     )
     require_whole(generation)
@@ -128,7 +126,7 @@ async def chat(
 
 def stop_tokens(request: ChatRequest, renderer: RolloutRenderer) -> tuple[int, ...]:
     """Tokens that end the turn: the family's own first, as in every other turn."""
-    return tuple(dict.fromkeys((*renderer.stop_token_ids, *request.stop_token_ids)))
+    return tuple(dict.fromkeys((*renderer.stop_token_ids, *request.call.stop_token_ids)))
 
 
 async def prompt_tokens(

@@ -17,6 +17,7 @@ from typing import Any
 
 from gym_ray.errors import RETRYABLE, FailureKind, RolloutFailure, pauses
 from gym_ray.judging import JudgeReply, account, time_left
+from gym_ray.policies.call import Call
 from gym_ray.policies.chat import Chat, ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.renderers.renderer import RolloutRenderer
@@ -147,12 +148,13 @@ class PolicyJudge:
         seed = sampling.seed
         answer = await self._chat(
             ChatRequest(
-                request_id=f"judge/{self.name}/{call_id}",
-                messages=tuple(messages),
-                tools=(),
-                sampling=sampling,
-                seed=None if seed is None else turn_seed(seed, repr(list(messages)), 0, 0),
-                timeout_seconds=min(self._limits.call_seconds, time_left()),
+                Call(
+                    request_id=f"judge/{self.name}/{call_id}",
+                    sampling=sampling,
+                    seed=None if seed is None else turn_seed(seed, repr(list(messages)), 0, 0),
+                    timeout_seconds=min(self._limits.call_seconds, time_left()),
+                ),
+                tuple(messages),
             )
         )
         spent.prompt_tokens += answer.prompt_tokens
@@ -184,12 +186,7 @@ def chat_in_tokens(
         )
         generation = await generate(
             GenerationRequest(
-                request_id=request.request_id,
-                prompt_token_ids=prompt,
-                sampling=request.sampling,
-                stop_token_ids=renderer.stop_token_ids,
-                seed=request.seed,
-                timeout_seconds=request.timeout_seconds,
+                dataclasses.replace(request.call, stop_token_ids=renderer.stop_token_ids), prompt
             )
         )
         return ChatAnswer(

@@ -43,6 +43,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from gym_ray.errors import ConfigError, FailureKind, GymRayError, RolloutFailure, one_line
 from gym_ray.policies.bundled import fingerprint, resolve_model
+from gym_ray.policies.call import Call
 from gym_ray.policies.checkpoints import check_checkpoint
 from gym_ray.policies.cpu_cores import available_cores, use_cpu_threads
 from gym_ray.policies.engine import EngineLoad, GenerationRequest, PolicyInfo
@@ -192,8 +193,8 @@ class VllmEngine:
             async for output in llm.generate(
                 TokensPrompt(prompt_token_ids=prompt),
                 parameters,
-                request.request_id,
-                priority=request.priority,
+                request.call.request_id,
+                priority=request.call.priority,
             ):
                 result = output
         except VLLMClientError as error:
@@ -296,10 +297,7 @@ class VllmEngine:
         """Pay for lazily compiled kernels now rather than in the first rollout."""
         await self.generate(
             GenerationRequest(
-                request_id="warm-up",
-                prompt_token_ids=np.zeros(1, dtype=np.int32),
-                sampling=Sampling(max_output_tokens=4),
-                stop_token_ids=(),
+                Call("warm-up", Sampling(max_output_tokens=4)), np.zeros(1, dtype=np.int32)
             )
         )
 
@@ -325,7 +323,7 @@ class VllmEngine:
     def _sampling_parameters(
         self, request: GenerationRequest, *, prompt_length: int
     ) -> SamplingParams:
-        sampling = request.sampling
+        sampling = request.call.sampling
         if 0 < sampling.temperature < LOWEST_TEMPERATURE:
             raise _rejected(
                 f"temperature {sampling.temperature:g} is below {LOWEST_TEMPERATURE:g}, "
@@ -338,8 +336,8 @@ class VllmEngine:
                 top_p=sampling.top_p,
                 top_k=sampling.top_k or 0,
                 max_tokens=min(sampling.max_output_tokens, room),
-                seed=request.seed,
-                stop_token_ids=list(request.stop_token_ids),
+                seed=request.call.seed,
+                stop_token_ids=list(request.call.stop_token_ids),
                 structured_outputs=_structured_outputs(sampling),
                 stop=list(sampling.stop),
                 # Text is made for nothing else than to find stop texts in. All of it is searched,

@@ -149,6 +149,7 @@ def handle_calls(config: Any, core: Any) -> Callable[[int], Awaitable[list[float
     import numpy as np
     from ray import serve
 
+    from gym_ray.policies.call import Call
     from gym_ray.policies.engine import GenerationRequest
     from gym_ray.sampling import Sampling
 
@@ -159,7 +160,7 @@ def handle_calls(config: Any, core: Any) -> Callable[[int], Awaitable[list[float
 
     async def call(number: int) -> list[float]:
         started = time.perf_counter()
-        request = GenerationRequest(f"direct-{number}", prompt, Sampling(), (258,))
+        request = GenerationRequest(Call(f"direct-{number}", Sampling(), (258,)), prompt)
         async for _ in handle.remote([request]):
             pass
         return [time.perf_counter() - started]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
+from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.vllm import VllmEngine, check_engine_args
 from gym_ray.sampling import Sampling
@@ -25,12 +27,20 @@ def request(
     *, tokens: int = 8, output: int = 24, seed: int | None = None, stop: tuple[int, ...] = ()
 ) -> GenerationRequest:
     return GenerationRequest(
-        request_id=f"test/{tokens}/{seed}",
-        prompt_token_ids=np.arange(100, 100 + tokens, dtype=np.int32),
-        sampling=Sampling(max_output_tokens=output),
-        stop_token_ids=stop,
-        seed=seed,
+        Call(
+            f"test/{tokens}/{seed}",
+            Sampling(max_output_tokens=output),
+            stop_token_ids=stop,
+            seed=seed,
+        ),
+        np.arange(100, 100 + tokens, dtype=np.int32),
     )
+
+
+def other_call(**changes: Any) -> GenerationRequest:
+    """`request()` with another call."""
+    made = request()
+    return dataclasses.replace(made, call=dataclasses.replace(made.call, **changes))
 
 
 def test_two_replicas_sample_different_tokens_for_the_same_prompt(
@@ -106,7 +116,7 @@ def test_sampling_that_vllm_would_change_or_cannot_do_is_rejected(
     sampling: Sampling, replica_one: VllmEngine, run
 ) -> None:
     with pytest.raises(RolloutFailure) as caught:
-        run(replica_one.generate(dataclasses.replace(request(), sampling=sampling)))
+        run(replica_one.generate(other_call(sampling=sampling)))
     assert caught.value.kind is FailureKind.POLICY_REJECTED
 
 
@@ -114,7 +124,7 @@ def test_cancelling_a_call_frees_its_place_in_the_engine(replica_one: VllmEngine
     """The engine holds two sequences: a third waits until a cancelled one has gone."""
 
     async def scenario() -> float:
-        long = dataclasses.replace(request(), sampling=LONG)
+        long = other_call(sampling=LONG)
         first = asyncio.create_task(replica_one.generate(long))
         await replica_one.generate(request())  # first come, first served: `first` runs by now
         second = asyncio.create_task(replica_one.generate(long))
@@ -141,7 +151,9 @@ def test_a_waiting_call_of_lower_number_goes_first(replica_two: VllmEngine, run)
         ended: list[str] = []
 
         async def call(name: str, output: int, priority: int) -> None:
-            asked = dataclasses.replace(request(output=output), request_id=name, priority=priority)
+            asked = other_call(
+                request_id=name, sampling=Sampling(max_output_tokens=output), priority=priority
+            )
             await replica_two.generate(asked)
             ended.append(name)
 
