@@ -82,7 +82,7 @@ def add_chat_route(
             token_ids=bool(body.return_token_ids),
         )
         asked = chat_requests(body, policy, request_id=form.id, timeout_seconds=timeout_seconds)
-        calls = [policy.chat(choice) for choice in asked]
+        calls = policy.choices(asked)
         if body.stream:
             return await _stream(form, body, calls)
         answers = await unless_disconnected(request.receive, gather(calls))

@@ -14,6 +14,7 @@ import dataclasses
 import json
 import uuid
 from collections import OrderedDict
+from collections.abc import Coroutine, Sequence
 from typing import Annotated, Any, Protocol
 from urllib.parse import quote
 
@@ -191,6 +192,9 @@ class _SessionPolicy:
             return await self._sessions.chat(self._session_id, self._key, request)
         except SessionError as error:
             raise _api_error(error) from None
+
+    def choices(self, requests: Sequence[ChatRequest]) -> Sequence[Coroutine[Any, Any, ChatAnswer]]:
+        return [self.chat(request) for request in requests]
 
     async def generate(self, request: GenerationRequest) -> Generation:
         try:

@@ -75,6 +75,31 @@ def test_several_choices_are_sampled_apart(client: openai.OpenAI, engine: Watche
     assert answer.usage.completion_tokens == 3 * 2
 
 
+def test_a_prompt_of_several_choices_is_rendered_once(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, engine = token_policy()
+    rendered: list[int] = []
+    render = type(policy.renderer).render
+
+    def counted(self: Any, *arguments: Any, **options: Any) -> Any:
+        tokens = render(self, *arguments, **options)
+        rendered.append(len(tokens))
+        return tokens
+
+    monkeypatch.setattr(type(policy.renderer), "render", counted)
+    # Long enough to be tokenized in a thread, where choices would overtake each other.
+    for text, n in (("say: a", 4), ("word " * 5000 + "say: a", 8)):
+        rendered.clear()
+        engine.requests.clear()
+        answer = connect(policy).chat.completions.create(model=MODEL, messages=ask(text), n=n)
+
+        assert len(answer.choices) == len(engine.requests) == n
+        assert rendered == [len(engine.requests[0].prompt_token_ids)]
+        prompts = {request.prompt_token_ids.tobytes() for request in engine.requests}
+        assert len(prompts) == 1
+
+
 def test_sampling_is_what_was_asked_for(client: openai.OpenAI, engine: WatchedEngine) -> None:
     client.chat.completions.create(
         model=MODEL,
