@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from gym_ray.config.load import resolve
 from gym_ray.config.objectives import OBJECTIVES
 from gym_ray.export.licenses import Licences, front_matter, shown_licences
 from gym_ray.export.packing import Packing
@@ -111,7 +112,7 @@ def preset_of(folder: Path, kind: str) -> dict[str, Any]:
 
 def _run_yaml(folder: Path) -> dict[str, Any]:
     try:
-        return yaml.safe_load(run_yaml(folder).read_text()) or {}
+        return resolve(yaml.safe_load(run_yaml(folder).read_text()) or {})
     except (OSError, yaml.YAMLError):
         return {}
 

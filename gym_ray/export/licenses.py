@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from gym_ray.config.load import resolve
 from gym_ray.store.run_directory import run_yaml
 
 #: Names of the Hugging Face Hub for what a config may declare (`sections.Licence`).
@@ -39,7 +40,7 @@ def declared_licences(folder: Path, environments: Iterable[str]) -> Licences:
         environments: whose datasets are asked for.
     """
     try:
-        tree: Any = yaml.safe_load(run_yaml(folder).read_text())
+        tree: Any = resolve(yaml.safe_load(run_yaml(folder).read_text()) or {})
     except (OSError, yaml.YAMLError):
         tree = {}
     sections = (tree or {}).get("environments") or {}
