@@ -202,7 +202,7 @@ def serve(
 ) -> None:
     """Serve the policy and environments of a config over HTTP until Ctrl-C.
 
-    OpenAI's API at /v1, whole rollouts at /run and /run/bulk, at serve.host and serve.port.
+    OpenAI's API at /v1, whole rollouts at /run and /batches, at serve.host and serve.port.
     Clients send the key in the environment variable serve.api_key_env names, where it is set.
 
     On a cluster (RAY_ADDRESS set) collections with the same policy, environments and
