@@ -19,8 +19,6 @@ of its own worth recording.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import difflib
 import logging
 import multiprocessing
 import os
@@ -48,6 +46,7 @@ from gym_ray.policies.checkpoints import check_checkpoint
 from gym_ray.policies.cpu_cores import available_cores, use_cpu_threads
 from gym_ray.policies.engine import EngineLoad, GenerationRequest, PolicyInfo
 from gym_ray.policies.orphans import OrphanWatch, end_processes, with_descendants
+from gym_ray.policies.vllm_arguments import LOGPROBS_MODE, check_engine_args
 from gym_ray.policies.vllm_load import VllmLoads
 from gym_ray.policies.vllm_output import generation_of
 from gym_ray.policies.vllm_weights import check_transfer, update_weights
@@ -67,38 +66,6 @@ CPU_KV_CACHE_BYTES = 1024**3
 
 #: Until vLLM's processes have ended by themselves; then they are killed.
 SHUTDOWN_SECONDS = 10.0
-
-#: The one right value: anything else records another distribution than was sampled from.
-LOGPROBS_MODE = "processed_logprobs"
-
-
-def check_engine_args(engine_args: Mapping[str, Any]) -> None:
-    """Refuse engine arguments vLLM does not have, or that would falsify what is recorded.
-
-    Args:
-        engine_args: `policy.engine_args` of the config: fields of vLLM's `AsyncEngineArgs`.
-
-    Raises:
-        ConfigError: naming the argument, and the nearest one that exists.
-    """
-    known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
-    for name, value in engine_args.items():
-        if name == "model":
-            raise ConfigError("policy.engine_args.model: set policy.model instead")
-        if name == "logprobs_mode" and value != LOGPROBS_MODE:
-            raise ConfigError(
-                f"policy.engine_args.logprobs_mode must be {LOGPROBS_MODE!r} (the default): rows "
-                f"record the distribution tokens were drawn from; got {value!r}"
-            )
-        if name == "worker_extension_cls" and value:
-            raise ConfigError("policy.engine_args.worker_extension_cls: gym-ray sets its own")
-        if name in known:
-            continue
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else "see vllm.AsyncEngineArgs"
-        raise ConfigError(
-            f"policy.engine_args.{name}: vLLM {vllm.__version__} has no such argument; {hint}"
-        )
 
 
 class VllmEngine:

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from vllm import AsyncEngineArgs
 
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
 from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
-from gym_ray.policies.vllm import VllmEngine, check_engine_args
+from gym_ray.policies.vllm import VllmEngine
+from gym_ray.policies.vllm_arguments import check_engine_args
 from gym_ray.sampling import Sampling
 from gym_ray.turn import VersionSpan
 
@@ -174,3 +176,41 @@ def test_unknown_engine_arguments_are_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="processed_logprobs"):
         VllmEngine(model="any", engine_args={"logprobs_mode": "raw_logprobs"})
     check_engine_args({"max_model_len": 10, "logprobs_mode": "processed_logprobs"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("return_sampling_mask", True, "no place for the sampling masks"),
+        ("enable_return_routed_experts", True, "no place for the routed experts"),
+        ("aux_output_config", {"enable_return_routed_experts": True}, "beside tokens"),
+        ("enable_lora", True, "serve merged weights"),
+        ("logits_processors", ["my.module:Processor"], "which distribution"),
+        ("watermark_config", {"key": 3}, "watermarked tokens"),
+        ("diffusion_config", {"canvas_length": 8}, "diffusion model"),
+        ("reasoning_parser", "qwen3", "policy.renderer"),
+        ("override_generation_config", {"temperature": 0.5}, r"sampling\.temperature"),
+        ("generation_config", "/some/folder", "which tokens end a turn"),
+        ("speculative_config", {"rejection_sample_method": "synthetic"}, "not the policy's"),
+        ("structured_outputs_config", {"backend": "auto"}, "must be xgrammar"),
+        (
+            "structured_outputs_config",
+            {"backend": "xgrammar", "reasoning_parser": "qwen3"},
+            "after the thinking",
+        ),
+    ],
+)
+def test_arguments_whose_effect_no_row_tells_are_refused(
+    name: str, value: Any, reason: str
+) -> None:
+    known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+    assert name in known, "vLLM has the argument; else it is refused as unknown"
+    with pytest.raises(ConfigError, match=rf"policy\.engine_args\.{name}: .*{reason}"):
+        check_engine_args({name: value})
+    check_engine_args({name: None})
+
+
+def test_arguments_that_leave_the_distribution_as_it_is_are_let_through() -> None:
+    check_engine_args({"speculative_config": {"method": "ngram", "num_speculative_tokens": 3}})
+    check_engine_args({"generation_config": "vllm", "enable_lora": False})
+    check_engine_args({"structured_outputs_config": {"backend": "xgrammar"}})
