@@ -325,6 +325,7 @@ def prepare(
       gym-ray prepare environments/math/config.yaml --train tasks.jsonl --validation-share 0.1
       --output data/math
     """
+    from gym_ray.compat.metrics_conflicts import differences
     from gym_ray.config.load import load_config
     from gym_ray.prepare import prepare as run
     from gym_ray.prepare.prepare_report import demand_prepared, render
@@ -342,7 +343,7 @@ def prepare(
         task_files=files,
         splits=("example",) if examples else ("train", "validation"),
         on_invalid=on_invalid,
-        on_metrics_conflict=on_metrics_conflict,
+        compare_metrics=differences if on_metrics_conflict == "fail" else None,
         deduplicate=deduplicate,
         validation_share=validation_share,
         prompt=prompt,
