@@ -9,7 +9,7 @@ from pathlib import Path
 import hypothesis
 import hypothesis.strategies as st
 
-from gym_ray.client import AsyncRolloutClient, batch, transport
+from gym_ray.client import AsyncRolloutClient, ledger, transport
 from gym_ray.collection import stage
 from gym_ray.config.sections import CollectConfig, JudgeConfig, PolicyConfig, VerificationConfig
 from gym_ray.errors import RETRYABLE, pauses
@@ -99,5 +99,5 @@ def test_the_page_has_the_tries_and_deadlines_of_the_code() -> None:
     assert set(re.findall(r"\d{3}", ROWS["RolloutClient"][2])) == set(
         map(str, transport._TRANSIENT)
     )
-    assert ROWS["RolloutClient`, batch"][3] == str(batch._REOPENINGS)
+    assert ROWS["RolloutClient`, batch"][3] == str(ledger.REOPENINGS)
     assert ROWS["hub push"][3] == str(push._COMMIT_TRIES)
