@@ -86,7 +86,7 @@ class Rollouts:
         for result in results:
             completion: Completion | None = None
             try:
-                completion = completion_of(result)
+                completion = completion_of(result.rollout)
             except NotTrainable as error:
                 failures.append(error)
             rows["prompt_ids"].append(completion.prompt_ids if completion else [end])

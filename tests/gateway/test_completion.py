@@ -46,7 +46,7 @@ def result_of(url: str, *rollouts: list[str] | None) -> RolloutResult:
 def test_prompt_and_completion_are_the_rollouts_sequence(url: str) -> None:
     result = result_of(url, CALLS)
 
-    completion = completion_of(result)
+    completion = completion_of(result.rollout)
 
     assert completion.prompt_ids + completion.completion_ids == result.token_ids.tolist()
     assert len(completion.prompt_ids) == result.turns[0].prompt_length
@@ -69,10 +69,10 @@ def test_what_is_no_single_sequence_says_why(url: str) -> None:
 
     for changed, says in ((branched, "1 side branches"), (untold, "no sampled tokens")):
         with pytest.raises(NotTrainable, match=says) as raised:
-            completion_of(dataclasses.replace(result, rollout=changed))
+            completion_of(changed)
         assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
     with pytest.raises(NotTrainable, match="failed with verifier_timeout: too slow"):
-        completion_of(result_of(url, None))
+        completion_of(result_of(url, None).rollout)
 
 
 @pytest.mark.parametrize(
