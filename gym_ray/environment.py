@@ -256,8 +256,8 @@ async def score_on_loop(environment: Environment, outcome: Outcome, name: str = 
     return Verdict.of(await environment.verify(outcome))
 
 
-def score_in_process(environment: Environment, outcome: Outcome, name: str = "") -> Verdict:
-    """Run a plain verifier; called in a pool process."""
+def score_in_process(environment: Environment, name: str, outcome: Outcome) -> Verdict:
+    """Run a plain verifier; called in a pool process. The names are those of `verifiers_of`."""
     if name:
         return Verdict.of(environment.parts[name].score(environment, outcome))
     return Verdict.of(environment.verify(outcome))

@@ -1,4 +1,5 @@
-"""The failure vocabulary: what can go wrong with a rollout, and with a command.
+"""The failure vocabulary: what can go wrong with a rollout, and with a command; which of it
+another try may cure (`RETRYABLE`), and how long to wait before that (`pauses`).
 
 Two families, deliberately apart:
 
@@ -9,6 +10,8 @@ Two families, deliberately apart:
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from enum import StrEnum
 
 
@@ -45,6 +48,23 @@ RETRYABLE: frozenset[FailureKind] = frozenset(
         FailureKind.CANCELLED,
     }
 )
+
+
+def pauses(first: float, most: float) -> Iterator[float]:
+    """Seconds to wait before the second try, the third, and so on: exponential backoff.
+
+    The pause begins at `first` and doubles up to `most`. Each is drawn evenly from half to one and
+    a half times that, so that many callers who fail together do not return together. It never
+    ends: how often to try, and until when, is the caller's; docs/retries.md has every caller.
+
+    Args:
+        first: the first pause.
+        most: the longest one, before it is drawn.
+    """
+    pause = min(first, most)
+    while True:
+        yield pause * random.uniform(0.5, 1.5)
+        pause = min(2 * pause, most)
 
 
 class RolloutFailure(Exception):

@@ -22,7 +22,7 @@ from gym_ray.errors import ConfigError, one_line
 from gym_ray.judging import judge_parameters
 from gym_ray.tools import method_tools
 from gym_ray.verdict import VerifierPart
-from gym_ray.verifiers.grouping import GroupVerifiers, group_part
+from gym_ray.verifiers.grouping import GroupPart, GroupVerifiers
 
 ENTRY_POINT_GROUP = "gym_ray.environments"
 
@@ -147,7 +147,11 @@ def require_judges(name: str, environment: Environment, judges: Collection[str])
         environment: the same, built.
         judges: names of the judges there are.
     """
-    for judge in sorted(judges_asked(environment)):
+    _require(name, judges_asked(environment), judges)
+
+
+def _require(name: str, asked: Collection[str], judges: Collection[str]) -> None:
+    for judge in sorted(asked):
         if judge not in judges:
             nearest = difflib.get_close_matches(judge, judges, n=1)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"add a section judges.{judge}"
@@ -284,20 +288,15 @@ def load_group_verifiers(config: RunConfig) -> GroupVerifiers:
             for name, group in section.group_verifiers.items()
         }
     )
-    require_judges("NAME.group_verifiers", verifiers, config.judges)
+    _require("NAME.group_verifiers", verifiers.judges_asked(), config.judges)
     return verifiers
 
 
-def _group_part(where: str, section: GroupVerifierConfig, base_directory: str) -> VerifierPart:
+def _group_part(where: str, section: GroupVerifierConfig, base_directory: str) -> GroupPart:
     function = _function(where, section.use, base_directory)
     judges = _check_call(where, section.use, function, section.params, arguments=2)
-    return group_part(
-        function,
-        section.params,
-        judges,
-        on_loop=inspect.iscoroutinefunction(function),
-        weight=section.weight,
-    )
+    on_loop = inspect.iscoroutinefunction(function)
+    return GroupPart(function, section.params, judges, on_loop, section.weight)
 
 
 def environment_factory(name: str, config: EnvironmentConfig, base_directory: str) -> Any:

@@ -13,22 +13,19 @@ import dataclasses
 import datetime
 import json
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Literal
 
 from gym_ray.agents import Agent, AgentContext, AgentLimits, Episode, Toolbox
+from gym_ray.agents.policy_calls import Generate, Policy, PolicyCalls
 from gym_ray.config.sections import AgentOptions
 from gym_ray.environment import Environment, Outcome, fresh_state, open_task
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
-from gym_ray.policies.chat import Chat, ChatAnswer, ChatRequest
-from gym_ray.policies.engine import GenerationRequest
-from gym_ray.renderers.messages import Message
+from gym_ray.policies.chat import Chat
 from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
-from gym_ray.sampling import Sampling, turn_seed
+from gym_ray.sampling import Sampling
 from gym_ray.task import Task
 from gym_ray.transcript import PrefixBroken
-from gym_ray.turn import Generation, Tokens
 from gym_ray.verdict import Verdict
 from gym_ray.verifiers.verification import Verification
 from gym_ray.weights import StalenessLimit
@@ -37,9 +34,6 @@ from gym_ray.weights import StalenessLimit
 _VERIFYING_SHARE = 0.1
 #: How long an environment may take to end the state of a rollout that failed.
 _ENDING_SECONDS = 10.0
-
-#: Reaches the policy; raises `RolloutFailure`.
-Generate = Callable[[GenerationRequest], Awaitable[Generation]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,12 +105,16 @@ class Runner:
         self._agent = agent
         self._renderer = renderer
         self._model = model
-        self._generate = generate
-        self._chat = chat
         self._verification = verification
-        self._turn_timeout_seconds = turn_timeout_seconds
-        self._priority = priority
         self._options = agent_options or AgentOptions()
+        self._policy = Policy(
+            generate,
+            chat,
+            stop_token_ids=() if renderer is None else renderer.stop_token_ids,
+            turn_timeout_seconds=turn_timeout_seconds,
+            max_context_tokens=self._options.max_context_tokens,
+            priority=priority,
+        )
         self._toolbox = toolbox or Toolbox(environment, self._options)
 
     async def run(
@@ -195,73 +193,24 @@ class Runner:
             deadline=ends_at - self._verifying_seconds(settings),
         )
         state = await fresh_state(self._environment, task)
-        turn = 0
-        oldest_version: int | None = None
-        samplings: list[Sampling] = []
-
-        def next_turn() -> dict[str, Any]:
-            """What every policy call says, whatever it carries."""
-            nonlocal turn
-            number, turn = turn, turn + 1
-            seed = sampling.seed
-            return {
-                "request_id": f"{spec.rollout_id}/{attempt}/{number}",
-                "seed": None if seed is None else turn_seed(seed, spec.rollout_id, number, attempt),
-                "timeout_seconds": max(0.0, min(self._turn_timeout_seconds, ends_at - _clock())),
-                "traceparent": traceparent,
-                "priority": self._priority,
-            }
-
-        async def sample(prompt: Tokens, own: Sampling | None = None) -> Generation:
-            nonlocal oldest_version
-            request = GenerationRequest(
-                prompt_token_ids=prompt,
-                sampling=self._within_context(own or sampling, len(prompt)),
-                stop_token_ids=() if self._renderer is None else self._renderer.stop_token_ids,
-                staleness=settings.staleness(oldest_version),
-                **next_turn(),
-            )
-            generation = await self._generate(request)
-            if generation.stop_reason == "abort":
-                raise RolloutFailure(FailureKind.POLICY_ERROR, "the engine aborted the generation")
-            samplings.append(own or sampling)
-            versions = [span.version for span in generation.version_spans]
-            oldest_version = min(
-                versions if oldest_version is None else [oldest_version, *versions], default=None
-            )
-            return generation
-
-        async def converse(
-            messages: tuple[Message, ...],
-            tools: tuple[dict[str, Any], ...],
-            *,
-            tool_choice: str,
-            parallel_tool_calls: bool,
-            used_tokens: int,
-        ) -> ChatAnswer:
-            assert self._chat is not None
-            request = ChatRequest(
-                messages=messages,
-                tools=tools,
-                sampling=self._within_context(sampling, used_tokens),
-                tool_choice=tool_choice,
-                parallel_tool_calls=parallel_tool_calls,
-                **next_turn(),
-            )
-            answer = await self._chat(request)
-            if answer.stop_reason == "abort":
-                raise RolloutFailure(FailureKind.POLICY_ERROR, "the server aborted the generation")
-            return answer
-
+        calls = PolicyCalls(
+            self._policy,
+            sampling,
+            rollout_id=spec.rollout_id,
+            attempt=attempt,
+            ends_at=ends_at,
+            staleness=settings.staleness,
+            traceparent=traceparent,
+        )
         episode = await self._act(
             AgentContext(
                 task=task,
                 environment=self._environment,
                 state=state,
                 renderer=self._renderer,
-                sample=sample,
+                sample=calls.sample,
                 sampling=sampling,
-                chat=None if self._chat is None else converse,
+                chat=None if self._policy.chat is None else calls.converse,
                 rollout_id=spec.rollout_id,
                 limits=limits,
                 toolbox=self._toolbox,
@@ -284,7 +233,7 @@ class Runner:
             prompt=_json(task.input_items),
             response=_json(episode.items),
             tools=_json(episode.tools),
-            sampling=sampling.to_json(episode.turn_sampling or samplings),
+            sampling=sampling.to_json(episode.turn_sampling or calls.samplings),
             attempts=attempt,
             started_at=started_at,
         )
@@ -312,22 +261,6 @@ class Runner:
     def _verifying_seconds(self, settings: RunSettings) -> float:
         """The part of an attempt's time that is kept for verifying; the agent has the rest."""
         return min(self._verification.timeout_seconds, settings.timeout_seconds * _VERIFYING_SHARE)
-
-    def _within_context(self, sampling: Sampling, prompt_length: int) -> Sampling:
-        """`sampling` with no more tokens than `max_context_tokens` leaves after the prompt."""
-        limit = self._options.max_context_tokens
-        if limit is None:
-            return sampling
-        room = limit - prompt_length
-        if room < 1:
-            raise RolloutFailure(
-                FailureKind.POLICY_REJECTED,
-                f"the prompt has {prompt_length} tokens and agent_options.max_context_tokens is "
-                f"{limit}; shorten the prompt or raise it",
-            )
-        if room >= sampling.max_output_tokens:
-            return sampling
-        return dataclasses.replace(sampling, max_output_tokens=room)
 
     async def _verify(self, task: Task, episode: Episode, state: object) -> Verdict:
         outcome = Outcome(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gym_ray import nemo_gym, task_fields
-from gym_ray.config.load import RunConfig
+from gym_ray.config.load import INTERNAL_FIELDS, RunConfig
 from gym_ray.config.sections import (
     DatasetConfig,
     EnvironmentConfig,
@@ -49,8 +49,8 @@ and `datasets`, and of `collect`: `objective`, `extend`, `max_in_flight`, `max_a
 `max_failed_share`, `report`, `report_seconds` and the timeouts; and `observability`. Any other
 change is refused, with the differing keys shown.
 
-Values may come from environment variables (`${oc.env:NAME}`); `run.yaml` keeps the reference, not
-the value.
+Values may come from environment variables (`${oc.env:NAME}`) and from other keys
+(`${policy.model}`); `run.yaml` keeps every reference as it was written, not the value.
 """
 
 FORMATS_HEAD = """# Formats
@@ -198,7 +198,7 @@ def configuration() -> str:
     """The page `docs/configuration.md`."""
     parts = [CONFIGURATION_HEAD]
     for name, field in RunConfig.model_fields.items():
-        if name in ("base_directory", "from_environment", "from_objective"):
+        if name in INTERNAL_FIELDS:
             continue
         if name == "judges":
             parts.append(_table("judges.NAME", JudgeConfig))

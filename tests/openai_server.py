@@ -20,6 +20,7 @@ import numpy as np
 from aiohttp import web
 
 from gym_ray.errors import RolloutFailure
+from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.scripted import ScriptedEngine
 from gym_ray.renderers import load_renderer
@@ -185,14 +186,14 @@ class Server:
         request_id = f"r/1/{self._renderer.decode(prompt).count('<|im_start|>assistant') - 1}"
         stops = tuple(self._renderer.stop_token_ids)
         sampling = Sampling(max_output_tokens=max_tokens)
-        request = GenerationRequest(request_id, prompt, sampling, stops, body.get("seed"))
+        request = GenerationRequest(Call(request_id, sampling, stops, body.get("seed")), prompt)
         self._engine._reply = self._reply
         return await self._engine.generate(request)
 
     def _reply(self, _: str, request: GenerationRequest) -> Any:
         from gym_ray.policies.scripted import load_reply
 
-        probe = request.sampling.max_output_tokens == PROBE_TOKENS
+        probe = request.call.sampling.max_output_tokens == PROBE_TOKENS
         reply = "Four." if probe else load_reply(self.script.reply)
         prompt = self._renderer.decode(request.prompt_token_ids)
         text = reply if isinstance(reply, str) else reply(prompt, request)

@@ -13,7 +13,7 @@ def right_sum(prompt: str, request: GenerationRequest) -> str:
 
     A prompt with the word "flaky" fails for one request in three, by the hash of the request.
     """
-    if "flaky" in prompt and zlib.crc32(request.request_id.encode()) % 3 == 0:
+    if "flaky" in prompt and zlib.crc32(request.call.request_id.encode()) % 3 == 0:
         raise RolloutFailure(FailureKind.POLICY_ERROR, "this one fails")
     first, second = re.findall(r"(\d+) \+ (\d+)", prompt)[-1]
     return str(int(first) + int(second))
@@ -21,7 +21,7 @@ def right_sum(prompt: str, request: GenerationRequest) -> str:
 
 def turns_in_the_prompt(prompt: str, request: GenerationRequest) -> str:
     """Each turn says what the row's `replies: [...]` holds for it; the last one again and again."""
-    turn = int(request.request_id.rsplit("/", 1)[1])
+    turn = int(request.call.request_id.rsplit("/", 1)[1])
     found = re.search(r"replies: (\[.*?\])<\|im_end\|>", prompt)
     assert found is not None
     replies: list[str] = json.loads(found[1])

@@ -15,6 +15,7 @@ from gym_ray.agents import AGENTS, Agent, Toolbox
 from gym_ray.agents.sessions import Closing, OpenedSession, SessionState
 from gym_ray.config.sections import AgentOptions
 from gym_ray.environment import Environment
+from gym_ray.policies.call import Call
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.scripted import ScriptedEngine
@@ -133,9 +134,10 @@ class Caller:
         return [{"role": "user", "content": self.row["responses_create_params"]["input"]}]
 
     def request(self, messages: list[dict[str, Any]], **fields: Any) -> ChatRequest:
-        given = {"sampling": Sampling(max_output_tokens=2000), **fields}
+        of_call = {name: fields.pop(name) for name in Call.__slots__ if name in fields}
+        call = Call(uuid.uuid4().hex, **{"sampling": Sampling(max_output_tokens=2000), **of_call})
         tools = tuple(tools_for_chat(self.row["responses_create_params"]["tools"]))
-        return ChatRequest(uuid.uuid4().hex, tuple(messages), tools, **given)
+        return ChatRequest(call, tuple(messages), tools, **fields)
 
     async def chat(self, messages: list[dict[str, Any]], **fields: Any) -> ChatAnswer:
         request = self.request(messages, **fields)

@@ -31,7 +31,7 @@ _REPLIES: dict[str, tuple[str, ...]] = {}
 
 def said(prompt: str, request: GenerationRequest) -> str:
     """What the scripted policy says in this turn; after the last reply, nothing."""
-    rollout_id, _, turn = request.request_id.split("/")
+    rollout_id, _, turn = request.call.request_id.split("/")
     replies = _REPLIES[rollout_id]
     return replies[int(turn)] if int(turn) < len(replies) else ""
 

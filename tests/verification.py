@@ -21,4 +21,4 @@ class _Here(Verification):
     async def _part(self, name: str, outcome: Outcome) -> Verdict:
         if self._on_loop[name]:
             return await super()._part(name, outcome)
-        return score_in_process(self._environment, outcome, name)
+        return score_in_process(self._environment, name, outcome)

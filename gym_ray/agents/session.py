@@ -152,9 +152,11 @@ class Session:
             RolloutFailure: the turn cannot be sampled; nothing was recorded.
         """
         arrived = time.perf_counter()
-        self._require_usual_stops(request.stop_token_ids)
+        self._require_usual_stops(request.call.stop_token_ids)
         sampling = self._narrowed(guided_sampling(request, self.renderer))
-        request = dataclasses.replace(request, sampling=sampling)
+        request = dataclasses.replace(
+            request, call=dataclasses.replace(request.call, sampling=sampling)
+        )
         stopped = False
 
         def told(said: AssistantMessage) -> AssistantMessage:
@@ -187,8 +189,8 @@ class Session:
         Raises:
             SessionError, RolloutFailure: as `chat`.
         """
-        self._require_usual_stops(request.stop_token_ids)
-        sampling = self._narrowed(request.sampling)
+        self._require_usual_stops(request.call.stop_token_ids)
+        sampling = self._narrowed(request.call.sampling)
         with self._call():
             generation = await self._generation(request.prompt_token_ids, sampling)
             async with self._history:

@@ -1,14 +1,17 @@
-"""Sessions of agents outside, as values: what opening, asking and closing one returns."""
+"""Sessions of agents outside: how they are reached, and what opening, asking, closing returns."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Protocol
 
 from gym_ray.errors import FailureKind
-from gym_ray.rollout import Status, TruncationReason
+from gym_ray.policies.chat import ChatAnswer, ChatRequest
+from gym_ray.policies.engine import GenerationRequest
+from gym_ray.rollout import RolloutSpec, Status, TruncationReason
+from gym_ray.turn import Generation
 from gym_ray.verdict import Verdict
 
 
@@ -57,6 +60,30 @@ class Closing:
 
     how: Literal["verify", "reward", "abandon"]
     verdict: Verdict | None = None
+
+
+class SessionBackend(Protocol):
+    """Reaches sessions, wherever they live. All methods raise `SessionError`."""
+
+    async def open(self, spec: RolloutSpec) -> OpenedSession:
+        """Open a session; raises `RolloutFailure` when the environment refuses the task."""
+        ...
+
+    async def state(self, session_id: str, key: str) -> SessionState:
+        """How a session stands."""
+        ...
+
+    async def close(self, session_id: str, key: str, closing: Closing) -> SessionState:
+        """End a session and wait until its row is durable."""
+        ...
+
+    async def chat(self, session_id: str, key: str, request: ChatRequest) -> ChatAnswer:
+        """A policy call; raises `RolloutFailure` too. Cancelling it aborts it."""
+        ...
+
+    async def generate(self, session_id: str, key: str, request: GenerationRequest) -> Generation:
+        """A policy call in tokens; raises `RolloutFailure` too. Cancelling it aborts it."""
+        ...
 
 
 def owner_of(session_id: str) -> tuple[str, str] | None:

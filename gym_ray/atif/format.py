@@ -1,7 +1,8 @@
-"""The rules of the format: which fields a trajectory has, of which types, and what goes together.
+"""The rules of the format: the published models (`atif`), narrowed to what a row can hold.
 
-Owned here: what every reader of ATIF may rely on. Not owned here: what a rollout makes of it.
-Fields the format does not know are refused, as Harbor's own models do; `extra` takes them.
+Owned here: what every reader of ATIF may rely on beyond the models: versions we know, counts and
+token IDs of 32 bits, finite numbers, results of a step's own calls, and no value of another type
+than the format says. Not owned here: what a rollout makes of it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import datetime
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+import atif
 import pydantic
+from atif import ContentPart
 
 #: The version we write.
 SCHEMA_VERSION = "ATIF-v1.7"
@@ -20,108 +23,36 @@ Version = Literal[
     "ATIF-v1.7", "ATIF-v1.8",
 ]  # fmt: skip
 
-#: What only a step of the agent may have.
-_AGENTS_OWN = ("model_name", "reasoning_effort", "reasoning_content", "tool_calls", "metrics")
-
-Extra = dict[str, Any] | None
 #: Rows hold counts of a turn and token IDs as int32.
 Count = Annotated[int, pydantic.Field(ge=0, lt=2**31)]
 TokenId = Count
 Total = Annotated[int, pydantic.Field(ge=0)]
 
+Content = str | list[ContentPart]
 
-class _Object(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class StepContentPart(_Object):
-    """Text, or a picture or sound by reference."""
-
-    type: Literal["text", "image", "audio"]
-    text: str | None = None
-    source: dict[str, Any] | None = None
-
-    @pydantic.model_validator(mode="after")
-    def _has_what_its_type_says(self) -> StepContentPart:
-        if (self.type == "text") != (self.text is not None):
-            raise ValueError("a part has `text` exactly when its type is text")
-        if (self.type == "text") == (self.source is not None):
-            raise ValueError("a part has `source` exactly when its type is image or audio")
-        return self
+_FINITE = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-Content = str | list[StepContentPart]
-
-
-class StepToolCall(_Object):
-    """One call of a tool."""
-
-    tool_call_id: str
-    function_name: str
-    arguments: dict[str, Any]
-    extra: Extra = None
-
-
-class Result(_Object):
-    """What came back; without `source_call_id`, of something that was no tool call."""
-
-    source_call_id: str | None = None
-    content: Content | None = None
-    subagent_trajectory_ref: list[dict[str, Any]] | None = None
-    extra: Extra = None
-
-
-class Observation(_Object):
-    """What came back of one step."""
-
-    results: list[Result]
-
-
-class StepMetrics(_Object):
+class StepMetrics(atif.Metrics):
     """Metrics of one step's policy calls; `prompt_token_ids` includes the history."""
+
+    model_config = _FINITE
 
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
     cached_tokens: Count | None = None
-    cost_usd: float | None = None
     prompt_token_ids: list[TokenId] | None = None
     completion_token_ids: list[TokenId] | None = None
-    logprobs: list[float] | None = None
-    extra: Extra = None
 
 
-class TrajectoryStep(_Object):
+class TrajectoryStep(atif.Step):
     """A system prompt, a message of the user, or one turn of the agent and what came back."""
 
-    step_id: int
-    timestamp: str | None = None
-    source: Literal["system", "user", "agent"]
-    model_name: str | None = None
-    reasoning_effort: str | float | None = None
-    message: Content
-    reasoning_content: str | None = None
-    tool_calls: list[StepToolCall] | None = None
-    observation: Observation | None = None
     metrics: StepMetrics | None = None
-    is_copied_context: bool | None = None
-    llm_call_count: Count | None = None
-    extra: Extra = None
-
-    @pydantic.field_validator("timestamp")
-    @classmethod
-    def _is_a_time(cls, text: str | None) -> str | None:
-        if text is not None:
-            time_of(text)
-        return text
 
     @pydantic.model_validator(mode="after")
-    def _keeps_to_its_source(self) -> TrajectoryStep:
-        if self.source != "agent":
-            for name in _AGENTS_OWN:
-                if getattr(self, name) is not None:
-                    raise ValueError(f"a step of the {self.source} has no `{name}`; leave it out")
-        elif self.llm_call_count == 0 and (self.metrics or self.reasoning_content is not None):
-            raise ValueError("no model was called (llm_call_count 0): leave out its metrics")
+    def _answers_its_own_calls(self) -> TrajectoryStep:
+        # The published model looks only where there are calls.
         calls = {call.tool_call_id for call in self.tool_calls or ()}
         for result in self.observation.results if self.observation else ():
             if result.source_call_id is not None and result.source_call_id not in calls:
@@ -132,47 +63,23 @@ class TrajectoryStep(_Object):
         return self
 
 
-class Agent(_Object):
-    """What acted."""
-
-    name: str
-    version: str
-    model_name: str | None = None
-    tool_definitions: list[dict[str, Any]] | None = None
-    extra: Extra = None
-
-
-class FinalMetrics(_Object):
+class FinalMetrics(atif.FinalMetrics):
     """Metrics of the whole trajectory."""
+
+    model_config = _FINITE
 
     total_prompt_tokens: Total | None = None
     total_completion_tokens: Total | None = None
     total_cached_tokens: Total | None = None
-    total_cost_usd: float | None = None
     total_steps: Total | None = None
-    extra: Extra = None
 
 
-class Trajectory(_Object):
+class Trajectory(atif.Trajectory):
     """One document."""
 
     schema_version: Version
-    session_id: str | None = None
-    trajectory_id: str | None = None
-    agent: Agent
-    steps: Annotated[list[TrajectoryStep], pydantic.Field(min_length=1)]
-    notes: str | None = None
+    steps: Annotated[list[TrajectoryStep], pydantic.Field(min_length=1)]  # type: ignore[assignment]
     final_metrics: FinalMetrics | None = None
-    continued_trajectory_ref: str | None = None
-    subagent_trajectories: list[dict[str, Any]] | None = None
-    extra: Extra = None
-
-    @pydantic.model_validator(mode="after")
-    def _numbers_its_steps(self) -> Trajectory:
-        for number, step in enumerate(self.steps, start=1):
-            if step.step_id != number:
-                raise ValueError(f"step {number} has step_id {step.step_id}; count from 1")
-        return self
 
 
 class TrajectoryRefused(Exception):
@@ -196,7 +103,7 @@ def checked(tree: Any) -> Trajectory:
         Refused: it breaks a rule; the first is told.
     """
     try:
-        return Trajectory.model_validate(tree)
+        return Trajectory.model_validate(tree, strict=True)
     except pydantic.ValidationError as error:
         raise refused(error) from None
 
@@ -237,7 +144,7 @@ def time_of(text: str) -> datetime.datetime:
 
 def _is_type(at: int | str) -> bool:
     """Whether a part of pydantic's location is a member of a union and no field."""
-    return isinstance(at, str) and (at in ("str", "float") or "[" in at)
+    return isinstance(at, str) and (at in ("str", "float") or at.endswith("Source") or "[" in at)
 
 
 def _path(parts: Sequence[int | str]) -> str:

@@ -11,7 +11,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gym_ray.atif.format import Content, Result, TrajectoryRefused, TrajectoryStep
+from atif import ObservationResult
+
+from gym_ray.atif.format import Content, TrajectoryRefused, TrajectoryStep
 from gym_ray.nemo_gym import turn_of_item
 from gym_ray.renderers.items import (
     Item,
@@ -162,7 +164,7 @@ def _items(step: TrajectoryStep, number: int) -> Iterator[Item]:
         yield from items_from_told([_told(result, f"{where}.observation.results[{index}].content")])
 
 
-def _told(result: Result, where: str) -> Message:
+def _told(result: ObservationResult, where: str) -> Message:
     content = _text(result.content or "", where)
     if result.source_call_id is None:
         return {"role": "user", "content": content}

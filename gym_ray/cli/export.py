@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,34 +17,11 @@ app = typer.Typer(
 )  # fmt: skip
 
 
-class _Format(StrEnum):
-    PARQUET = "parquet"
-    JSONL = "jsonl"
-    BOTH = "both"
-
-
-class _FailedGroups(StrEnum):
-    DROP = "drop"
-    KEEP_COMPLETED = "keep-completed"
-
-
-class _Reasoning(StrEnum):
-    KEEP = "keep"
-    INLINE = "inline"
-    DROP = "drop"
-
-
-class _Pairing(StrEnum):
-    BEST_WORST = "best-worst"
-    ALL_ABOVE_MARGIN = "all-above-margin"
-    LENGTH_MATCHED = "length-matched"
-
-
-class _Shape(StrEnum):
-    MESSAGES = "messages"
-    NEMO_RL = "nemo-rl"
-    TEXT = "text"
-
+_Format = Literal["parquet", "jsonl", "both"]
+_FailedGroups = Literal["drop", "keep-completed"]
+_Reasoning = Literal["keep", "inline", "drop"]
+_Pairing = Literal["best-worst", "all-above-margin", "length-matched"]
+_Shape = Literal["messages", "nemo-rl", "text"]
 
 _PRESET = "By default as the run's objective says."
 
@@ -101,7 +77,7 @@ def rl(
         typer.Option(
             "--failed-groups", help="Groups some of whose rollouts failed: drop them whole, or not."
         ),
-    ] = _FailedGroups.DROP,
+    ] = "drop",
     drop_zero_variance: Annotated[
         bool | None,
         typer.Option(
@@ -110,7 +86,7 @@ def rl(
         ),
     ] = None,
     pack_length: _PackLength = None,
-    format: _Files = _Format.PARQUET,
+    format: _Files = "parquet",
     license: _License = None,
     workers: _Workers = None,
     json: _Json = False,
@@ -127,9 +103,9 @@ def rl(
     """
     from gym_ray.export.rl import RlRecipe
 
-    given = {"failed_groups": failed_groups.value, "drop_zero_variance": drop_zero_variance}
+    given = {"failed_groups": failed_groups, "drop_zero_variance": drop_zero_variance}
     _export(
-        rollouts, output, "rl", RlRecipe, given, json=json, quiet=quiet, format=format.value,
+        rollouts, output, "rl", RlRecipe, given, json=json, quiet=quiet, format=format,
         license=license, workers=workers, pack_length=pack_length,
     )  # fmt: skip
 
@@ -154,9 +130,9 @@ def sft(
     dedup: Annotated[
         bool, typer.Option("--dedup/--no-dedup", help="Keep equal conversations once.")
     ] = True,
-    reasoning: _ReasoningOption = _Reasoning.KEEP,
+    reasoning: _ReasoningOption = "keep",
     pack_length: _PackLength = None,
-    format: _Files = _Format.BOTH,
+    format: _Files = "both",
     license: _License = None,
     workers: _Workers = None,
     json: _Json = False,
@@ -174,12 +150,12 @@ def sft(
         "include_truncated": include_truncated,
         "min_reward": min_reward,
         "max_tokens": max_tokens,
-        "reasoning": reasoning.value,
+        "reasoning": reasoning,
         "dedup": dedup,
         "best_of": best_of,
     }
     _export(
-        rollouts, output, "sft", SftRecipe, given, json=json, quiet=quiet, format=format.value,
+        rollouts, output, "sft", SftRecipe, given, json=json, quiet=quiet, format=format,
         license=license, workers=workers, pack_length=pack_length,
     )  # fmt: skip
 
@@ -207,11 +183,11 @@ def dpo(
             help="prompt, chosen, rejected as messages (TRL); context and ranked completions "
             "(NeMo RL); prompt, chosen, rejected as plain text (NeMo RL's binary preferences).",
         ),
-    ] = _Shape.MESSAGES,
+    ] = "messages",
     max_tokens: _MaxTokens = None,
-    reasoning: _ReasoningOption = _Reasoning.KEEP,
+    reasoning: _ReasoningOption = "keep",
     pack_length: _PackLength = None,
-    format: _Files = _Format.BOTH,
+    format: _Files = "both",
     license: _License = None,
     workers: _Workers = None,
     json: _Json = False,
@@ -226,14 +202,14 @@ def dpo(
     from gym_ray.export.dpo import DpoRecipe
 
     given = {
-        "pairing": None if pairing is None else pairing.value,
+        "pairing": pairing,
         "margin": margin,
-        "shape": shape.value,
+        "shape": shape,
         "max_tokens": max_tokens,
-        "reasoning": reasoning.value,
+        "reasoning": reasoning,
     }
     _export(
-        rollouts, output, "dpo", DpoRecipe, given, json=json, quiet=quiet, format=format.value,
+        rollouts, output, "dpo", DpoRecipe, given, json=json, quiet=quiet, format=format,
         license=license, workers=workers, pack_length=pack_length,
     )  # fmt: skip
 

@@ -205,7 +205,7 @@ def serve(
 ) -> None:
     """Serve the policy and environments of a config over HTTP until Ctrl-C.
 
-    OpenAI's API at /v1, whole rollouts at /run and /run/bulk, at serve.host and serve.port.
+    OpenAI's API at /v1, whole rollouts at /run and /batches, at serve.host and serve.port.
     Clients send the key in the environment variable serve.api_key_env names, where it is set.
 
     On a cluster (RAY_ADDRESS set) collections with the same policy, environments and
@@ -329,6 +329,7 @@ def prepare(
       gym-ray prepare environments/math/config.yaml --train tasks.jsonl --validation-share 0.1
       --output data/math
     """
+    from gym_ray.compat.metrics_conflicts import differences
     from gym_ray.config.load import load_config
     from gym_ray.prepare import prepare as run
     from gym_ray.prepare.prepare_report import demand_prepared, render
@@ -346,7 +347,7 @@ def prepare(
         task_files=files,
         splits=("example",) if examples else ("train", "validation"),
         on_invalid=on_invalid,
-        on_metrics_conflict=on_metrics_conflict,
+        compare_metrics=differences if on_metrics_conflict == "fail" else None,
         deduplicate=deduplicate,
         validation_share=validation_share,
         prompt=prompt,

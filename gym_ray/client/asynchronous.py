@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, Collection, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Unpack
 
@@ -23,7 +25,7 @@ class AsyncRolloutClient:
         base_url: of the service, as `gym-ray serve` prints it.
         api_key: its key, "" for none; None for the environment variable `GYM_RAY_API_KEY`, and no
             key without that.
-        admin_key: what `update_weights` needs; None for the environment variable
+        admin_key: what `refit` and `update_weights` need; None for the environment variable
             `GYM_RAY_ADMIN_KEY`.
         max_in_flight: rollouts of one call at once, see `run`.
         lease_seconds: 1 to 600; a client that gave no sign of life for so long (killed, or
@@ -155,6 +157,37 @@ class AsyncRolloutClient:
             key=self._admin_key,
         )
         return WeightsReport.from_json(answer)
+
+    async def weights(self) -> WeightsReport:
+        """What every replica of the policy has now; version 0 is what it was started with.
+
+        Raises:
+            Unauthorized, ServiceUnavailable: as `update_weights`.
+        """
+        answer = await self._transport.ask("GET", "/weights", key=self._admin_key)
+        return WeightsReport.from_json(answer)
+
+    async def refit(
+        self,
+        checkpoint: str | Path,
+        *,
+        mode: Literal["keep", "drain"] = "keep",
+        timeout_seconds: float = 600.0,
+    ) -> WeightsReport:
+        """Give the policy a trainer's checkpoint, as the version after its current one.
+
+        Args:
+            checkpoint: directory that every replica can read; keep it until the next update.
+            mode, timeout_seconds: as `update_weights`.
+
+        Raises:
+            UpdateRefused, Unauthorized, ServiceUnavailable: as `update_weights`.
+        """
+        version = (await self.weights()).version + 1
+        source = str(await asyncio.to_thread(Path(checkpoint).resolve))
+        return await self.update_weights(
+            version, source, mode=mode, timeout_seconds=timeout_seconds
+        )
 
     def batch(
         self, tasks: Tasks, repeats: int, received: Collection[int], options: CallOptions

@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import threading
 from collections.abc import Collection, Coroutine, Generator, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar, Unpack
 
@@ -101,6 +102,22 @@ class RolloutClient:
         """As `AsyncRolloutClient.update_weights`."""
         return self._call(
             self._client.update_weights(version, source, mode=mode, timeout_seconds=timeout_seconds)
+        )
+
+    def weights(self) -> WeightsReport:
+        """As `AsyncRolloutClient.weights`."""
+        return self._call(self._client.weights())
+
+    def refit(
+        self,
+        checkpoint: str | Path,
+        *,
+        mode: Literal["keep", "drain"] = "keep",
+        timeout_seconds: float = 600.0,
+    ) -> WeightsReport:
+        """As `AsyncRolloutClient.refit`."""
+        return self._call(
+            self._client.refit(checkpoint, mode=mode, timeout_seconds=timeout_seconds)
         )
 
     def close(self) -> None:

@@ -14,12 +14,12 @@ from gym_ray.turn import Logprobs, Tokens, Turn
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RolloutResult:
-    """One finished rollout.
+    """One finished rollout, and which of those asked for it is.
 
     Attributes:
         index: position of the task in what was given.
         rollout_index: which of the task's rollouts it is; 0 in `run`.
-        rollout: the whole row.
+        rollout: all of it, as `read_rollouts` yields it too. The other properties are its fields.
     """
 
     index: int

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -23,8 +22,11 @@ from gym_ray.client.errors import (
     Unauthorized,
     UpdateRefused,
 )
+from gym_ray.errors import pauses
 
-#: Pause before the first retry, doubled for each further one, up to the maximum.
+T = TypeVar("T")
+
+#: See `pauses`: before the second try, and at most.
 _PAUSE_SECONDS = 0.1
 _PAUSE_MAXIMUM_SECONDS = 10.0
 
@@ -85,11 +87,11 @@ class ServiceTransport:
             body: what is sent as JSON, or its bytes.
         """
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        content = await self.content(
-            method, path, data, retries=retries, waits_seconds=waits_seconds, key=key
+        return await self._until_answered(
+            lambda: self._once(method, path, data, "application/json", waits_seconds, key),
+            self._json,
+            retries,
         )
-        answer: dict[str, Any] = json.loads(content) if content else {}
-        return answer
 
     async def content(
         self,
@@ -116,11 +118,21 @@ class ServiceTransport:
             MustReopen: see there.
             ClientError: all else that is no success.
         """
+        return await self._until_answered(
+            lambda: self._once(method, path, data, accept, waits_seconds, key), bytes, retries
+        )
+
+    async def _until_answered(
+        self,
+        once: Callable[[], Awaitable[bytes]],
+        read: Callable[[bytes], T],
+        retries: int | None,
+    ) -> T:
         left = self._max_retries if retries is None else retries
-        pause = _PAUSE_SECONDS
+        backoff = pauses(_PAUSE_SECONDS, _PAUSE_MAXIMUM_SECONDS)
         while True:
             try:
-                return await self._once(method, path, data, accept, waits_seconds, key)
+                return read(await once())
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 if left == 0:
                     raise ServiceUnavailable(self._unreachable(error)) from error
@@ -128,8 +140,7 @@ class ServiceTransport:
                 if left == 0:
                     raise
             left -= 1
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, _PAUSE_MAXIMUM_SECONDS)
+            await asyncio.sleep(next(backoff))
 
     async def close(self) -> None:
         self._closed = True
@@ -167,6 +178,17 @@ class ServiceTransport:
             if answer.status < 300:
                 return content
             raise self._error(answer.status, content)
+
+    def _json(self, content: bytes) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = json.loads(content) if content else {}
+        except ValueError:
+            # A proxy's page, which is no answer of the service.
+            text = content[:200].decode("utf-8", "replace")
+            raise ServiceUnavailable(
+                f"{self._base_url} answered no JSON: {text}; is a proxy between?"
+            ) from None
+        return answer
 
     def _error(self, status: int, content: bytes) -> Exception:
         message, code = _told(content)

@@ -13,7 +13,6 @@ from typing import Any
 from gym_ray.collection.compaction import compact, is_compact
 from gym_ray.collection.groups import GroupRewards
 from gym_ray.config.load import RunConfig
-from gym_ray.environment import judges_asked
 from gym_ray.judging import Judge
 from gym_ray.registry import load_group_verifiers
 from gym_ray.store.index import Index
@@ -34,7 +33,7 @@ def judges_of_groups(config: RunConfig) -> list[str]:
     Raises:
         ConfigError: a group verifier cannot be loaded.
     """
-    return sorted(judges_asked(load_group_verifiers(config)))
+    return sorted(load_group_verifiers(config).judges_asked())
 
 
 def compact_run(

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import logging
-import random
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ from gym_ray.collection.admission import Admission
 from gym_ray.collection.monitor import Order
 from gym_ray.collection.queues import Queues
 from gym_ray.config.sections import LogFormat
-from gym_ray.errors import RETRYABLE, FailureKind, GymRayError, one_line
+from gym_ray.errors import RETRYABLE, FailureKind, GymRayError, one_line, pauses
 from gym_ray.progress import Counts
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.runner import RunSettings
@@ -36,7 +36,7 @@ from gym_ray.telemetry.traces import Span, flush_traces, is_traced, root_span
 
 logger = logging.getLogger(__name__)
 
-#: Wait before a second attempt, doubled for each further one, up to the maximum.
+#: See `pauses`: before the second attempt, and at most.
 _BACKOFF_SECONDS = 0.5
 _BACKOFF_MAXIMUM_SECONDS = 30.0
 
@@ -309,8 +309,8 @@ class RolloutStage:
         self._pump()
 
     async def _retry(self, item: _Waiting) -> None:
-        delay = min(_BACKOFF_SECONDS * 2 ** (item.attempt - 1), _BACKOFF_MAXIMUM_SECONDS)
-        await asyncio.sleep(delay * random.uniform(0.5, 1.5))
+        backoff = pauses(_BACKOFF_SECONDS, _BACKOFF_MAXIMUM_SECONDS)
+        await asyncio.sleep(next(itertools.islice(backoff, item.attempt - 1, None)))
         again = dataclasses.replace(item, attempt=item.attempt + 1)
         self._waiting.add(item.spec.environment, again)
         self._pump()

@@ -16,9 +16,10 @@ from typing import IO, Any, Literal
 
 from gym_ray.compat.arguments import PrepareArguments, parsed
 from gym_ray.compat.configs import Configs, read_configs
+from gym_ray.compat.metrics_conflicts import differences
 from gym_ray.compat.servers import NemoGymDataset, agent_of
 from gym_ray.errors import ConfigError, GymRayError
-from gym_ray.prepare.metrics_conflicts import conflict_path, differences, read_metrics
+from gym_ray.prepare.metrics_conflicts import conflict_path, read_metrics
 from gym_ray.prepare.prepare import prepare
 from gym_ray.prepare.prepare_report import PrepareReport, conflict_error, demand_prepared
 from gym_ray.prepare.prepared_rows import rows_of
@@ -89,7 +90,7 @@ def prepare_data(
         folder,
         task_files=[file for file, _ in files],
         on_invalid=on_invalid,
-        on_metrics_conflict="overwrite" if arguments.overwrite_metrics_conflicts else "fail",
+        compare_metrics=None if arguments.overwrite_metrics_conflicts else differences,
         metrics_facts=_first_facts(files),
         quiet=quiet,
     )

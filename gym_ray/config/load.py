@@ -2,7 +2,8 @@
 (sections.py).
 
 Unknown keys are refused with the file, the key and the nearest valid one. A run saves the
-resolved result as `run.yaml`.
+result as `run.yaml`: every default spelled out, and every `${…}` as it was written, so that what
+an environment variable holds is never on disk.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +31,7 @@ from gym_ray.config.sections import (
     ServeConfig,
     VerificationConfig,
 )
-from gym_ray.errors import ConfigError
+from gym_ray.errors import ConfigError, one_line
 
 
 class RunConfig(Section):
@@ -48,8 +49,8 @@ class RunConfig(Section):
     base_directory: Annotated[str, Field(exclude=True)] = "."
     """Folder of the config file, against which entry points given as paths resolve."""
 
-    from_environment: Annotated[dict[str, str], Field(exclude=True)] = Field(default_factory=dict)
-    """Dotted keys whose value came from `${oc.env:…}`, and that expression."""
+    as_written: Annotated[dict[str, Any], Field(exclude=True)] = Field(default_factory=dict)
+    """The file and the overrides, in which no `${…}` is resolved."""
 
     from_objective: Annotated[dict[str, Any], Field(exclude=True)] = Field(default_factory=dict)
     """Dotted keys whose value came from `collect.objective`, and that value."""
@@ -99,27 +100,28 @@ class RunConfig(Section):
         return {name: limit for name, limit in limits.items() if limit is not None}
 
     def to_tree(self) -> dict[str, Any]:
-        """The resolved config as plain values; what came from an environment variable stays an
-        interpolation, so that no secret is written to disk or compared.
+        """The config as plain values, every `${…}` as it was written: no secret is written to disk
+        or compared. `resolve` is the way back.
         """
-        tree: dict[str, Any] = self.model_dump(mode="json")
-        for key, expression in self.from_environment.items():
-            *path, last = key.split(".")
-            section: Any = tree
-            for part in path:
-                section = section[int(part) if isinstance(section, list) else part]
-            section[int(last) if isinstance(section, list) else last] = expression
+        tree: dict[str, Any] = _with_references(self.model_dump(mode="json"), self.as_written)
         return tree
 
+    def environment_variables(self) -> set[str]:
+        """Names of the environment variables that `${oc.env:…}` reads."""
+        texts = _leaves(self.to_tree())
+        return {name for _, text in texts for name in _VARIABLE.findall(str(text))}
+
     def to_yaml(self) -> str:
-        """The resolved config, every default spelled out."""
+        """`to_tree` as YAML."""
         from omegaconf import OmegaConf
 
         return str(OmegaConf.to_yaml(OmegaConf.create(self.to_tree())))
 
 
 #: Fields of `RunConfig` that are not keys of a config file.
-INTERNAL_FIELDS = ("base_directory", "from_environment", "from_objective")
+INTERNAL_FIELDS = ("base_directory", "as_written", "from_objective")
+
+_VARIABLE = re.compile(r"\$\{oc\.env:\s*(\w+)")
 
 #: Keys that say how fast or how long, not what is collected: a resumed run may change them.
 TUNING_KEYS = (
@@ -202,7 +204,7 @@ def load_config(
     try:
         merged = OmegaConf.merge(OmegaConf.create(tree), OmegaConf.from_dotlist(list(overrides)))
         resolved = OmegaConf.to_container(merged, resolve=True)
-        unresolved = OmegaConf.to_container(merged, resolve=False)
+        as_written = OmegaConf.to_container(merged, resolve=False)
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from None
     assert isinstance(resolved, dict)
@@ -211,14 +213,13 @@ def load_config(
             raise ConfigError(
                 f"{where}: unknown key {internal!r}; valid keys: {', '.join(_keys_at([]))}"
             )
-    from_environment = _from_environment(unresolved, resolved)
     collect = resolved.get("collect")
     objective = collect.get("objective") if isinstance(collect, dict) else None
     if objective is not None and objective in OBJECTIVES:
         from_objective = {**from_objective, **fill(resolved, objective)}
     internal_values = {
         "base_directory": base_directory,
-        "from_environment": from_environment,
+        "as_written": as_written,
         "from_objective": from_objective,
     }
     try:
@@ -228,18 +229,81 @@ def load_config(
         raise ConfigError(problems) from None
 
 
+def resolve(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as it was written, or a part of one, with the value of every `${…}`.
+
+    Those that have none here, such as of an environment variable that is not set, stay as they are.
+
+    Raises:
+        ConfigError: a `${…}` is not one that could have been written.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        resolved: dict[str, Any] = _resolved(OmegaConf.create(dict(tree)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(one_line(error)) from None
+    return resolved
+
+
+def _resolved(node: Any) -> Any:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    def value_of(key: Any) -> Any:
+        try:
+            value = node[key]
+        except OmegaConfBaseException:
+            return OmegaConf.to_container(node, resolve=False)[key]
+        return _resolved(value) if OmegaConf.is_config(value) else value
+
+    if OmegaConf.is_list(node):
+        return [value_of(index) for index in range(len(node))]
+    return {key: value_of(key) for key in node}
+
+
+def _with_references(values: Any, as_written: Any) -> Any:
+    """`values`, with what `as_written` has in their place where that is a `${…}`."""
+    if isinstance(as_written, str) and "${" in as_written:
+        return as_written
+    if isinstance(values, dict) and isinstance(as_written, Mapping):
+        return {key: _with_references(value, as_written.get(key)) for key, value in values.items()}
+    if isinstance(values, list) and isinstance(as_written, list) and len(values) == len(as_written):
+        return [_with_references(*pair) for pair in zip(values, as_written, strict=True)]
+    return values
+
+
 def differing_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """`key: old -> new` for every key that decides what is collected and differs.
 
-    Keys under `TUNING_KEYS` are left out: they may change between two starts of one run.
+    Keys under `TUNING_KEYS` are left out: they may change between two starts of one run. Compared
+    are values as of now, so that a secret may change and a reference that stands for another value
+    is noticed; told is what was written.
+
+    Args:
+        before, after: as `RunConfig.to_tree` returns them.
     """
-    old, new = dict(_leaves(before)), dict(_leaves(after))
+    old, new = dict(_leaves(resolve(before))), dict(_leaves(resolve(after)))
     absent = "(absent)"
-    return [
-        f"{key}: {old.get(key, absent)!r} -> {new.get(key, absent)!r}"
+    differing = [
+        key
         for key in sorted(old.keys() | new.keys())
         if old.get(key, absent) != new.get(key, absent) and not _is_tuning(key)
     ]
+    told = []
+    for key in differing:
+        was, now = (_written_at(tree, key, absent) for tree in (before, after))
+        told.append(f"{key}: {was!r} -> {now!r}" + (" (of another value)" if was == now else ""))
+    return told
+
+
+def _written_at(tree: Any, key: str, absent: str) -> Any:
+    """What was written at a dotted key, or for the section it is in."""
+    written = dict(_leaves(tree))
+    while key not in written and "." in key:
+        key = key.rpartition(".")[0]
+    return written.get(key, absent)
 
 
 def _is_tuning(key: str) -> bool:
@@ -259,69 +323,6 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, tree
-
-
-def _from_environment(tree: Any, resolved: Any) -> dict[str, str]:
-    """Expressions that read an environment variable, themselves or by way of other keys, by key.
-
-    Where one stands for a whole section or list, those in that.
-
-    Args:
-        tree: not resolved.
-        resolved: the same.
-    """
-    expressions = {key: text for key, text in _texts(tree) if "${" in text}
-    found = {key: text for key, text in expressions.items() if "${oc.env:" in text}
-    while True:
-        through: dict[str, str] = {}
-        for key, text in expressions.items():
-            for name in _referred(key, text):
-                inside = {each: found[each] for each in found if f"{each}.".startswith(f"{name}.")}
-                value = _at(resolved, key)
-                if not isinstance(value, Mapping | list):
-                    through |= {key: text} if inside else {}
-                    continue
-                # Which part of it is which is told by the values: `${a.${b}}` names no path.
-                known = {str(_at(resolved, each)): inner for each, inner in inside.items()}
-                through |= {leaf: known[each] for leaf, each in _texts(value, key) if each in known}
-        if through.keys() <= found.keys():
-            return found
-        found = through | found
-
-
-#: `${a.b}`, `${a[0].b}`, `${oc.select:a.b}`, and `${.b}` from where it stands.
-_REFERENCE = re.compile(r"\$\{\s*(?:oc\.select:\s*)?([\w.\[\]-]+)")
-
-
-def _referred(key: str, text: str) -> Iterator[str]:
-    """The keys that an expression at a key refers to, dotted."""
-    for name in _REFERENCE.findall(text):
-        path = re.sub(r"\[([^]]*)\]", r".\1", name).rstrip(".")
-        inner = path.lstrip(".")
-        up = len(path) - len(inner)
-        yield ".".join([*key.split(".")[:-up], inner]) if up else inner
-
-
-def _at(tree: Any, key: str) -> Any:
-    """What is at a dotted key; None where nothing is, or names of keys have dots themselves."""
-    for part in key.split("."):
-        if isinstance(tree, list):
-            tree = tree[int(part)] if part.isdecimal() and int(part) < len(tree) else None
-        else:
-            tree = tree.get(part) if isinstance(tree, Mapping) else None
-    return tree
-
-
-def _texts(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    items: Iterable[tuple[Any, Any]] = ()
-    if isinstance(tree, Mapping):
-        items = tree.items()
-    elif isinstance(tree, list):
-        items = enumerate(tree)
-    elif isinstance(tree, str):
-        yield prefix, tree
-    for key, value in items:
-        yield from _texts(value, f"{prefix}.{key}" if prefix else str(key))
 
 
 def read_yaml(path: Path) -> Any:

@@ -389,7 +389,7 @@ class ServeConfig(Section):
     batch_retention_seconds: float = Field(3600, gt=0)
     """How long a batch that no client holds is remembered, results and acknowledgements."""
     max_body_bytes: int = Field(64 * 1024 * 1024, ge=1024)
-    """Larger requests are refused; of `/run/bulk`, longer lines."""
+    """Larger requests are refused."""
     autoscaling: AutoscalingConfig = AutoscalingConfig()
     """Replicas of the gateway; `target_ongoing_requests` counts its requests."""
 

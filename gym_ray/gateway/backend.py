@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeAlias
 
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest, PolicyInfo
@@ -32,6 +32,12 @@ class PolicyBackend(Protocol):
 
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         """One turn of a conversation; raises `RolloutFailure`. Cancelling it aborts it."""
+        ...
+
+    def choices(self, requests: Sequence[ChatRequest]) -> Sequence[Coroutine[Any, Any, ChatAnswer]]:
+        """One turn for each request. They differ in their calls alone, so that what is made of
+        the messages need only be made once.
+        """
         ...
 
     def generate(self, request: GenerationRequest, /) -> Awaitable[Generation]:

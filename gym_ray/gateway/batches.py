@@ -204,7 +204,7 @@ def _json_of(page: ResultPage) -> str:
 
 
 def _json_of_rollout(rollout: Rollout) -> str:
-    """As a line of `/run/bulk`: `result` with NeMo Gym's row, or `error`."""
+    """`result` with NeMo Gym's row, or `error`."""
     if rollout.error_kind is not None:
         failure = RolloutFailure(rollout.error_kind, rollout.error or "no reason given")
     else:

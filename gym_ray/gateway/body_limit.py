@@ -13,9 +13,6 @@ from gym_ray.gateway.errors import ApiError
 #: off while it sends never sees the answer.
 _DRAIN_SECONDS = 5.0
 
-#: Routes that take their body line by line, without ever holding it, and limit the lines.
-STREAMED_PATHS = frozenset({"/run/bulk"})
-
 
 class BodyLimit:
     """ASGI middleware that answers 413 to bodies that are too large, counting as it reads.
@@ -30,8 +27,7 @@ class BodyLimit:
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-        if scope["type"] != "http" or path in STREAMED_PATHS:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         if _declared_bytes(Headers(scope=scope)) > self._max_bytes:

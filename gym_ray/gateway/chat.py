@@ -40,6 +40,7 @@ from gym_ray.gateway.sampling_request import (
     sampling_of,
 )
 from gym_ray.gateway.streaming import Stream
+from gym_ray.policies.call import Call
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 
 
@@ -81,7 +82,7 @@ def add_chat_route(
             token_ids=bool(body.return_token_ids),
         )
         asked = chat_requests(body, policy, request_id=form.id, timeout_seconds=timeout_seconds)
-        calls = [policy.chat(choice) for choice in asked]
+        calls = policy.choices(asked)
         if body.stream:
             return await _stream(form, body, calls)
         answers = await unless_disconnected(request.receive, gather(calls))
@@ -107,16 +108,18 @@ def chat_requests(
     messages = chat_messages(body.messages)
     return [
         ChatRequest(
-            request_id=f"{request_id}/{index}",
-            messages=messages,
-            tools=tools,
-            sampling=sampling,
+            Call(
+                request_id=f"{request_id}/{index}",
+                sampling=sampling,
+                stop_token_ids=tuple(body.stop_token_ids or ()),
+                seed=body.engine_seed(index),
+                timeout_seconds=timeout_seconds,
+            ),
+            messages,
+            tools,
             tool_choice=tool_choice_of(body.tool_choice, tools),
             parallel_tool_calls=body.parallel_tool_calls is not False,
-            seed=body.engine_seed(index),
-            timeout_seconds=timeout_seconds,
             required_prefix_token_ids=prefix_of(body.required_prefix_token_ids),
-            stop_token_ids=tuple(body.stop_token_ids or ()),
         )
         for index in range(body.n or 1)
     ]

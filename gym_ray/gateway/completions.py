@@ -36,6 +36,7 @@ from gym_ray.gateway.sampling_request import (
 from gym_ray.gateway.streaming import Stream
 from gym_ray.gateway.token_chat import check_room, require_whole
 from gym_ray.gateway.tokenization import renderer_of
+from gym_ray.policies.call import Call
 from gym_ray.policies.chat import cut_at_stop
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.renderers.renderer import RolloutRenderer
@@ -139,12 +140,14 @@ async def _generation_requests(
     stops = dict.fromkeys((*form.renderer.stop_token_ids, *(body.stop_token_ids or ())))
     return [
         GenerationRequest(
-            request_id=f"{form.id}/{index}",
-            prompt_token_ids=prompts[index // choices],
-            sampling=sampling,
-            stop_token_ids=tuple(stops),
-            seed=body.engine_seed(index),
-            timeout_seconds=timeout_seconds,
+            Call(
+                request_id=f"{form.id}/{index}",
+                sampling=sampling,
+                stop_token_ids=tuple(stops),
+                seed=body.engine_seed(index),
+                timeout_seconds=timeout_seconds,
+            ),
+            prompts[index // choices],
         )
         for index in range(len(prompts) * choices)
     ]
@@ -169,8 +172,8 @@ def _is_one(prompt: str | list[Any]) -> bool:
 async def _completed(form: _Form, policy: PolicyBackend, request: GenerationRequest) -> _Completed:
     generation = await policy.generate(request)
     require_whole(generation)
-    whole = form.renderer.decode(_without_stop(generation, request.stop_token_ids))
-    text = cut_at_stop(whole, request.sampling.stop)
+    whole = form.renderer.decode(_without_stop(generation, request.call.stop_token_ids))
+    text = cut_at_stop(whole, request.call.sampling.stop)
     stop_reason = generation.stop_reason if len(text) == len(whole) else "stop"
     return _Completed(request.prompt_token_ids, generation, text, stop_reason)
 

@@ -31,6 +31,7 @@ from gym_ray.gateway.sampling_request import (
     schema_tag,
 )
 from gym_ray.gateway.streaming import Stream
+from gym_ray.policies.call import Call
 from gym_ray.policies.chat import ChatRequest
 
 _LOGPROBS = "message.output_text.logprobs"
@@ -136,21 +137,23 @@ def response_request(
         raise bad_request("input holds no message", param="input")
     tools = chat_tools(body.tools)
     return ChatRequest(
-        request_id=f"{request_id}/0",
-        messages=messages,
-        tools=tools,
-        sampling=sampling_of(
-            body,
-            policy.sampling,
-            max_output_tokens=body.max_output_tokens,
-            structural_tag=_text_tag(body.text),
+        Call(
+            request_id=f"{request_id}/0",
+            sampling=sampling_of(
+                body,
+                policy.sampling,
+                max_output_tokens=body.max_output_tokens,
+                structural_tag=_text_tag(body.text),
+            ),
+            stop_token_ids=tuple(body.stop_token_ids or ()),
+            seed=body.engine_seed(0),
+            timeout_seconds=timeout_seconds,
         ),
+        messages,
+        tools,
         tool_choice=tool_choice_of(body.tool_choice, tools),
         parallel_tool_calls=body.parallel_tool_calls is not False,
-        seed=body.engine_seed(0),
-        timeout_seconds=timeout_seconds,
         required_prefix_token_ids=prefix_of(body.required_prefix_token_ids),
-        stop_token_ids=tuple(body.stop_token_ids or ()),
     )
 
 
@@ -175,8 +178,8 @@ def _echoed(body: ResponseRequest, asked: ChatRequest) -> dict[str, Any]:
         text = body.text.model_dump(by_alias=True, exclude_none=True)
     return {
         **plain,
-        "temperature": asked.sampling.temperature,
-        "top_p": asked.sampling.top_p,
+        "temperature": asked.call.sampling.temperature,
+        "top_p": asked.call.sampling.top_p,
         "parallel_tool_calls": asked.parallel_tool_calls,
         "tool_choice": (
             body.tool_choice.model_dump()

@@ -1,7 +1,7 @@
 """`POST /run`: one whole rollout over HTTP, request and response in NeMo Gym's row shapes.
 
 Owned here: routing a row, the response row, and which failure is which status. Not owned here:
-where rollouts run and how they are retried (`RunBackend`), many rows at once (`bulk.py`).
+where rollouts run and how they are retried (`RunBackend`), many rows at once (`batches.py`).
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ def run_router(backend: RunBackend, tasks: Router) -> APIRouter:
     return router
 
 
-async def run_row(backend: RunBackend, tasks: Router, row: bytes, *, line: int = 0) -> str:
+async def run_row(backend: RunBackend, tasks: Router, row: bytes) -> str:
     """Run the rollout of one task row.
 
     Args:
+        backend, tasks: as `run_router`.
         row: the row's JSON.
-        line: number of the row in its request, from 1; 0 where it is the only one.
 
     Returns:
         JSON of the output row. `_ng_task_index` and `_ng_rollout_index` are in it when they
@@ -76,7 +76,7 @@ async def run_row(backend: RunBackend, tasks: Router, row: bytes, *, line: int =
     Raises:
         RolloutFailure: the rollout failed, or the row is not a legal task.
     """
-    spec, reserved = _spec_of(row, tasks, line)
+    spec, reserved = _spec_of(row, tasks)
     rollout = await backend.run(spec)
     if rollout.error_kind is not None:
         raise RolloutFailure(rollout.error_kind, rollout.error or "no reason given")
@@ -107,14 +107,14 @@ def error_of(failure: RolloutFailure) -> dict[str, Any]:
 _INDICES = ("_ng_task_index", "_ng_rollout_index")
 
 
-def _spec_of(row: bytes, tasks: Router, line: int) -> tuple[RolloutSpec, set[str]]:
+def _spec_of(row: bytes, tasks: Router) -> tuple[RolloutSpec, set[str]]:
     """The rollout a row asks for, and which of `_INDICES` the row has."""
     try:
         text = row.decode()
     except UnicodeDecodeError as error:
         raise invalid(f"is not UTF-8 text ({error.reason} at byte {error.start})") from None
     # As text: of bytes, JSON's parser would take other encodings, which nothing later does.
-    task = parse_task(text, task_index=0, source_file=SOURCE, source_line=line)
+    task = parse_task(text, task_index=0, source_file=SOURCE, source_line=0)
     spec = RolloutSpec(
         # Of its own, not of the task: the same row may be asked for many times at once.
         rollout_id=uuid.uuid4().hex,
@@ -123,7 +123,7 @@ def _spec_of(row: bytes, tasks: Router, line: int) -> tuple[RolloutSpec, set[str
         rollout_index=_index(task.row.get("_ng_rollout_index")),
         environment=tasks.find(task.row),
         source_file=SOURCE,
-        source_line=line,
+        source_line=0,
         task=text,
     )
     return spec, {name for name in _INDICES if name in task.row}

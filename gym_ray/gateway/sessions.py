@@ -14,7 +14,8 @@ import dataclasses
 import json
 import uuid
 from collections import OrderedDict
-from typing import Annotated, Any, Protocol
+from collections.abc import Coroutine, Sequence
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import pydantic
@@ -22,7 +23,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from gym_ray.agents.session import Refusal, SessionError
-from gym_ray.agents.sessions import Closing, OpenedSession, SessionState
+from gym_ray.agents.sessions import Closing, SessionBackend, SessionState
 from gym_ray.gateway.backend import PolicyBackend
 from gym_ray.gateway.errors import ApiError, bad_request
 from gym_ray.gateway.openai_routes import openai_routes
@@ -41,30 +42,6 @@ SOURCE = "sessions"
 
 #: Session keys known to be right are remembered, so that a policy call is one hop, not two.
 _KNOWN_KEYS = 4096
-
-
-class SessionBackend(Protocol):
-    """Reaches sessions, wherever they live. All methods raise `SessionError`."""
-
-    async def open(self, spec: RolloutSpec) -> OpenedSession:
-        """Open a session; raises `RolloutFailure` when the environment refuses the task."""
-        ...
-
-    async def state(self, session_id: str, key: str) -> SessionState:
-        """How a session stands."""
-        ...
-
-    async def close(self, session_id: str, key: str, closing: Closing) -> SessionState:
-        """End a session and wait until its row is durable."""
-        ...
-
-    async def chat(self, session_id: str, key: str, request: ChatRequest) -> ChatAnswer:
-        """A policy call; raises `RolloutFailure` too. Cancelling it aborts it."""
-        ...
-
-    async def generate(self, session_id: str, key: str, request: GenerationRequest) -> Generation:
-        """A policy call in tokens; raises `RolloutFailure` too. Cancelling it aborts it."""
-        ...
 
 
 class SessionRequest(pydantic.BaseModel):
@@ -191,6 +168,9 @@ class _SessionPolicy:
             return await self._sessions.chat(self._session_id, self._key, request)
         except SessionError as error:
             raise _api_error(error) from None
+
+    def choices(self, requests: Sequence[ChatRequest]) -> Sequence[Coroutine[Any, Any, ChatAnswer]]:
+        return [self.chat(request) for request in requests]
 
     async def generate(self, request: GenerationRequest) -> Generation:
         try:

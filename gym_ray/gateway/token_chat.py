@@ -6,8 +6,9 @@ any other history is rendered. Sessions, which remember, are elsewhere and use t
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,11 +52,20 @@ class TokenPolicy:
 
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         """See `PolicyBackend.chat`."""
+        return await self._chat(request, PromptOnce())
+
+    def choices(self, requests: Sequence[ChatRequest]) -> Sequence[Coroutine[Any, Any, ChatAnswer]]:
+        """See `PolicyBackend.choices`: the prompt is rendered once."""
+        prompt = PromptOnce()
+        return [self._chat(request, prompt) for request in requests]
+
+    async def _chat(self, request: ChatRequest, prompt: PromptOnce) -> ChatAnswer:
         return await chat(
             request,
             renderer=self.renderer,
             generate=self.generate,
             context_length=self.info.context_length,
+            prompt=prompt,
         )
 
 
@@ -78,6 +88,10 @@ class MessagePolicy:
         """See `PolicyBackend.chat`."""
         return await self.take_turn(request)
 
+    def choices(self, requests: Sequence[ChatRequest]) -> Sequence[Coroutine[Any, Any, ChatAnswer]]:
+        """See `PolicyBackend.choices`."""
+        return [self.chat(request) for request in requests]
+
     async def generate(self, request: GenerationRequest) -> Generation:
         """Refused: there is no token path.
 
@@ -89,8 +103,28 @@ class MessagePolicy:
         )
 
 
+class PromptOnce:
+    """The prompt of requests with the same messages, rendered by whoever needs it first."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._tokens: Tokens | None = None
+
+    async def tokens(self, render: Callable[[], Awaitable[Tokens]]) -> Tokens:
+        """Prompt tokens int32 [P]; raises what `render` does, and is rendered anew then."""
+        async with self._lock:
+            if self._tokens is None:
+                self._tokens = await render()
+            return self._tokens
+
+
 async def chat(
-    request: ChatRequest, *, renderer: RolloutRenderer, generate: Generate, context_length: int
+    request: ChatRequest,
+    *,
+    renderer: RolloutRenderer,
+    generate: Generate,
+    context_length: int,
+    prompt: PromptOnce,
 ) -> ChatAnswer:
     """One turn.
 
@@ -99,6 +133,7 @@ async def chat(
         renderer: of the policy's model.
         generate: samples one continuation.
         context_length: most tokens of prompt plus generation; 0 when that is not known.
+        prompt: of this request, perhaps shared with others.
 
     Raises:
         RolloutFailure: `policy_rejected` when the request can never be answered, else what
@@ -106,29 +141,29 @@ async def chat(
     """
     tools = offered_tools(request)
     guided = guided_sampling(request, renderer)
-    prompt = await prompt_tokens(
-        renderer, request.messages, tools, required_prefix=request.required_prefix_token_ids
+    tokens = await prompt.tokens(
+        lambda: prompt_tokens(
+            renderer, request.messages, tools, required_prefix=request.required_prefix_token_ids
+        )
     )
-    check_room(prompt, context_length)
+    check_room(tokens, context_length)
     generation = await generate(
         GenerationRequest(
-            request_id=request.request_id,
-            prompt_token_ids=prompt,
-            sampling=guided,
-            stop_token_ids=stop_tokens(request, renderer),
-            seed=request.seed,
-            timeout_seconds=request.timeout_seconds,
+            dataclasses.replace(
+                request.call, sampling=guided, stop_token_ids=stop_tokens(request, renderer)
+            ),
+            tokens,
         )
     )
     require_whole(generation)
     return answer_of(
-        request, renderer.parse(generation.token_ids, prompt, tools), prompt, generation
+        request, renderer.parse(generation.token_ids, tokens, tools), tokens, generation
     )
 
 
 def stop_tokens(request: ChatRequest, renderer: RolloutRenderer) -> tuple[int, ...]:
     """Tokens that end the turn: the family's own first, as in every other turn."""
-    return tuple(dict.fromkeys((*renderer.stop_token_ids, *request.stop_token_ids)))
+    return tuple(dict.fromkeys((*renderer.stop_token_ids, *request.call.stop_token_ids)))
 
 
 async def prompt_tokens(

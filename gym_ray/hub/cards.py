@@ -47,7 +47,7 @@ def rollouts_card(summary: RunSummary, config: StoredConfig, license: str | None
                 "run": summary.run_id,
                 "model": model,
                 "environments": ", ".join(summary.environments),
-                "sampling": shown(config.tree.get("sampling")),
+                "sampling": shown(config.section("sampling")),
                 "license": license or "not stated: those of the tasks and of the model apply",
                 **{f"run: {key}": shown(value) for key, value in run.items() if key != "id"},
             }

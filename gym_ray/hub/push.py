@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
 
-from gym_ray.errors import ConfigError, GymRayError, Interrupted
+from gym_ray.errors import ConfigError, GymRayError, Interrupted, pauses
 from gym_ray.hub.cards import data_patterns
 from gym_ray.hub.contents import CARD, Contents, open_contents
 from gym_ray.hub.repository import MAIN, Repository, status_of
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 #: Files handed to huggingface_hub at once; it sends up to five at a time.
 _BATCH_FILES = 5
 
-#: Tries of the commit, and seconds before the second one; doubled before the third.
+#: Tries of the commit, and `pauses` between them.
 _COMMIT_TRIES = 3
 _COMMIT_WAIT_SECONDS = 1.0
+_COMMIT_WAIT_MAXIMUM_SECONDS = 8.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -167,6 +168,7 @@ class _Push:
         """The commit at the end, and the names of what was sent and what was removed."""
         sent: dict[str, None] = {}
         removed: list[str] = []
+        backoff = pauses(_COMMIT_WAIT_SECONDS, _COMMIT_WAIT_MAXIMUM_SECONDS)
         for attempt in range(1, _COMMIT_TRIES + 1):
             head = self._repository.head()
             additions, stale = self._missing(head)
@@ -185,7 +187,7 @@ class _Push:
                     self._check(commit)
                     return commit, list(sent), removed
             # The answer may have been lost and the commit made: look before repeating it.
-            time.sleep(_COMMIT_WAIT_SECONDS * 2 ** (attempt - 1))
+            time.sleep(next(backoff))
         raise AssertionError("the last try returns or raises")
 
     def _missing(self, head: str) -> tuple[list[CommitOperationAdd], list[str]]:

@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from gym_ray.client import RolloutResult
+from gym_ray.rollout import Rollout
 
 
 class NotTrainable(Exception):
@@ -39,33 +39,37 @@ class Completion:
     versions: tuple[int, int]
 
 
-def completion_of(result: RolloutResult) -> Completion:
+def completion_of(rollout: Rollout) -> Completion:
     """The completion of a verified rollout; nothing is tokenized again.
+
+    Args:
+        rollout: of a client's result, or as `read_rollouts` yields it.
 
     Raises:
         NotTrainable: it failed, has no tokens (a policy that returns none), or several branches,
             which are several sequences with one reward.
     """
-    if result.failed or result.reward is None:
-        raise NotTrainable(f"task {result.index} failed with {result.error_kind}: {result.error}")
-    if result.rollout.side_branches:
+    task = rollout.spec.task_index
+    if rollout.status == "failed" or rollout.reward is None:
+        raise NotTrainable(f"task {task} failed with {rollout.error_kind}: {rollout.error}")
+    if rollout.side_branches:
         raise NotTrainable(
-            f"task {result.index} has {len(result.rollout.side_branches)} side branches, since its "
+            f"task {task} has {len(rollout.side_branches)} side branches, since its "
             "agent edited the history; train on `gym-ray export rl`, which has a row for each"
         )
-    sampled = np.flatnonzero(result.loss_mask)
+    sampled = np.flatnonzero(rollout.loss_mask)
     if not len(sampled):
         raise NotTrainable(
-            f"task {result.index} has no sampled tokens; serve a policy with "
+            f"task {task} has no sampled tokens; serve a policy with "
             "`engine: vllm`, which returns them"
         )
     start = int(sampled[0])
-    versions = [span.version for turn in result.turns for span in turn.version_spans]
+    versions = [span.version for turn in rollout.turns for span in turn.version_spans]
     return Completion(
-        prompt_ids=result.token_ids[:start].tolist(),
-        completion_ids=result.token_ids[start:].tolist(),
-        mask=result.loss_mask[start:].tolist(),
-        logprobs=result.logprobs[start:].tolist(),
-        reward=result.reward,
+        prompt_ids=rollout.token_ids[:start].tolist(),
+        completion_ids=rollout.token_ids[start:].tolist(),
+        mask=rollout.loss_mask[start:].tolist(),
+        logprobs=rollout.logprobs[start:].tolist(),
+        reward=rollout.reward,
         versions=(min(versions), max(versions)),
     )

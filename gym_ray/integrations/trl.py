@@ -20,7 +20,6 @@ from typing import Any
 from gym_ray.client import ClientError, RolloutClient, RolloutResult
 from gym_ray.client.call_options import CallOptions
 from gym_ray.integrations.completion import Completion, NotTrainable, completion_of
-from gym_ray.integrations.refit import Refit
 
 
 def prompts(tasks: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -45,9 +44,9 @@ class TrainerRollouts:
 
     Args:
         client: of the service.
-        refit: puts the trainer's weights into the service before rollouts of a new step are
-            asked for; None if something else does.
-        checkpoints: where for, in a directory that the service can read. Only the last is kept.
+        checkpoints: where the trainer's weights are saved and given to the service before rollouts
+            of a new step are asked for, a directory that the service can read; None if something
+            else gives it new weights. Only the last is kept.
         max_failed_share: more failed rollouts of one call than that are an error.
         timeout_seconds: deadline of one call.
     """
@@ -56,16 +55,12 @@ class TrainerRollouts:
         self,
         client: RolloutClient,
         *,
-        refit: Refit | None = None,
         checkpoints: str | Path | None = None,
         max_failed_share: float = 0.25,
         timeout_seconds: float = 3600.0,
     ) -> None:
-        if (refit is None) != (checkpoints is None):
-            raise ValueError("refit and checkpoints belong together: give both, or neither")
         self._client = client
-        self._refit = refit
-        self._checkpoints = Path(checkpoints or ".")
+        self._checkpoints = None if checkpoints is None else Path(checkpoints)
         self._step: int | None = None
         self._max_failed_share = max_failed_share
         self._timeout_seconds = timeout_seconds
@@ -76,8 +71,8 @@ class TrainerRollouts:
         Raises:
             ClientError: the service cannot be asked, or too many rollouts failed.
         """
-        if self._refit is not None and self._step != trainer.state.global_step:
-            self._update(self._refit, trainer)
+        if self._checkpoints is not None and self._step != trainer.state.global_step:
+            self._refit(self._checkpoints, trainer)
         options = CallOptions(
             temperature=trainer.args.temperature,
             top_p=trainer.args.top_p,
@@ -91,7 +86,7 @@ class TrainerRollouts:
         for result in results:
             completion: Completion | None = None
             try:
-                completion = completion_of(result)
+                completion = completion_of(result.rollout)
             except NotTrainable as error:
                 failures.append(error)
             rows["prompt_ids"].append(completion.prompt_ids if completion else [end])
@@ -120,14 +115,14 @@ class TrainerRollouts:
                 results.update(zip(places[chosen[group.index]], group.results, strict=True))
         return [results[place] for place in range(len(prompts))]
 
-    def _update(self, refit: Refit, trainer: Any) -> None:
+    def _refit(self, checkpoints: Path, trainer: Any) -> None:
         """All processes of the trainer come here; what they share is saved once."""
         step = trainer.state.global_step
-        folder = self._checkpoints / f"step-{step}"
+        folder = checkpoints / f"step-{step}"
         trainer.save_model(str(folder))
         if trainer.accelerator.is_main_process:
-            refit.update(folder)
+            self._client.refit(folder)
             if self._step is not None:
-                shutil.rmtree(self._checkpoints / f"step-{self._step}")
+                shutil.rmtree(checkpoints / f"step-{self._step}")
         trainer.accelerator.wait_for_everyone()
         self._step = step

@@ -85,7 +85,7 @@ class RolloutAgentLoop:
                     timeout_seconds=self._timeout_seconds,
                 )
             ]
-        completion = completion_of(result)
+        completion = completion_of(result.rollout)
         if len(completion.prompt_ids) > self._lengths.prompt_length:
             raise ValueError(
                 f"a prompt has {len(completion.prompt_ids)} tokens; set data.max_prompt_length "

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from gym_ray.errors import FailureKind, RolloutFailure
+from gym_ray.policies.call import Call
 from gym_ray.renderers.messages import AssistantMessage, Message
 from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.renderers.tool_choice import structural_tag
@@ -24,38 +25,25 @@ TOKEN_FIELDS = ("prompt_token_ids", "generation_token_ids", "generation_log_prob
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One policy call.
+    """One turn of a conversation.
 
     Attributes:
-        request_id: unique; engines log it and use it to abort.
+        call: what every policy call says.
         messages: the whole conversation. Messages of the assistant may carry `prompt_token_ids`,
             `generation_token_ids` and `generation_log_probs` of the call that sampled them.
         tools: definitions as `tools_for_chat` returns them.
-        sampling: the distribution to draw from.
         tool_choice: `auto`, `none`, `required`, or the name of the one tool to call.
         parallel_tool_calls: whether one turn may call several tools.
-        seed: engine seed of this very call, or None for the engine's own random stream.
-        timeout_seconds: after this the answer is of no use any more.
         required_prefix_token_ids: int32 [N], tokens the prompt has to start with; None for no
             wish beyond the messages' own token fields.
-        stop_token_ids: tokens that end the turn, beside the model's own; only of use to
-            policies that speak tokens.
-        traceparent: W3C context of the rollout's trace; None when it is not traced.
-        priority: of two waiting calls, the one with the lower number goes first.
     """
 
-    request_id: str
+    call: Call
     messages: tuple[Message, ...]
-    tools: tuple[dict[str, Any], ...]
-    sampling: Sampling
+    tools: tuple[dict[str, Any], ...] = ()
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
-    seed: int | None = None
-    timeout_seconds: float = 300.0
     required_prefix_token_ids: Tokens | None = None
-    stop_token_ids: tuple[int, ...] = ()
-    traceparent: str | None = None
-    priority: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,13 +95,13 @@ def guided_sampling(request: ChatRequest, renderer: RolloutRenderer) -> Sampling
         parallel=request.parallel_tool_calls,
     )
     if tag is None:
-        return request.sampling
-    if request.sampling.structural_tag is not None:
+        return request.call.sampling
+    if request.call.sampling.structural_tag is not None:
         raise RolloutFailure(
             FailureKind.POLICY_REJECTED,
             "a response format and a tool choice that forces a call exclude each other",
         )
-    return dataclasses.replace(request.sampling, structural_tag=tag)
+    return dataclasses.replace(request.call.sampling, structural_tag=tag)
 
 
 def as_asked(said: AssistantMessage, request: ChatRequest) -> tuple[AssistantMessage, bool]:
@@ -122,7 +110,7 @@ def as_asked(said: AssistantMessage, request: ChatRequest) -> tuple[AssistantMes
     Returns:
         The message, and whether a stop text ended it.
     """
-    content = cut_at_stop(said.content, request.sampling.stop)
+    content = cut_at_stop(said.content, request.call.sampling.stop)
     calls = said.tool_calls if request.parallel_tool_calls else said.tool_calls[:1]
     message = AssistantMessage(content, said.reasoning, calls)
     return message, len(content) < len(said.content)

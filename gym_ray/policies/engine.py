@@ -6,39 +6,26 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Protocol, runtime_checkable
 
+from gym_ray.policies.call import Call
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
-from gym_ray.sampling import Sampling
 from gym_ray.turn import Generation, Tokens
 from gym_ray.weights import Place, StalenessLimit, WeightsUpdate
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One policy call.
+    """One continuation of a token prompt.
 
     Attributes:
-        request_id: unique in the run (`rollout_id/attempt/turn`); engines log it and use it to
-            abort.
+        call: what every policy call says.
         prompt_token_ids: int32 [P].
-        sampling: the distribution to draw from.
-        stop_token_ids: sampling any of these ends the generation (it is kept in the output).
-        seed: engine seed of this very call, or None for the engine's own random stream.
-        timeout_seconds: after this the answer is of no use any more, and the call is aborted.
-        traceparent: W3C context of the rollout's trace; None when it is not traced.
         staleness: how old the rollout's tokens may be; None for any age. The deployment keeps it,
             engines need not look.
-        priority: of two waiting calls, the one with the lower number goes first.
     """
 
-    request_id: str
+    call: Call
     prompt_token_ids: Tokens
-    sampling: Sampling
-    stop_token_ids: tuple[int, ...]
-    seed: int | None = None
-    timeout_seconds: float = 300.0
-    traceparent: str | None = None
     staleness: StalenessLimit | None = None
-    priority: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

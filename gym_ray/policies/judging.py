@@ -11,20 +11,20 @@ import asyncio
 import collections
 import dataclasses
 import math
-import random
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from gym_ray.errors import RETRYABLE, FailureKind, RolloutFailure
+from gym_ray.errors import RETRYABLE, FailureKind, RolloutFailure, pauses
 from gym_ray.judging import JudgeReply, account, time_left
+from gym_ray.policies.call import Call
 from gym_ray.policies.chat import Chat, ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.sampling import Sampling, turn_seed
 from gym_ray.turn import Generation
 
-#: Wait before the second try, doubled for each further one, up to the maximum.
+#: See `pauses`: before the second try, and at most.
 BACKOFF_SECONDS = 0.5
 _BACKOFF_MAXIMUM_SECONDS = 8.0
 
@@ -99,6 +99,7 @@ class PolicyJudge:
         waited_for = "one of its max_concurrency calls to end"
         failure: RolloutFailure | None = None
         tries = 0
+        backoff = pauses(BACKOFF_SECONDS, _BACKOFF_MAXIMUM_SECONDS)
         ends_in = time_left()
         try:
             async with asyncio.timeout(None if math.isinf(ends_in) else ends_in) as deadline:
@@ -115,8 +116,7 @@ class PolicyJudge:
                     if failure.kind not in RETRYABLE or tries > self._limits.max_retries:
                         raise self._failed(f"{failure} (after {tries} tries)")
                     waited_for = "another try"
-                    pause = min(BACKOFF_SECONDS * 2 ** (tries - 1), _BACKOFF_MAXIMUM_SECONDS)
-                    await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+                    await asyncio.sleep(next(backoff))
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -148,12 +148,13 @@ class PolicyJudge:
         seed = sampling.seed
         answer = await self._chat(
             ChatRequest(
-                request_id=f"judge/{self.name}/{call_id}",
-                messages=tuple(messages),
-                tools=(),
-                sampling=sampling,
-                seed=None if seed is None else turn_seed(seed, repr(list(messages)), 0, 0),
-                timeout_seconds=min(self._limits.call_seconds, time_left()),
+                Call(
+                    request_id=f"judge/{self.name}/{call_id}",
+                    sampling=sampling,
+                    seed=None if seed is None else turn_seed(seed, repr(list(messages)), 0, 0),
+                    timeout_seconds=min(self._limits.call_seconds, time_left()),
+                ),
+                tuple(messages),
             )
         )
         spent.prompt_tokens += answer.prompt_tokens
@@ -185,12 +186,7 @@ def chat_in_tokens(
         )
         generation = await generate(
             GenerationRequest(
-                request_id=request.request_id,
-                prompt_token_ids=prompt,
-                sampling=request.sampling,
-                stop_token_ids=renderer.stop_token_ids,
-                seed=request.seed,
-                timeout_seconds=request.timeout_seconds,
+                dataclasses.replace(request.call, stop_token_ids=renderer.stop_token_ids), prompt
             )
         )
         return ChatAnswer(

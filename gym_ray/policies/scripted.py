@@ -133,7 +133,7 @@ class ScriptedEngine:
 
     async def generate(self, request: GenerationRequest) -> Generation:
         started = time.perf_counter()
-        self._note({"request_id": request.request_id, "time": time.time()})
+        self._note({"request_id": request.call.request_id, "time": time.time()})
         room = self.args.context_length - len(request.prompt_token_ids)
         if room < 1:
             raise RolloutFailure(
@@ -141,7 +141,7 @@ class ScriptedEngine:
                 f"the prompt has {len(request.prompt_token_ids)} tokens and the context holds "
                 f"{self.args.context_length}; shorten the prompt or raise context_length",
             )
-        draw = self._draw(request.request_id)
+        draw = self._draw(request.call.request_id)
         try:
             async with self._slot():
                 began = time.perf_counter()
@@ -152,7 +152,9 @@ class ScriptedEngine:
                 finally:
                     self._end(work)
         except asyncio.CancelledError:
-            self._note({"request_id": request.request_id, "time": time.time(), "aborted": True})
+            self._note(
+                {"request_id": request.call.request_id, "time": time.time(), "aborted": True}
+            )
             raise
         if draw < self.args.failure_rate:
             raise RolloutFailure(FailureKind.POLICY_ERROR, "scripted failure")
@@ -245,13 +247,13 @@ class ScriptedEngine:
             prompt = self._tokenizer.decode(request.prompt_token_ids.tolist())
             reply = script(prompt, request)
         if isinstance(reply, str):
-            ids = [*self._tokenizer.encode(reply), *request.stop_token_ids[:1]]
+            ids = [*self._tokenizer.encode(reply), *request.call.stop_token_ids[:1]]
         else:
             ids = list(reply)
-        ids = ids[: min(request.sampling.max_output_tokens, room)]
-        end = self._end_at_text(ids, request.sampling.stop)
+        ids = ids[: min(request.call.sampling.max_output_tokens, room)]
+        end = self._end_at_text(ids, request.call.sampling.stop)
         tokens = np.asarray(ids[:end], dtype=np.int32)
-        stopped = len(tokens) > 0 and int(tokens[-1]) in request.stop_token_ids
+        stopped = len(tokens) > 0 and int(tokens[-1]) in request.call.stop_token_ids
         return tokens, "stop" if stopped or end is not None else "length"
 
     def _end_at_text(self, ids: Sequence[int], stop: Sequence[str]) -> int | None:

@@ -19,8 +19,6 @@ of its own worth recording.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import difflib
 import logging
 import multiprocessing
 import os
@@ -43,10 +41,12 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from gym_ray.errors import ConfigError, FailureKind, GymRayError, RolloutFailure, one_line
 from gym_ray.policies.bundled import fingerprint, resolve_model
+from gym_ray.policies.call import Call
 from gym_ray.policies.checkpoints import check_checkpoint
 from gym_ray.policies.cpu_cores import available_cores, cpu_executor, use_cpu_threads
 from gym_ray.policies.engine import EngineLoad, GenerationRequest, PolicyInfo
 from gym_ray.policies.process_guard import ProcessGuard, end_processes, with_descendants
+from gym_ray.policies.vllm_arguments import LOGPROBS_MODE, check_engine_args
 from gym_ray.policies.vllm_load import VllmLoads
 from gym_ray.policies.vllm_output import generation_of
 from gym_ray.policies.vllm_weights import check_transfer, update_weights
@@ -66,38 +66,6 @@ CPU_KV_CACHE_BYTES = 1024**3
 
 #: Until vLLM's processes have ended by themselves; then they are killed.
 SHUTDOWN_SECONDS = 10.0
-
-#: The one right value: anything else records another distribution than was sampled from.
-LOGPROBS_MODE = "processed_logprobs"
-
-
-def check_engine_args(engine_args: Mapping[str, Any]) -> None:
-    """Refuse engine arguments vLLM does not have, or that would falsify what is recorded.
-
-    Args:
-        engine_args: `policy.engine_args` of the config: fields of vLLM's `AsyncEngineArgs`.
-
-    Raises:
-        ConfigError: naming the argument, and the nearest one that exists.
-    """
-    known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
-    for name, value in engine_args.items():
-        if name == "model":
-            raise ConfigError("policy.engine_args.model: set policy.model instead")
-        if name == "logprobs_mode" and value != LOGPROBS_MODE:
-            raise ConfigError(
-                f"policy.engine_args.logprobs_mode must be {LOGPROBS_MODE!r} (the default): rows "
-                f"record the distribution tokens were drawn from; got {value!r}"
-            )
-        if name == "worker_extension_cls" and value:
-            raise ConfigError("policy.engine_args.worker_extension_cls: gym-ray sets its own")
-        if name in known:
-            continue
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else "see vllm.AsyncEngineArgs"
-        raise ConfigError(
-            f"policy.engine_args.{name}: vLLM {vllm.__version__} has no such argument; {hint}"
-        )
 
 
 class VllmEngine:
@@ -192,8 +160,8 @@ class VllmEngine:
             async for output in llm.generate(
                 TokensPrompt(prompt_token_ids=prompt),
                 parameters,
-                request.request_id,
-                priority=request.priority,
+                request.call.request_id,
+                priority=request.call.priority,
             ):
                 result = output
         except VLLMClientError as error:
@@ -298,10 +266,7 @@ class VllmEngine:
         """Pay for lazily compiled kernels now rather than in the first rollout."""
         await self.generate(
             GenerationRequest(
-                request_id="warm-up",
-                prompt_token_ids=np.zeros(1, dtype=np.int32),
-                sampling=Sampling(max_output_tokens=4),
-                stop_token_ids=(),
+                Call("warm-up", Sampling(max_output_tokens=4)), np.zeros(1, dtype=np.int32)
             )
         )
 
@@ -327,7 +292,7 @@ class VllmEngine:
     def _sampling_parameters(
         self, request: GenerationRequest, *, prompt_length: int
     ) -> SamplingParams:
-        sampling = request.sampling
+        sampling = request.call.sampling
         if 0 < sampling.temperature < LOWEST_TEMPERATURE:
             raise _rejected(
                 f"temperature {sampling.temperature:g} is below {LOWEST_TEMPERATURE:g}, "
@@ -340,8 +305,8 @@ class VllmEngine:
                 top_p=sampling.top_p,
                 top_k=sampling.top_k or 0,
                 max_tokens=min(sampling.max_output_tokens, room),
-                seed=request.seed,
-                stop_token_ids=list(request.stop_token_ids),
+                seed=request.call.seed,
+                stop_token_ids=list(request.call.stop_token_ids),
                 structured_outputs=_structured_outputs(sampling),
                 stop=list(sampling.stop),
                 # Text is made for nothing else than to find stop texts in. All of it is searched,

@@ -30,7 +30,12 @@ from gym_ray.environment import Environment
 from gym_ray.errors import ConfigError
 from gym_ray.prepare.blending import copies, interleaved, is_validation
 from gym_ray.prepare.checking import CheckedRow, RejectedRow, RowChecker
-from gym_ray.prepare.metrics_conflicts import changed_metrics, conflict_path, read_metrics
+from gym_ray.prepare.metrics_conflicts import (
+    CompareMetrics,
+    changed_metrics,
+    conflict_path,
+    read_metrics,
+)
 from gym_ray.prepare.prepare_report import SHOWN_REJECTIONS, PrepareReport, TaskFileCounts
 from gym_ray.prepare.prepared_rows import PreparedRowWriter, rows_of, task_ids_of
 from gym_ray.prepare.prompts import PromptTemplate
@@ -77,7 +82,7 @@ def prepare(
     task_files: Sequence[TaskFile] = (),
     splits: Sequence[Split] = ("train", "validation"),
     on_invalid: Literal["fail", "drop"] = "fail",
-    on_metrics_conflict: Literal["overwrite", "fail"] = "overwrite",
+    compare_metrics: CompareMetrics | None = None,
     metrics_facts: Mapping[Split, Mapping[str, Any]] = MappingProxyType({}),
     deduplicate: bool = False,
     validation_share: float = 0.0,
@@ -95,9 +100,9 @@ def prepare(
         splits: which of the declared ones.
         on_invalid: `fail` checks every row and writes nothing if one is no legal task; `drop`
             leaves such rows out. They are reported either way.
-        on_metrics_conflict: `fail` compares with the metrics that are in the folder; where they
-            differ, no rows are written, and the new in `*_metrics_conflict.json`. `overwrite`
-            compares nothing.
+        compare_metrics: says how new metrics differ from those that are in the folder, such as
+            `gym_ray.compat.metrics_conflicts.differences`; where they do, no rows are written, and
+            the new metrics in `*_metrics_conflict.json`. None overwrites the old ones.
         metrics_facts: what is known of the rows of a split, put before its metrics.
         deduplicate: keep only the first of the rows with the same content.
         validation_share: part of the training rows to hold out for validation, by task ID.
@@ -113,7 +118,6 @@ def prepare(
         ConfigError: the config, the task files or the output are wrong; nothing was written.
     """
     started = time.monotonic()
-    compares = on_metrics_conflict == "fail"
     if not 0 <= validation_share < 1:
         raise ConfigError(f"--validation-share must be from 0 to below 1, got {validation_share:g}")
     if "://" in str(output):
@@ -130,7 +134,7 @@ def prepare(
         for number, file in enumerate(files)
     ]
     count = None if tokenizer is None else token_counter(tokenizer)
-    earlier = read_metrics(folder / name for name in _METRICS_FILES) if compares else {}
+    earlier = read_metrics(folder / name for name in _METRICS_FILES) if compare_metrics else {}
     _clear(folder, sources, keep=set(earlier))
     try:
         with Progress(quiet=quiet) as progress:
@@ -151,7 +155,9 @@ def prepare(
                     _write(plan, split, work, facts, TaskMetrics(tokens), progress)
             report = dataclasses.replace(
                 report,
-                conflicts=changed_metrics(earlier, work),
+                conflicts=(
+                    changed_metrics(earlier, work, compare_metrics) if compare_metrics else {}
+                ),
                 seconds=time.monotonic() - started,
             )
             if report.conflicts:

@@ -21,7 +21,14 @@ from gym_ray.collection.monitor import Order
 from gym_ray.collection.stage import CollectionStopped
 from gym_ray.config.sections import EnvironmentConfig, VerificationConfig
 from gym_ray.environment import Environment
-from gym_ray.errors import RETRYABLE, FailureKind, GymRayError, RolloutFailure, one_line
+from gym_ray.errors import (
+    RETRYABLE,
+    FailureKind,
+    GymRayError,
+    RolloutFailure,
+    one_line,
+    pauses,
+)
 from gym_ray.progress import Counts
 from gym_ray.registry import environment_factory, load_environment
 from gym_ray.reverification.replay import NotReplayable, Replayer
@@ -47,7 +54,9 @@ _LONGEST_WAIT_SECONDS = 300.0
 _SEGMENT_ROWS = 64
 _FLUSH_SECONDS = 5.0
 
+#: See `pauses`: before the second verification, and at most.
 _BACKOFF_SECONDS = 0.5
+_BACKOFF_MAXIMUM_SECONDS = 8.0
 _HEARTBEAT_SECONDS = 0.5
 
 
@@ -107,11 +116,12 @@ class Reverifier:
 
     async def reverify(self, rollout: Rollout) -> Rollout:
         """The rollout with the verdict of now. Whatever goes wrong is a failed rollout."""
-        for attempt in range(1, self._settings.max_attempts):
+        backoff = pauses(_BACKOFF_SECONDS, _BACKOFF_MAXIMUM_SECONDS)
+        for _ in range(1, self._settings.max_attempts):
             judged_anew = await self._once(rollout)
             if judged_anew.error_kind not in RETRYABLE:
                 return judged_anew
-            await asyncio.sleep(_BACKOFF_SECONDS * attempt)
+            await asyncio.sleep(next(backoff))
         return await self._once(rollout)
 
     async def _once(self, rollout: Rollout) -> Rollout:

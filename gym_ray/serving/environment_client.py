@@ -7,11 +7,10 @@ has a queue of its own and fills its calls from it (`collection/stage.py`).
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gym_ray.errors import RETRYABLE, FailureKind, RolloutFailure
+from gym_ray.errors import RETRYABLE, FailureKind, RolloutFailure, pauses
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.runner import RunSettings
 from gym_ray.serving.coalescing import Coalescer
@@ -24,7 +23,7 @@ CALL_ROLLOUTS = 16
 #: Beyond a rollout's own deadline, for a replica to start or a queue to move.
 _GRACE_SECONDS = 60.0
 
-#: Wait before a second attempt, doubled for each further one, up to the maximum.
+#: See `pauses`: before the second attempt, and at most.
 _BACKOFF_SECONDS = 0.5
 _BACKOFF_MAXIMUM_SECONDS = 30.0
 
@@ -77,13 +76,13 @@ class EnvironmentClient:
 
     async def _last_attempt(self, spec: RolloutSpec) -> Rollout:
         attempt = 1
+        backoff = pauses(_BACKOFF_SECONDS, _BACKOFF_MAXIMUM_SECONDS)
         while True:
             rollout = await self._attempt(spec, attempt)
             if rollout.error_kind not in RETRYABLE or attempt == self._max_attempts:
                 return rollout
             self._observer.retried(rollout)
-            delay = min(_BACKOFF_SECONDS * 2 ** (attempt - 1), _BACKOFF_MAXIMUM_SECONDS)
-            await asyncio.sleep(delay * random.uniform(0.5, 1.5))
+            await asyncio.sleep(next(backoff))
             attempt += 1
 
     async def _attempt(self, spec: RolloutSpec, attempt: int) -> Rollout:

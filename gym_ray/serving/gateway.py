@@ -19,7 +19,6 @@ from gym_ray.errors import GymRayError
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.backend import PolicyBackend
 from gym_ray.gateway.batches import batch_routes
-from gym_ray.gateway.bulk import bulk_router
 from gym_ray.gateway.run import run_router
 from gym_ray.gateway.sessions import session_routes
 from gym_ray.gateway.token_chat import MessagePolicy, TokenPolicy
@@ -138,12 +137,6 @@ class Gateway:
                 ),
                 batch_routes(BatchClient(batches), tasks),
                 run_router(rollouts, tasks),
-                bulk_router(
-                    rollouts,
-                    tasks,
-                    max_in_flight=config.collect.max_in_flight,
-                    max_line_bytes=config.serve.max_body_bytes,
-                ),
             ],
         )
 

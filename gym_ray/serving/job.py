@@ -189,9 +189,7 @@ def _is_local(name: str) -> bool:
 
 def _named_in(config: RunConfig) -> set[str]:
     """Variables the config reads: interpolations, and keys of endpoints."""
-    names = set()
-    for expression in config.from_environment.values():
-        names.update(re.findall(r"\$\{oc\.env:\s*(\w+)", expression))
+    names = config.environment_variables()
     for policy in (config.policy, *config.judges.values()):
         if isinstance(variable := policy.engine_args.get("api_key_env"), str):
             names.add(variable)

@@ -46,7 +46,7 @@ class PolicyClient:
             send=self._send,
             read=lambda _, batch: batch,
             seconds=lambda requests: (
-                max(request.timeout_seconds for request in requests)
+                max(request.call.timeout_seconds for request in requests)
                 + start_seconds
                 + _GRACE_SECONDS
             ),

@@ -67,7 +67,7 @@ class PolicyReplica:
 
     async def _generate(self, index: int, request: Request) -> tuple[int, Reply | RolloutFailure]:
         try:
-            async with asyncio.timeout(request.timeout_seconds) as deadline:
+            async with asyncio.timeout(request.call.timeout_seconds) as deadline:
                 return index, await self._answer(request)
         except RolloutFailure as failure:
             if failure.kind is FailureKind.POLICY_ERROR:
@@ -75,9 +75,9 @@ class PolicyReplica:
             return index, failure
         except Exception as error:
             if deadline.expired():
-                message = f"no answer within {request.timeout_seconds:g} s"
+                message = f"no answer within {request.call.timeout_seconds:g} s"
                 return index, RolloutFailure(FailureKind.POLICY_TIMEOUT, message)
-            logger.exception("request %s failed", request.request_id)
+            logger.exception("request %s failed", request.call.request_id)
             await self._leave_if_broken()
             return index, RolloutFailure(FailureKind.POLICY_ERROR, one_line(error))
 

@@ -7,12 +7,13 @@ heard of yet. Refusals and failures cross Serve as values and are raised here.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 from gym_ray.agents.session import SessionError
 from gym_ray.agents.sessions import Closing, OpenedSession, SessionState, owner_of
-from gym_ray.errors import FailureKind, RolloutFailure, one_line
+from gym_ray.errors import FailureKind, RolloutFailure, one_line, pauses
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.rollout import RolloutSpec
@@ -20,8 +21,11 @@ from gym_ray.runner import RunSettings
 from gym_ray.serving.recorder import RecordTarget
 from gym_ray.turn import Generation
 
-#: A replica that is new may be unknown to a gateway for a moment. Pauses before asking again.
-_PAUSES_SECONDS = (0.1, 0.3, 0.6, 1.0)
+#: A replica that is new may be unknown to a gateway for a moment: it is asked for again, with
+#: `pauses` between.
+_TRIES = 6
+_BACKOFF_SECONDS = 0.1
+_BACKOFF_MAXIMUM_SECONDS = 1.0
 
 #: Beyond a call's own time, to reach the replica.
 _GRACE_SECONDS = 30.0
@@ -99,7 +103,8 @@ class SessionClient:
             raise SessionError("unknown", "there is no session of this id with this key")
         environment, replica = owner
         handle = self._environments[environment].options(session_id=replica, method_name=method)
-        for pause in (*_PAUSES_SECONDS, None):
+        backoff = pauses(_BACKOFF_SECONDS, _BACKOFF_MAXIMUM_SECONDS)
+        for pause in (*itertools.islice(backoff, _TRIES - 1), None):
             try:
                 return await _answer(handle.remote(session_id, *arguments), seconds)
             except SessionError as error:

@@ -41,8 +41,8 @@ class TurnObserver:
             request: the turn.
             answering: answers it with its position and what came of it.
         """
-        facts = {"gym_ray.request_id": request.request_id, "gym_ray.model": self._model}
-        span = child_span("policy turn", request.traceparent, facts)
+        facts = {"gym_ray.request_id": request.call.request_id, "gym_ray.model": self._model}
+        span = child_span("policy turn", request.call.traceparent, facts)
         answer: Reply | RolloutFailure | None = None
         self._turns += 1
         try:

@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from gym_ray.config.load import RunConfig, load_config
-from gym_ray.errors import FileAbsent, FileTorn, one_line
+from gym_ray.config.load import RunConfig, load_config, resolve
+from gym_ray.errors import ConfigError, FileAbsent, FileTorn, one_line
 from gym_ray.store.places import write_text_whole
 from gym_ray.store.stored_text import stored_text
 
@@ -35,11 +35,13 @@ class StoredConfig:
     Attributes:
         file: where it was read.
         tree: the sections of the config, as written: of any version, and not checked.
+        values: the same with the value of every `${…}` that has one here.
         facts: the section `run`: ID, kind, versions, fingerprint of the model.
     """
 
     file: Path
     tree: Mapping[str, Any]
+    values: Mapping[str, Any]
     facts: Mapping[str, Any]
 
     @classmethod
@@ -70,11 +72,15 @@ class StoredConfig:
         # Half a line is legal YAML, too. Of JSON, which ends by itself, it never is.
         if not text.endswith(("\n", "}")):
             raise torn("its last line does not end")
-        for name, section in tree.items():
+        try:
+            values = resolve(tree)
+        except ConfigError as error:
+            raise torn(str(error)) from None
+        for name, section in values.items():
             inner = section.values() if name == "environments" and isinstance(section, dict) else ()
             if not all(isinstance(part, dict | None) for part in (section, *inner)):
                 raise torn(f"{name} is no section")
-        return cls(file, tree, facts)
+        return cls(file, tree, values, facts)
 
     @classmethod
     def read_if_there(cls, folder: Path, *, instead: str = _INSTEAD) -> StoredConfig | None:
@@ -97,8 +103,8 @@ class StoredConfig:
         return config.model_copy(update={"base_directory": base_directory})
 
     def section(self, name: str) -> Mapping[str, Any]:
-        """A section as written; empty where there is none."""
-        return self.tree.get(name) or {}
+        """The values of a section; empty where there is none."""
+        return self.values.get(name) or {}
 
     def licenses(self, environments: Iterable[str]) -> Licenses:
         """What the datasets of these environments declare."""
@@ -120,7 +126,8 @@ def write_config(folder: Path, config: RunConfig, facts: Mapping[str, Any]) -> N
 
     Args:
         folder: of the run.
-        config: resolved; it is compared with that of a command that continues the run.
+        config: every `${…}` of it is kept as it was written. A command that continues the run
+            compares its own with it.
         facts: of the run, with its `id`.
     """
     last = {key: value for key, value in facts.items() if key != "id"} | {"id": facts["id"]}

@@ -1,81 +1,96 @@
 """Group verifiers under the same deadlines, and in the same processes, as verifiers of rollouts.
 
-A group is judged as one outcome: its rollouts' outcomes and rewards are that outcome's `state`, the
-scores come back as the verdict's `turn_rewards`. Whatever goes wrong is a `RolloutFailure`, and no
-score.
+Whatever goes wrong is a `RolloutFailure`, and no score.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gym_ray.environment import Environment, Outcome, score_on_loop
+from gym_ray.environment import Outcome
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
-from gym_ray.judging import time_limit
-from gym_ray.task import Task
-from gym_ray.verdict import Verdict, VerifierPart
+from gym_ray.judging import Judge, time_limit
 from gym_ray.verifiers.pool import VerifierPool
 
 
-class GroupVerifiers(Environment):
-    """Group verifiers as parts; see `group_part`."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Group:
+    """The rewarded rollouts of a task.
 
-    def __init__(self, parts: Mapping[str, VerifierPart]) -> None:
-        self.parts = parts
+    Attributes:
+        outcomes: what the policy left behind in each.
+        rewards: of each, before group verifiers.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    rewards: tuple[float, ...]
 
 
-def group_part(
-    function: Callable[..., Any],
-    params: Mapping[str, Any],
-    judges: Mapping[str, str],
-    *,
-    on_loop: bool,
-    weight: float,
-) -> VerifierPart:
-    """A part that judges groups.
+@dataclasses.dataclass(frozen=True, slots=True)
+class GroupPart:
+    """One group verifier.
 
-    Args:
+    Attributes:
         function: called with outcomes, rewards and `params`; returns one score for each.
         params: its keyword arguments.
-        judges: those of them that name a judge.
+        judges: those of them that name a judge, and the judge's name.
         on_loop: it is a coroutine function.
-        weight: of its scores.
+        weight: weight of its scores in the rewards.
     """
-    score = _ScoreOnLoop if on_loop else _Score
-    return VerifierPart(
-        score(function, params, judges), on_loop, weight, judges=tuple(judges.values())
-    )
+
+    function: Callable[..., Any]
+    params: Mapping[str, Any]
+    judges: Mapping[str, str]
+    on_loop: bool
+    weight: float
 
 
-class _Score:
-    def __init__(
-        self, function: Callable[..., Any], params: Mapping[str, Any], judges: Mapping[str, str]
-    ) -> None:
-        self._function = function
-        self._params = params
-        self._judges = judges
+class GroupVerifiers:
+    """The group verifiers of a run.
 
-    def __call__(self, environment: Environment, group: Outcome) -> Any:
-        return _verdict(self._called(environment, group), group)
+    Args:
+        parts: by `ENVIRONMENT/NAME`.
 
-    def _called(self, environment: Environment, group: Outcome) -> Any:
-        asked = {key: environment.judges[name] for key, name in self._judges.items()}
-        return self._function(*group.state, **{**self._params, **asked})
+    Attributes:
+        parts: the same.
+        judges: those there are, by name; set before anything is judged.
+    """
+
+    def __init__(self, parts: Mapping[str, GroupPart]) -> None:
+        self.parts = parts
+        self.judges: Mapping[str, Judge] = {}
+
+    def judges_asked(self) -> set[str]:
+        """Names of the judges that the verifiers ask."""
+        return {name for part in self.parts.values() for name in part.judges.values()}
+
+    def score(self, name: str, group: Group) -> tuple[float, ...]:
+        """Scores of a plain verifier; called in a pool process."""
+        return _checked(self._called(name, group), group)
+
+    async def score_on_loop(self, name: str, group: Group) -> tuple[float, ...]:
+        """Scores of a coroutine verifier."""
+        return _checked(await self._called(name, group), group)
+
+    def _called(self, name: str, group: Group) -> Any:
+        part = self.parts[name]
+        asked = {key: self.judges[judge] for key, judge in part.judges.items()}
+        return part.function(group.outcomes, group.rewards, **{**part.params, **asked})
 
 
-class _ScoreOnLoop(_Score):
-    async def __call__(self, environment: Environment, group: Outcome) -> Any:
-        return _verdict(await self._called(environment, group), group)
-
-
-def _verdict(scores: Any, group: Outcome) -> Verdict:
-    outcomes, _ = group.state
-    found = [float(score) for score in scores]
-    if len(found) != len(outcomes):
-        raise ValueError(f"{len(found)} scores for {len(outcomes)} rollouts; return one for each")
-    return Verdict(0.0, turn_rewards=tuple(found))
+def _checked(scores: Any, group: Group) -> tuple[float, ...]:
+    found = tuple(float(score) for score in scores)
+    if len(found) != len(group.outcomes):
+        raise ValueError(
+            f"{len(found)} scores for {len(group.outcomes)} rollouts; return one for each"
+        )
+    if not all(map(math.isfinite, found)):
+        raise ValueError(f"the scores {found} are not finite numbers")
+    return found
 
 
 class GroupVerification:
@@ -100,7 +115,12 @@ class GroupVerification:
         self._timeout_seconds = timeout_seconds
         self._pool: VerifierPool | None = None
         if not all(part.on_loop for part in verifiers.parts.values()):
-            self._pool = VerifierPool(factory, processes=processes, timeout_seconds=timeout_seconds)
+            self._pool = VerifierPool(
+                factory,
+                GroupVerifiers.score,
+                processes=processes,
+                timeout_seconds=timeout_seconds,
+            )
 
     async def start(self) -> None:
         """Start the processes, if any are needed."""
@@ -124,19 +144,18 @@ class GroupVerification:
         Raises:
             RolloutFailure: `verifier_timeout`, `verifier_error`, or what the verifier raised.
         """
-        group = Outcome(
-            task=Task("group", {}), text="", items=[], state=(tuple(outcomes), tuple(rewards))
-        )
+        group = Group(tuple(outcomes), tuple(rewards))
         if self._verifiers.parts[name].on_loop:
-            return (await self._on_loop(name, group)).turn_rewards
+            return await self._on_loop(name, group)
         assert self._pool is not None
-        return (await self._pool.verify(group, name)).turn_rewards
+        found: tuple[float, ...] = await self._pool.call(name, group)
+        return found
 
-    async def _on_loop(self, name: str, group: Outcome) -> Verdict:
+    async def _on_loop(self, name: str, group: Group) -> tuple[float, ...]:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 with time_limit(self._timeout_seconds):
-                    return await score_on_loop(self._verifiers, group, name)
+                    return await self._verifiers.score_on_loop(name, group)
         except TimeoutError:
             message = f"not finished after {self._timeout_seconds:g} s"
             raise RolloutFailure(FailureKind.VERIFIER_TIMEOUT, message) from None

@@ -1,9 +1,9 @@
 """Plain verifiers under a hard deadline, in processes that can be killed one at a time.
 
-Invariant: every `verify` ends in exactly one verdict or one `RolloutFailure`, and a verifier
-that hangs, crashes, exits or raises costs its own rollout only.
+Invariant: every call ends in exactly one answer or one `RolloutFailure`, and a verifier
+that hangs, crashes, exits or raises costs its own rollout (or group) only.
 
-How: a worker is a process, a socket, and at most one outcome, so a dead worker names its culprit
+How: a worker is a process, a socket, and at most one call, so a dead worker names its culprit
 and nothing else dies with it. What waits, waits in the parent. Everything runs on one event
 loop, one task per worker; a thread is borrowed only to reap a dead process.
 
@@ -25,8 +25,9 @@ import logging
 import pickle
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
-from gym_ray.environment import Environment, Outcome
+from gym_ray.environment import Outcome, score_in_process
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line
 from gym_ray.verdict import Verdict
 from gym_ray.verifiers.process import Answer, VerifierProcess
@@ -38,13 +39,15 @@ RESTART_DELAY_SECONDS = 1.0
 
 
 class VerifierPool:
-    """Runs one environment's plain `verify` in worker processes.
+    """Runs plain verifiers in worker processes: those of one environment, or of groups.
 
     Start, use and stop it on one event loop; `async with` does both ends.
 
     Args:
-        factory: builds the environment in each worker. Picklable, e.g.
+        factory: builds in each worker what holds the verifiers. Picklable, e.g.
             `functools.partial(load_environment, "math", {})`.
+        function: called there with what was built, a name and an argument; returns anything but
+            None. Picklable. An environment's verifiers by default.
         processes: number of workers: how many verifications run at once.
         timeout_seconds: longest one verification may run, counted from its start.
         queue_timeout_seconds: longest an outcome may wait for a free worker.
@@ -52,7 +55,8 @@ class VerifierPool:
 
     def __init__(
         self,
-        factory: Callable[[], Environment],
+        factory: Callable[[], Any],
+        function: Callable[[Any, str, Any], Any] = score_in_process,
         *,
         processes: int,
         timeout_seconds: float,
@@ -64,7 +68,7 @@ class VerifierPool:
             raise ConfigError(
                 f"verification.timeout_seconds must be positive, got {timeout_seconds:g}"
             )
-        self._factory = pickle.dumps(factory)
+        self._factory = pickle.dumps((factory, function))
         self._processes = processes
         self._timeout = timeout_seconds
         self._queue_timeout = queue_timeout_seconds
@@ -92,35 +96,45 @@ class VerifierPool:
             raise
 
     async def verify(self, outcome: Outcome, verifier: str = "") -> Verdict:
-        """Judge one rollout. Call it from as many coroutines at once as you like.
+        """Judge one rollout; see `call`.
 
         Args:
             outcome: what is judged.
             verifier: which part of the verdict; see `environment.verifiers_of`.
+        """
+        verdict: Verdict = await self.call(verifier, outcome)
+        return verdict
 
-        Cancelling the caller drops an outcome that still waits. One that already runs is left
-        to end by itself or by its deadline, which is cheaper than a new process.
+    async def call(self, name: str, payload: Any) -> Any:
+        """What the pool's function returns. Call it from as many coroutines at once as you like.
+
+        Args:
+            name: of a verifier.
+            payload: what is judged: an outcome, or a group.
+
+        Cancelling the caller drops a call that still waits. One that already runs is left to end
+        by itself or by its deadline, which is cheaper than a new process.
 
         Raises:
             RolloutFailure: `verifier_timeout` when it ran or waited too long; `verifier_error`
-                when `verify` raised, killed its process or returned no verdict, or `outcome`
+                when the verifier raised, killed its process or returned no verdict, or `payload`
                 does not pickle; `environment_unavailable` when no worker can be started;
-                `cancelled` when the pool is stopped; or whichever failure `verify` itself raised.
+                `cancelled` when the pool is stopped; or whichever failure the verifier raised.
         """
         if not self._tasks:
             raise RolloutFailure(FailureKind.CANCELLED, "the verifier pool is not running")
         try:
-            payload = pickle.dumps((outcome, verifier))
+            pickled = pickle.dumps((name, payload))
         except Exception as error:
             message = f"the outcome does not pickle: {one_line(error)}"
             raise RolloutFailure(FailureKind.VERIFIER_ERROR, message) from None
         loop = asyncio.get_running_loop()
-        item = _Item(payload, loop.create_future())
+        item = _Item(pickled, loop.create_future())
         self._waiting.append(item)
         self._wake_one()
         timer = loop.call_later(self._queue_timeout, self._waited_out, item)
         try:
-            return await item.verdict
+            return await item.answer
         finally:
             timer.cancel()
 
@@ -189,12 +203,12 @@ class VerifierPool:
                 continue
             answer: Answer = RolloutFailure(FailureKind.CANCELLED, "the verifier pool was stopped")
             try:
-                answer = await process.verify(item.payload, self._timeout)
+                answer = await process.call(item.payload, self._timeout)
                 if answer is None:
                     answer = self._return(item)
             finally:
                 if answer is not None:
-                    _settle(item.verdict, answer)
+                    _settle(item.answer, answer)
         self._wake_one()  # this worker may have been woken for an outcome it cannot take
 
     async def _rest(self, process: VerifierProcess) -> None:
@@ -215,7 +229,7 @@ class VerifierPool:
     def _next_item(self) -> _Item | None:
         while self._waiting:
             item = self._waiting.popleft()
-            if not item.verdict.done():  # else its caller was cancelled, or it waited too long
+            if not item.answer.done():  # else its caller was cancelled, or it waited too long
                 item.is_running = True
                 return item
         return None
@@ -236,28 +250,28 @@ class VerifierPool:
             f"waited {self._queue_timeout:g} s for a free verifier process; "
             "raise verification.processes"
         )
-        _settle(item.verdict, RolloutFailure(FailureKind.VERIFIER_TIMEOUT, message))
+        _settle(item.answer, RolloutFailure(FailureKind.VERIFIER_TIMEOUT, message))
 
     def _fail_waiting(self, kind: FailureKind, message: str) -> None:
         while item := self._next_item():
-            _settle(item.verdict, RolloutFailure(kind, message))
+            _settle(item.answer, RolloutFailure(kind, message))
 
 
 @dataclasses.dataclass(slots=True)
 class _Item:
-    """One outcome on its way to a worker."""
+    """One call on its way to a worker."""
 
     payload: bytes
-    verdict: asyncio.Future[Verdict]
+    answer: asyncio.Future[Any]
     is_running: bool = False
     was_returned: bool = False
 
 
-def _settle(future: asyncio.Future[Verdict] | asyncio.Future[None], answer: Answer) -> None:
+def _settle(future: asyncio.Future[Any], answer: Answer) -> None:
     """Resolve `future`, unless its owner has given up on it."""
     if future.done():
         return
     if isinstance(answer, RolloutFailure):
         future.set_exception(answer)
     else:
-        future.set_result(answer)  # type: ignore[arg-type]
+        future.set_result(answer)

@@ -1,7 +1,7 @@
 """The parent's side of one verifier process: start it, ask it, kill it.
 
-Owned here: the deadline of one verification and the end of one process. Which outcome goes to
-which process is the pool's (pool.py); what happens inside is the worker's (worker.py).
+Owned here: the deadline of one call and the end of one process. Which call goes to which
+process is the pool's (pool.py); what happens inside is the worker's (worker.py).
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
-from gym_ray.verdict import Verdict
 from gym_ray.verifiers.worker import FRAME_LENGTH, frame
 
-#: What a process answers: a verdict, a failure, or None (its environment is warm, or no answer).
-Answer = Verdict | RolloutFailure | None
+#: What a process answers: a value, a failure, or None (it is warm, or there is no answer).
+Answer = Any
 
 #: Importing a heavy environment on a busy machine takes tens of seconds; more is a hang.
 START_TIMEOUT_SECONDS = 180.0
@@ -57,10 +56,10 @@ class VerifierProcess(asyncio.Protocol):
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self, factory: bytes) -> RolloutFailure | None:
-        """Start it and build the environment from its pickled factory.
+        """Start it and build what is called, from its pickled factory and function.
 
         Returns:
-            None once the environment is warm, else why there is none.
+            None once that is warm, else why there is none.
         """
         loop = asyncio.get_running_loop()
         self._socket, theirs = socket.socketpair()
@@ -76,17 +75,17 @@ class VerifierProcess(asyncio.Protocol):
             return RolloutFailure(FailureKind.ENVIRONMENT_ERROR, "the process died at its start")
         return answer if isinstance(answer, RolloutFailure) else None
 
-    async def verify(self, outcome: bytes, timeout_seconds: float) -> Answer:
-        """Have a pickled outcome judged.
+    async def call(self, payload: bytes, timeout_seconds: float) -> Answer:
+        """Have a pickled name and argument answered.
 
-        The deadline counts from when the process has been given the whole outcome; giving it one
+        The deadline counts from when the process has been given the whole payload; giving it one
         too large for the socket's buffer may take as long again.
 
         Returns:
-            The verdict or why there is none; None when the process died, for whatever reason,
-            before it had the outcome.
+            The answer or why there is none; None when the process died, for whatever reason,
+            before it had the payload.
         """
-        return await self._ask(outcome, timeout_seconds)
+        return await self._ask(payload, timeout_seconds)
 
     async def end(self) -> int | None:
         """Make sure the process is dead and reaped.

@@ -1,12 +1,13 @@
-"""The worker's side of the verifier pool: one process, one environment, one item at a time.
+"""The worker's side of the verifier pool: one process, one built object, one call at a time.
 
-Owned here: answering every outcome with exactly one verdict or one failure, whatever `verify`
-raises, and dying with the parent. Not owned here: deadlines. A process that hangs inside C code
+Owned here: answering every call with exactly one value or one failure, whatever it raises, and
+dying with the parent. Not owned here: deadlines. A process that hangs inside C code
 cannot watch itself, so the parent does (pool.py).
 
-Frames on the socket are an 8-byte big-endian length and a pickle. The parent sends the
-environment's factory, then outcomes; the worker answers the factory with None once warm, each
-outcome with a `Verdict`, and either with a `RolloutFailure`.
+Frames on the socket are an 8-byte big-endian length and a pickle. The parent sends a factory and
+the function that is called with what it builds, then names and payloads; the worker answers the
+first with None once warm, each call with what the function returns, and either with a
+`RolloutFailure`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from gym_ray.environment import Environment, Outcome, score_in_process
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 
 FRAME_LENGTH = struct.Struct("!Q")
@@ -38,13 +38,13 @@ def run(descriptor: int, parent_pid: int) -> None:
     faulthandler.enable()  # a segfault in a verifier leaves its stack on stderr
     with socket.socket(fileno=descriptor) as parent, contextlib.suppress(EOFError, OSError):
         try:
-            environment = _warm_environment(_receive(parent))
+            built, function = _warm(_receive(parent))
         except Exception as error:
             _send(parent, RolloutFailure(FailureKind.ENVIRONMENT_ERROR, one_line(error)))
             return
         _send(parent, None)
         while True:
-            _send(parent, _answer(environment, _receive(parent)))
+            _send(parent, _answer(built, function, _receive(parent)))
 
 
 def frame(payload: bytes) -> bytes:
@@ -52,22 +52,23 @@ def frame(payload: bytes) -> bytes:
     return FRAME_LENGTH.pack(len(payload)) + payload
 
 
-def _warm_environment(payload: bytes) -> Environment:
-    factory: Callable[[], Environment] = pickle.loads(payload)
-    environment = factory()
-    warm_up = getattr(environment, "warm_up", None)
+def _warm(payload: bytes) -> tuple[Any, Callable[[Any, str, Any], Any]]:
+    factory, function = pickle.loads(payload)
+    built = factory()
+    warm_up = getattr(built, "warm_up", None)
     if warm_up is not None:
         warm_up()
-    return environment
+    return built, function
 
 
-def _answer(environment: Environment, payload: bytes) -> bytes | RolloutFailure:
-    """The pickled verdict on one pickled outcome, or why there is none."""
+def _answer(
+    built: Any, function: Callable[[Any, str, Any], Any], payload: bytes
+) -> bytes | RolloutFailure:
+    """The pickled answer to one pickled call, or why there is none."""
     try:
-        outcome: Outcome
-        outcome, verifier = pickle.loads(payload)
+        name, argument = pickle.loads(payload)
         try:
-            return pickle.dumps(score_in_process(environment, outcome, verifier))
+            return pickle.dumps(function(built, name, argument))
         finally:
             # An alarm the verifier left running must not go off in its neighbor.
             signal.setitimer(signal.ITIMER_REAL, 0)

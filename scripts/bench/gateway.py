@@ -2,7 +2,7 @@
 
 Per policy call: the policy's Serve handle, `/v1/chat/completions`, `/v1/completions` with a
 token prompt. Per rollout: the environment's Serve handle (16 rollouts a call, as `collect`
-does), `POST /run`, `POST /run/bulk`. CPU is that of all processes, clients included. The
+does), `POST /run`, `RolloutClient`. CPU is that of all processes, clients included. The
 scripted policy answers after `--latency` seconds.
 
     python scripts/bench/gateway.py --count 2000 --in-flight 256
@@ -110,7 +110,7 @@ async def compare(config: Any, core: Any, url: str, arguments: argparse.Namespac
     await measure("call", "/v1/completions", http("completions"), count)
     await measure("rollout", "environment handle", lambda n: spread(rollouts, n, in_flight), count)
     await measure("rollout", "/run", http("run"), count)
-    await measure("rollout", "/run/bulk", http("bulk"), count)
+    await measure("rollout", "RolloutClient", http("client"), count)
 
 
 _BASELINE: dict[str, float] = {}
@@ -149,6 +149,7 @@ def handle_calls(config: Any, core: Any) -> Callable[[int], Awaitable[list[float
     import numpy as np
     from ray import serve
 
+    from gym_ray.policies.call import Call
     from gym_ray.policies.engine import GenerationRequest
     from gym_ray.sampling import Sampling
 
@@ -159,7 +160,7 @@ def handle_calls(config: Any, core: Any) -> Callable[[int], Awaitable[list[float
 
     async def call(number: int) -> list[float]:
         started = time.perf_counter()
-        request = GenerationRequest(f"direct-{number}", prompt, Sampling(), (258,))
+        request = GenerationRequest(Call(f"direct-{number}", Sampling(), (258,)), prompt)
         async for _ in handle.remote([request]):
             pass
         return [time.perf_counter() - started]
@@ -266,17 +267,20 @@ async def client(order: dict[str, Any]) -> dict[str, Any]:
                 problems.append(f"{number}: answered with {result['number']}")
             seen.add(number)
 
-        if order["kind"] == "bulk":
-            lines = b"".join(json.dumps(row(number)).encode() + b"\n" for number in numbers)
+        if order["kind"] == "client":
+            import gym_ray
+
+            rows = [row(number) for number in numbers]
             started = time.perf_counter()
-            async with session.post(order["url"] + "/run/bulk", data=lines) as answer:
-                async for line in answer.content:
-                    found = json.loads(line)
-                    note(found["result"], found["index"])
+            async with gym_ray.AsyncRolloutClient(
+                order["url"], max_in_flight=order["in_flight"]
+            ) as asking:
+                async for result in asking.run(rows):
+                    note(result.row(), result.index)
                     latencies.append(time.perf_counter() - started)
         else:
             await asyncio.gather(*(work() for _ in range(order["in_flight"])))
-    if order["kind"] in ("run", "bulk") and len(seen) != order["count"]:
+    if order["kind"] in ("run", "client") and len(seen) != order["count"]:
         problems.append(f"{order['count'] - len(seen)} rows were not answered")
     return {
         "latencies": latencies,

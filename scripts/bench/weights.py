@@ -25,6 +25,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from gym_ray.policies.bundled import resolve_model
+from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.vllm import VllmEngine
 from gym_ray.sampling import Sampling
@@ -81,10 +82,8 @@ async def run(checkpoints: list[Path], arguments: argparse.Namespace) -> list[Sa
     async def load(number: int) -> None:
         while not ended.is_set():
             request = GenerationRequest(
-                request_id=f"bench/{number}",
-                prompt_token_ids=np.arange(100, 116, dtype=np.int32),
-                sampling=Sampling(max_output_tokens=arguments.tokens),
-                stop_token_ids=(),
+                Call(f"bench/{number}", Sampling(max_output_tokens=arguments.tokens)),
+                np.arange(100, 116, dtype=np.int32),
             )
             sampled.append((request, await engine.generate(request)))
 

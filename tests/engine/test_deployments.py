@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gym_ray.policies.vllm import check_engine_args
+from gym_ray.policies.vllm_arguments import check_engine_args
 
 FOLDER = Path(__file__).parents[2] / "deployments"
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
+from vllm import AsyncEngineArgs
 
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
+from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
-from gym_ray.policies.vllm import VllmEngine, check_engine_args
+from gym_ray.policies.vllm import VllmEngine
+from gym_ray.policies.vllm_arguments import check_engine_args
 from gym_ray.sampling import Sampling
 from gym_ray.turn import VersionSpan
 from tests.suite import PATIENCE
@@ -29,12 +33,20 @@ def request(
     *, tokens: int = 8, output: int = 24, seed: int | None = None, stop: tuple[int, ...] = ()
 ) -> GenerationRequest:
     return GenerationRequest(
-        request_id=f"test/{tokens}/{seed}",
-        prompt_token_ids=np.arange(100, 100 + tokens, dtype=np.int32),
-        sampling=Sampling(max_output_tokens=output),
-        stop_token_ids=stop,
-        seed=seed,
+        Call(
+            f"test/{tokens}/{seed}",
+            Sampling(max_output_tokens=output),
+            stop_token_ids=stop,
+            seed=seed,
+        ),
+        np.arange(100, 100 + tokens, dtype=np.int32),
     )
+
+
+def other_call(**changes: Any) -> GenerationRequest:
+    """`request()` with another call."""
+    made = request()
+    return dataclasses.replace(made, call=dataclasses.replace(made.call, **changes))
 
 
 def test_two_replicas_sample_different_tokens_for_the_same_prompt(
@@ -110,7 +122,7 @@ def test_sampling_that_vllm_would_change_or_cannot_do_is_rejected(
     sampling: Sampling, replica_one: VllmEngine, run
 ) -> None:
     with pytest.raises(RolloutFailure) as caught:
-        run(replica_one.generate(dataclasses.replace(request(), sampling=sampling)))
+        run(replica_one.generate(other_call(sampling=sampling)))
     assert caught.value.kind is FailureKind.POLICY_REJECTED
 
 
@@ -118,7 +130,7 @@ def test_cancelling_a_call_frees_its_place_in_the_engine(replica_one: VllmEngine
     """The engine holds two sequences: a third waits until a cancelled one has gone."""
 
     async def scenario() -> float:
-        long = dataclasses.replace(request(), sampling=LONG)
+        long = other_call(sampling=LONG)
         first = asyncio.create_task(replica_one.generate(long))
         await replica_one.generate(request())  # first come, first served: `first` runs by now
         second = asyncio.create_task(replica_one.generate(long))
@@ -145,7 +157,9 @@ def test_a_waiting_call_of_lower_number_goes_first(replica_two: VllmEngine, run)
         ended: list[str] = []
 
         async def call(name: str, output: int, priority: int) -> None:
-            asked = dataclasses.replace(request(output=output), request_id=name, priority=priority)
+            asked = other_call(
+                request_id=name, sampling=Sampling(max_output_tokens=output), priority=priority
+            )
             await replica_two.generate(asked)
             ended.append(name)
 
@@ -170,3 +184,41 @@ def test_unknown_engine_arguments_are_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="processed_logprobs"):
         VllmEngine(model="any", engine_args={"logprobs_mode": "raw_logprobs"})
     check_engine_args({"max_model_len": 10, "logprobs_mode": "processed_logprobs"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("return_sampling_mask", True, "no place for the sampling masks"),
+        ("enable_return_routed_experts", True, "no place for the routed experts"),
+        ("aux_output_config", {"enable_return_routed_experts": True}, "beside tokens"),
+        ("enable_lora", True, "serve merged weights"),
+        ("logits_processors", ["my.module:Processor"], "which distribution"),
+        ("watermark_config", {"key": 3}, "watermarked tokens"),
+        ("diffusion_config", {"canvas_length": 8}, "diffusion model"),
+        ("reasoning_parser", "qwen3", "policy.renderer"),
+        ("override_generation_config", {"temperature": 0.5}, r"sampling\.temperature"),
+        ("generation_config", "/some/folder", "which tokens end a turn"),
+        ("speculative_config", {"rejection_sample_method": "synthetic"}, "not the policy's"),
+        ("structured_outputs_config", {"backend": "auto"}, "must be xgrammar"),
+        (
+            "structured_outputs_config",
+            {"backend": "xgrammar", "reasoning_parser": "qwen3"},
+            "after the thinking",
+        ),
+    ],
+)
+def test_arguments_whose_effect_no_row_tells_are_refused(
+    name: str, value: Any, reason: str
+) -> None:
+    known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+    assert name in known, "vLLM has the argument; else it is refused as unknown"
+    with pytest.raises(ConfigError, match=rf"policy\.engine_args\.{name}: .*{reason}"):
+        check_engine_args({name: value})
+    check_engine_args({name: None})
+
+
+def test_arguments_that_leave_the_distribution_as_it_is_are_let_through() -> None:
+    check_engine_args({"speculative_config": {"method": "ngram", "num_speculative_tokens": 3}})
+    check_engine_args({"generation_config": "vllm", "enable_lora": False})
+    check_engine_args({"structured_outputs_config": {"backend": "xgrammar"}})

@@ -143,7 +143,7 @@ async def _play_together(engine: VllmEngine, renderer: RolloutRenderer) -> dict[
 
     async def generate(request: GenerationRequest) -> Generation:
         generation = await engine.generate(request)
-        rollout_id = request.request_id.partition("/")[0]
+        rollout_id = request.call.request_id.partition("/")[0]
         calls.setdefault(rollout_id, []).append((request, generation))
         return generation
 

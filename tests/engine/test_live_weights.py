@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from gym_ray.errors import ConfigError
+from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.vllm import VllmEngine
 from gym_ray.sampling import Sampling
@@ -83,11 +84,8 @@ def engine(start_engine: Any, weights: Weights) -> Iterator[VllmEngine]:
 
 def request(number: int = 0, output: int = TOKENS, prompt: int = 40) -> GenerationRequest:
     return GenerationRequest(
-        request_id=f"weights/{number}/{output}",
-        prompt_token_ids=np.arange(100, 100 + prompt, dtype=np.int32),
-        sampling=Sampling(max_output_tokens=output),
-        stop_token_ids=(),
-        seed=number,
+        Call(f"weights/{number}/{output}", Sampling(max_output_tokens=output), seed=number),
+        np.arange(100, 100 + prompt, dtype=np.int32),
     )
 
 

@@ -14,6 +14,7 @@ import torch
 import xgrammar
 
 from gym_ray.errors import FailureKind, RolloutFailure
+from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.vllm import VllmEngine
 from gym_ray.sampling import Sampling
@@ -52,7 +53,7 @@ def sampled(bundled: VllmEngine, tokenizer: Any, run: Any) -> dict[Sampling, lis
     generations = run(_generate_together(bundled, requests))
     together: dict[Sampling, list[Sampled]] = {sampling: [] for sampling in SAMPLINGS}
     for request, generation in zip(requests, generations, strict=True):
-        together[request.sampling].append((request, generation))
+        together[request.call.sampling].append((request, generation))
     return together
 
 
@@ -132,8 +133,8 @@ def test_a_stop_text_ends_the_turn_with_the_token_that_completes_it(
     stopped = 0
     for request, generation in zip(requests, generations, strict=True):
         tokens = generation.token_ids
-        assert not _says(tokenizer, tokens[:-1], request.sampling.stop)
-        if _says(tokenizer, tokens, request.sampling.stop):
+        assert not _says(tokenizer, tokens[:-1], request.call.sampling.stop)
+        if _says(tokenizer, tokens, request.call.sampling.stop):
             stopped += 1
             assert generation.stop_reason == "stop"
         else:
@@ -172,11 +173,8 @@ def _request(
         [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=False
     )
     return GenerationRequest(
-        request_id=f"logprobs/{question}",
-        prompt_token_ids=np.asarray(prompt, dtype=np.int32),
-        sampling=sampling,
-        stop_token_ids=(tokenizer.eos_token_id,),
-        seed=seed,
+        Call(f"logprobs/{question}", sampling, stop_token_ids=(tokenizer.eos_token_id,), seed=seed),
+        np.asarray(prompt, dtype=np.int32),
     )
 
 
@@ -198,7 +196,7 @@ def _logprob_errors(
     reference: Any, request: GenerationRequest, generation: Generation
 ) -> np.ndarray:
     """[T]: distance of each logprob from the recomputed one (infinite for a token cut away)."""
-    sampling = request.sampling
+    sampling = request.call.sampling
     logits = _logits(reference, request, generation) / sampling.temperature
     if sampling.top_k is not None:
         kept = logits.topk(sampling.top_k).values[:, -1:]

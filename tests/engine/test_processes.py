@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from gym_ray.errors import ConfigError, RolloutFailure
+from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.vllm import VllmEngine
 from gym_ray.sampling import Sampling
@@ -23,7 +24,7 @@ from gym_ray.sampling import Sampling
 HOST = Path(__file__).with_name("engine_host.py")
 GONE_SECONDS = 30.0
 
-REQUEST = GenerationRequest("test", np.array([5], np.int32), Sampling(), ())
+REQUEST = GenerationRequest(Call("test", Sampling()), np.array([5], np.int32))
 
 
 def test_a_sigkilled_host_leaves_no_process_behind(tiny_checkpoint: Path) -> None:

@@ -6,7 +6,8 @@ import asyncio
 import dataclasses
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.gateway.token_chat import TokenPolicy
@@ -71,6 +72,9 @@ class ChatOnlyPolicy:
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         said = AssistantMessage(f"You said: {request.messages[-1]['content']}")
         return ChatAnswer(said, "stop", None, None, prompt_tokens=7, output_tokens=3)
+
+    def choices(self, requests: Sequence[ChatRequest]) -> Sequence[Coroutine[Any, Any, ChatAnswer]]:
+        return [self.chat(request) for request in requests]
 
     async def generate(self, request: GenerationRequest) -> Generation:
         raise RolloutFailure(FailureKind.POLICY_REJECTED, "this policy speaks no tokens")

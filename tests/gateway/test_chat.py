@@ -69,10 +69,35 @@ def test_stop_texts_are_cut_off_and_their_tokens_kept(client: openai.OpenAI) -> 
 def test_several_choices_are_sampled_apart(client: openai.OpenAI, engine: WatchedEngine) -> None:
     answer = client.chat.completions.create(model=MODEL, messages=ask("say: a"), n=3, seed=7)
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
-    assert len({request.request_id for request in engine.requests}) == 3
-    assert len({request.seed for request in engine.requests}) == 3
+    assert len({request.call.request_id for request in engine.requests}) == 3
+    assert len({request.call.seed for request in engine.requests}) == 3
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 3 * 2
+
+
+def test_a_prompt_of_several_choices_is_rendered_once(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, engine = token_policy()
+    rendered: list[int] = []
+    render = type(policy.renderer).render
+
+    def counted(self: Any, *arguments: Any, **options: Any) -> Any:
+        tokens = render(self, *arguments, **options)
+        rendered.append(len(tokens))
+        return tokens
+
+    monkeypatch.setattr(type(policy.renderer), "render", counted)
+    # Long enough to be tokenized in a thread, where choices would overtake each other.
+    for text, n in (("say: a", 4), ("word " * 5000 + "say: a", 8)):
+        rendered.clear()
+        engine.requests.clear()
+        answer = connect(policy).chat.completions.create(model=MODEL, messages=ask(text), n=n)
+
+        assert len(answer.choices) == len(engine.requests) == n
+        assert rendered == [len(engine.requests[0].prompt_token_ids)]
+        prompts = {request.prompt_token_ids.tobytes() for request in engine.requests}
+        assert len(prompts) == 1
 
 
 def test_sampling_is_what_was_asked_for(client: openai.OpenAI, engine: WatchedEngine) -> None:
@@ -83,9 +108,9 @@ def test_sampling_is_what_was_asked_for(client: openai.OpenAI, engine: WatchedEn
         top_p=0.9,
         extra_body={"top_k": 20, "stop_token_ids": [10]},
     )
-    sampling = engine.requests[0].sampling
+    sampling = engine.requests[0].call.sampling
     assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.5, 0.9, 20)
-    assert engine.requests[0].stop_token_ids == (TURN_END, END_OF_TEXT, 10)
+    assert engine.requests[0].call.stop_token_ids == (TURN_END, END_OF_TEXT, 10)
 
 
 def test_json_answers_are_guided_by_their_schema(
@@ -100,7 +125,7 @@ def test_json_answers_are_guided_by_their_schema(
     client.chat.completions.create(
         model=MODEL, messages=ask("say: a"), response_format={"type": "json_object"}
     )
-    tags = [json.loads(request.sampling.structural_tag or "") for request in engine.requests]
+    tags = [json.loads(request.call.sampling.structural_tag or "") for request in engine.requests]
     assert tags[0]["format"] == {"type": "json_schema", "json_schema": schema}
     assert tags[1]["format"]["json_schema"] == {"type": "object"}
 

@@ -1,24 +1,25 @@
-"""Rollouts as one prompt and one completion, those that are none, and new weights by `Refit`."""
+"""Rollouts as one prompt and one completion, those that are none, and new weights by `refit`."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import pickle
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gym_ray import RolloutClient
-from gym_ray.client import RequestRefused, RolloutResult, ServiceUnavailable, Unauthorized
-from gym_ray.integrations import refit as refit_module
+from gym_ray.client import RolloutResult, ServiceUnavailable, Unauthorized, transport
+from gym_ray.client import errors as client_errors
 from gym_ray.integrations.completion import NotTrainable, completion_of
-from gym_ray.integrations.refit import Refit
 from gym_ray.integrations.verl import RolloutAgentLoop, rows
 from gym_ray.rollout import Branch
 from gym_ray.weights import RefusedUpdate, ReplicaWeights, WeightsReport
@@ -45,7 +46,7 @@ def result_of(url: str, *rollouts: list[str] | None) -> RolloutResult:
 def test_prompt_and_completion_are_the_rollouts_sequence(url: str) -> None:
     result = result_of(url, CALLS)
 
-    completion = completion_of(result)
+    completion = completion_of(result.rollout)
 
     assert completion.prompt_ids + completion.completion_ids == result.token_ids.tolist()
     assert len(completion.prompt_ids) == result.turns[0].prompt_length
@@ -68,10 +69,10 @@ def test_what_is_no_single_sequence_says_why(url: str) -> None:
 
     for changed, says in ((branched, "1 side branches"), (tokenless, "no sampled tokens")):
         with pytest.raises(NotTrainable, match=says) as raised:
-            completion_of(dataclasses.replace(result, rollout=changed))
+            completion_of(changed)
         assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
     with pytest.raises(NotTrainable, match="failed with verifier_timeout: too slow"):
-        completion_of(result_of(url, None))
+        completion_of(result_of(url, None).rollout)
 
 
 @pytest.mark.parametrize(
@@ -93,13 +94,18 @@ def test_what_verl_has_no_place_for_is_an_error(
         asyncio.run(loop.run({"temperature": 1.0, "top_p": 1.0}, **row))
 
 
+def refitting(url: str, **options: Any) -> RolloutClient:
+    return RolloutClient(url, **{"admin_key": ADMIN_KEY, "max_retries": 2, **options})
+
+
 def test_refit_counts_on_from_what_the_service_has(
     url: str, weights: Weights, tmp_path: Path
 ) -> None:
     weights.version = 7
-    refit = Refit(url, admin_key=ADMIN_KEY, mode="drain")
+    with refitting(url) as client:
+        versions = [client.refit(tmp_path, mode="drain").version for _ in range(2)]
 
-    assert [refit.update(tmp_path), refit.update(tmp_path)] == [8, 9]
+    assert versions == [8, 9]
     assert [(update.version, update.mode) for update in weights.updates] == [
         (8, "drain"),
         (9, "drain"),
@@ -110,29 +116,31 @@ def test_refit_counts_on_from_what_the_service_has(
 def test_refit_repeats_what_is_incomplete_and_nothing_else(
     url: str, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refit_module, "_PAUSE_SECONDS", 0.0)
-    refit = Refit(url, admin_key=ADMIN_KEY)
+    monkeypatch.setattr(transport, "_PAUSE_SECONDS", 0.0)
     broken = (ReplicaWeights("b", 0, error="no disk"),)
     failed = WeightsReport(1, str(tmp_path), "sha256:0", broken, changed=True)
 
-    weights.outcomes = [failed, failed]
-    assert refit.update(tmp_path) == 1
-    assert [update.version for update in weights.updates] == [1, 1, 1]
+    with refitting(url) as client:
+        weights.outcomes = [failed, failed]
+        assert client.refit(tmp_path).version == 1
+        assert [update.version for update in weights.updates] == [1, 1, 1]
 
-    weights.outcomes = [failed, failed, failed]
-    with pytest.raises(ServiceUnavailable, match=r"after 3 tries: .* b: no disk"):
-        refit.update(tmp_path)
+        weights.outcomes = [failed, failed, failed]
+        with pytest.raises(ServiceUnavailable, match="b: no disk"):
+            client.refit(tmp_path)
 
-    weights.updates.clear()
-    weights.outcomes = [RefusedUpdate("wrong_source", "torn")]
-    with pytest.raises(RequestRefused, match="torn"):
-        refit.update(tmp_path)
-    assert len(weights.updates) == 1
+        weights.updates.clear()
+        weights.outcomes = [RefusedUpdate("wrong_source", "torn")]
+        with pytest.raises(client_errors.UpdateRefused, match="torn"):
+            client.refit(tmp_path)
+        assert len(weights.updates) == 1
 
 
 def test_refit_asks_again_for_an_answer_that_came_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refit_module, "_PAUSE_SECONDS", 0.0)
-    bodies = iter([b'{"ver', b"<html>Bad gateway</html>", b'{"version": 4}'])
+    monkeypatch.setattr(transport, "_PAUSE_SECONDS", 0.0)
+    report = WeightsReport(4, "", None, (), starting=0)
+    answers = [b'{"ver', b"<html>Bad gateway</html>", json.dumps(report.to_json()).encode()]
+    bodies = iter(answers)
 
     class Server(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -146,7 +154,8 @@ def test_refit_asks_again_for_an_answer_that_came_in_part(monkeypatch: pytest.Mo
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            assert Refit(f"http://127.0.0.1:{server.server_port}", admin_key="k").version() == 4
+            with refitting(f"http://127.0.0.1:{server.server_port}") as client:
+                assert client.weights() == report
         finally:
             server.shutdown()
             thread.join()
@@ -155,11 +164,15 @@ def test_refit_asks_again_for_an_answer_that_came_in_part(monkeypatch: pytest.Mo
 def test_refit_needs_the_admin_key_and_a_service(
     url: str, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refit_module, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(transport, "_PAUSE_SECONDS", 0.0)
     monkeypatch.delenv("GYM_RAY_ADMIN_KEY", raising=False)
-    with pytest.raises(Unauthorized):
-        Refit(url).update(tmp_path)
+    with refitting(url, admin_key=None) as client, pytest.raises(Unauthorized):
+        client.refit(tmp_path)
     monkeypatch.setenv("GYM_RAY_ADMIN_KEY", ADMIN_KEY)
-    assert Refit(url).version() == 0
-    with pytest.raises(ServiceUnavailable, match="after 3 tries"):
-        Refit("http://127.0.0.1:9").version()
+    with refitting(url, admin_key=None) as client:
+        assert client.weights().version == 0
+    with (
+        refitting("http://127.0.0.1:9") as client,
+        pytest.raises(ServiceUnavailable, match="after 3 tries"),
+    ):
+        client.weights()

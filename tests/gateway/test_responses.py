@@ -133,7 +133,9 @@ def test_json_text_is_guided_by_its_schema(client: openai.OpenAI, engine: Watche
         input="say: a",
         text={"format": {"type": "json_schema", "name": "x", "schema": schema, "strict": True}},
     )
-    assert '"additionalProperties": false' in (engine.requests[0].sampling.structural_tag or "")
+    assert '"additionalProperties": false' in (
+        engine.requests[0].call.sampling.structural_tag or ""
+    )
 
 
 @pytest.mark.parametrize(

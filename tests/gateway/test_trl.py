@@ -18,7 +18,6 @@ from trl import GRPOConfig, GRPOTrainer
 
 from gym_ray import RolloutClient
 from gym_ray.client import ClientError
-from gym_ray.integrations.refit import Refit
 from gym_ray.integrations.trl import TrainerRollouts, prompts, reward
 from gym_ray.rollout import Rollout
 from tests.gateway.played import ADMIN_KEY, CALLS, IDLES, KEY, Played, Weights, played_service, task
@@ -44,7 +43,7 @@ def url(played: Played, weights: Weights) -> Iterator[str]:
 
 @pytest.fixture
 def client(url: str) -> Iterator[RolloutClient]:
-    with RolloutClient(url, api_key=KEY, max_retries=2) as client:
+    with RolloutClient(url, api_key=KEY, admin_key=ADMIN_KEY, max_retries=2) as client:
         yield client
 
 
@@ -183,10 +182,9 @@ def test_too_many_failures_are_an_error(client: RolloutClient, tmp_path: Path) -
 
 
 def test_each_step_is_sampled_with_the_weights_of_the_step_before(
-    client: RolloutClient, url: str, weights: Weights, tmp_path: Path
+    client: RolloutClient, weights: Weights, tmp_path: Path
 ) -> None:
-    refit = Refit(url, admin_key=ADMIN_KEY)
-    rollouts = TrainerRollouts(client, refit=refit, checkpoints=tmp_path / "weights")
+    rollouts = TrainerRollouts(client, checkpoints=tmp_path / "weights")
     grpo = trainer(rollouts, [task(CALLS, IDLES)], tmp_path, max_steps=3)
 
     grpo.train()
@@ -214,8 +212,3 @@ def test_the_trainers_sampling_is_asked_for_and_every_prompt_gets_its_own(
         assert (sampling["temperature"], sampling["top_p"]) == (0.7, 0.9)
         assert sampling["max_output_tokens"] == 300
     assert set(map(len, found.values())) == {5}
-
-
-def test_refit_and_checkpoints_belong_together(client: RolloutClient, url: str) -> None:
-    with pytest.raises(ValueError, match="give both"):
-        TrainerRollouts(client, refit=Refit(url))

@@ -201,18 +201,15 @@ def test_a_hundred_updates_under_load_lose_no_rollout_and_mislabel_no_token(
 ) -> None:
     done = threading.Event()
     seeds: dict[int, int] = dict.fromkeys(versions(url), 0)
-    rows = "\n".join(json.dumps(row) for row in sums(ROWS_PER_CALL, folder)).encode()
+    rows = sums(ROWS_PER_CALL, folder)
 
     def load() -> int:
         ran = 0
-        while not done.is_set():
-            request = urllib.request.Request(
-                f"{url}/run/bulk", rows, {"Authorization": f"Bearer {KEY}"}
-            )
-            with urllib.request.urlopen(request, timeout=120) as answer:
-                results = [json.loads(line) for line in answer]
-            assert [line["result"]["reward"] for line in results] == [1.0] * ROWS_PER_CALL
-            ran += len(results)
+        with gym_ray.RolloutClient(url, api_key=KEY) as client:
+            while not done.is_set():
+                results = list(client.run(rows, timeout_seconds=120))
+                assert [result.reward for result in results] == [1.0] * ROWS_PER_CALL
+                ran += len(results)
         return ran
 
     sizes: list[dict[str, int]] = []

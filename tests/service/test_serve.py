@@ -73,27 +73,6 @@ def test_run_samples_the_tokens_that_collect_samples(
         assert item["generation_log_probs"] == sampled.tolist()
 
 
-def test_bulk_streams_a_result_per_line(url: str, tmp_path: Path) -> None:
-    rows = [json.dumps(row) for row in sums(40, tmp_path, agent_ref="arithmetic")]
-    rows[7] = "{nonsense"
-    rows[9] = json.dumps({**json.loads(rows[9]), "verify": "raise"})
-    request = urllib.request.Request(
-        f"{url}/run/bulk", "\n".join(rows).encode(), {"Authorization": f"Bearer {KEY}"}
-    )
-
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        lines = [json.loads(line) for line in answer]
-
-    assert sorted(line["index"] for line in lines) == list(range(40))
-    for line in lines:
-        if line["index"] == 7:
-            assert line["error"]["code"] == "task_invalid"
-        elif line["index"] == 9:
-            assert line["error"]["code"] == "verifier_error"
-        else:
-            assert line["result"]["reward"] == 1.0
-
-
 def test_failures_have_statuses(url: str, tmp_path: Path) -> None:
     def run(**fields: Any) -> tuple[int, str]:
         row = {**sums(1, tmp_path, agent_ref="arithmetic")[0], **fields}
@@ -107,7 +86,7 @@ def test_failures_have_statuses(url: str, tmp_path: Path) -> None:
     assert post(f"{url}/run", b"{")[0] == 400
 
 
-@pytest.mark.parametrize("path", ["/run", "/run/bulk", "/v1/chat/completions", "/tokenize"])
+@pytest.mark.parametrize("path", ["/run", "/batches/b/tasks", "/v1/chat/completions", "/tokenize"])
 def test_a_key_is_asked_for_everywhere(url: str, path: str) -> None:
     for key in (None, "another"):
         status, answer = post(url + path, b"{}", key=key)
@@ -115,7 +94,7 @@ def test_a_key_is_asked_for_everywhere(url: str, path: str) -> None:
         assert KEY not in json.dumps(answer)
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/run", "/run/bulk"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/run"])
 def test_a_client_that_goes_away_aborts_its_generations(
     url: str, path: str, service: Service, tmp_path: Path
 ) -> None:

@@ -137,7 +137,7 @@ def test_a_turn_the_engine_gave_up_is_never_continued(play: Play) -> None:
 
     async def aborts_the_second(request: GenerationRequest) -> Generation:
         generation = await engine.generate(request)
-        first = request.request_id.endswith("/0")
+        first = request.call.request_id.endswith("/0")
         return generation if first else dataclasses.replace(generation, stop_reason="abort")
 
     rollout = play("x", generate=aborts_the_second)
@@ -314,7 +314,7 @@ def test_every_turn_carries_the_priority_of_its_environment(play: Play) -> None:
     priorities: list[int] = []
 
     async def generate(request: GenerationRequest) -> Generation:
-        priorities.append(request.priority)
+        priorities.append(request.call.priority)
         return await engine.generate(request)
 
     play(call_tool("count"), "ok", generate=generate, priority=-3)

@@ -231,13 +231,14 @@ def test_a_document_that_breaks_a_rule_is_refused(name: str, make_rollout: Make)
 
 
 BROKEN_STEPS: dict[str, tuple[int, dict[str, Any], str, str]] = {
-    "numbers": (4, {"step_id": 9}, "", "step 5 has step_id 9; count from 1"),
-    "a model's field": (1, {"reasoning_content": "hm"}, "steps[1]", "no `reasoning_content`"),
+    "numbers": (4, {"step_id": 9}, "", "steps[4].step_id=9 is not sequential; expected 5"),
+    "a model's field": (1, {"reasoning_content": "hm"}, "steps[1]",
+                        "`reasoning_content` is only valid on"),
     "a call of nobody": (5, {"observation": {"results": [{"source_call_id": "x"}]}}, "steps[5]",
                          "answers a call 'x' that the step does not make"),
-    "metrics of no model": (4, {"llm_call_count": 0}, "steps[4]", "no model was called"),
-    "a time": (0, {"timestamp": "noon"}, "steps[0].timestamp", "is no ISO 8601 time"),
-    "a part": (0, {"message": [{"type": "text"}]}, "steps[0].message[0]", "a part has `text`"),
+    "metrics of no model": (4, {"llm_call_count": 0}, "steps[4]", "`metrics` MUST be absent"),
+    "a time": (0, {"timestamp": "noon"}, "steps[0].timestamp", "must be ISO 8601, got 'noon'"),
+    "a part": (0, {"message": [{"type": "text"}]}, "steps[0].message[0]", "requires `text`"),
     "tokens": (5, {"metrics": {"prompt_token_ids": [1.5]}}, "steps[5].metrics.prompt_token_ids[0]",
                "valid integer"),
     "no message": (0, {"message": None}, "steps[0].message", "valid string"),

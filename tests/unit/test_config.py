@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gym_ray.config.load import TUNING_KEYS, RunConfig, differing_keys, load_config
+from gym_ray.config.load import TUNING_KEYS, RunConfig, differing_keys, load_config, resolve
 from gym_ray.errors import ConfigError
 from gym_ray.serving.application import application_name
 
@@ -334,12 +334,61 @@ def test_values_from_the_environment_stay_out_of_lists_and_of_what_refers_to_the
     assert (found["args"][1], found["again"]) == ("secret", "Bearer secret")
     assert "secret" not in config.to_yaml()
     saved = config.to_tree()
-    assert saved["environments"]["math"]["params"]["all"] == ["--token", "${oc.env:JUDGE_KEY}"]
-    assert isinstance(saved["environments"]["math"]["params"]["section"], dict)
-    assert saved["environments"]["math"]["params"]["name"] == "p"
+    assert saved["environments"]["math"]["params"] == params, "every reference as it was written"
     assert load_config(saved).environments["math"].params == found
     monkeypatch.setenv("JUDGE_KEY", "rotated")
     assert differing_keys(saved, load_config(saved).to_tree()) == []
+
+
+def test_a_reference_is_compared_by_what_it_stands_for() -> None:
+    params = {"size": "${collect.max_in_flight}", "key": "${oc.env:HOME}"}
+    source = {**SMALLEST, "environments": {"math": {"params": params}}}
+    before = load_config(source, ["collect.max_in_flight=8"]).to_tree()
+    now = load_config(source, ["collect.max_in_flight=9"]).to_tree()
+    literal = load_config(source, ["environments.math.params.size=8"]).to_tree()
+
+    where, text = "environments.math.params.size", "'${collect.max_in_flight}'"
+    assert differing_keys(before, now) == [f"{where}: {text} -> {text} (of another value)"]
+    assert differing_keys(before, literal | {"collect": before["collect"]}) == []
+
+
+def test_a_section_that_refers_to_another_is_kept_as_written_and_read_back() -> None:
+    source = {
+        "environments": {
+            "math": {"params": {"a": {"b": [1, "${..c}"], "c": 2}}, "resources": {"num_cpus": 2}},
+            "other": {"params": "${environments.math.params}"},
+        },
+    }
+    config = load_config(source)
+
+    saved = config.to_tree()
+    assert saved["environments"]["other"]["params"] == "${environments.math.params}"
+    assert load_config(saved).environments == config.environments
+    assert config.environments["other"].params == {"a": {"b": [1, 2], "c": 2}}
+    changed = load_config(source, ["environments.math.params.a.c=3"]).to_tree()
+    assert differing_keys(saved, changed) == [
+        "environments.math.params.a.b: [1, '${..c}'] -> [1, '${..c}'] (of another value)",
+        "environments.math.params.a.c: 2 -> 3",
+        "environments.other.params.a.b: '${environments.math.params}' -> "
+        "'${environments.math.params}' (of another value)",
+        "environments.other.params.a.c: '${environments.math.params}' -> "
+        "'${environments.math.params}' (of another value)",
+    ]
+
+
+def test_what_differs_is_told_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "secret")
+    key = "environments.math.params.key"
+    before = load_config(SMALLEST, [key + "=Bearer ${oc.env:JUDGE_KEY}"]).to_tree()
+    after = load_config(SMALLEST, [key + "=Token ${oc.env:JUDGE_KEY}"]).to_tree()
+
+    (told,) = differing_keys(before, after)
+
+    assert "secret" not in told
+    monkeypatch.delenv("JUDGE_KEY")
+    assert resolve(before)["environments"]["math"]["params"]["key"] == "Bearer ${oc.env:JUDGE_KEY}"
+    literal = load_config(SMALLEST, [key + "=literal"]).to_tree()
+    assert differing_keys(before, literal) == [key + ": 'Bearer ${oc.env:JUDGE_KEY}' -> 'literal'"]
 
 
 def test_staleness_cannot_be_bounded_for_a_policy_that_tells_no_versions() -> None:

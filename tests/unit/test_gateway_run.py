@@ -1,10 +1,9 @@
-"""`/run` and `/run/bulk` in process: statuses, routing, order, bounds, and clients that leave."""
+"""`/run` in process: statuses, routing, and what is echoed."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from fastapi.testclient import TestClient
 
 from gym_ray.config.sections import EnvironmentConfig
 from gym_ray.errors import FailureKind
-from gym_ray.gateway.bulk import bulk_router
 from gym_ray.gateway.run import run_router
 from gym_ray.renderers.items import items_from_message
 from gym_ray.renderers.messages import AssistantMessage
@@ -24,46 +22,19 @@ MakeRow = Callable[..., dict[str, Any]]
 
 
 class Backend:
-    """Answers with what a row's field says.
-
-    `fail`: a failure kind; `wait`: do not end before `release` is called.
-    """
+    """Answers with what a row's field `fail` says, a failure kind."""
 
     def __init__(self, make_rollout: Callable[..., Rollout]) -> None:
         self.specs: list[RolloutSpec] = []
-        self.running = 0
-        self.most_running = 0
-        self.cancelled = 0
         self._make_rollout = make_rollout
-        self._released: asyncio.Event | None = None
-
-    def release(self) -> None:
-        self._event.set()
 
     async def run(self, spec: RolloutSpec) -> Rollout:
         self.specs.append(spec)
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
         row = json.loads(spec.task)
-        try:
-            await asyncio.sleep(0)
-            if row.get("wait"):
-                await self._event.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        finally:
-            self.running -= 1
         if "fail" in row:
             return failed_rollout(spec, FailureKind(row["fail"]), "it broke", run_id="run")
         items = items_from_message(AssistantMessage("4"), item_id_prefix=f"{spec.rollout_id}-0")
         return self._make_rollout(spec=spec, response=json.dumps(items))
-
-    @property
-    def _event(self) -> asyncio.Event:
-        if self._released is None:
-            self._released = asyncio.Event()
-        return self._released
 
 
 @pytest.fixture
@@ -76,7 +47,6 @@ def app(backend: Backend) -> FastAPI:
     tasks = Router({"sums": EnvironmentConfig(agent_refs=["adder"]), "words": EnvironmentConfig()})
     app = FastAPI()
     app.include_router(run_router(backend, tasks))
-    app.include_router(bulk_router(backend, tasks, max_in_flight=4, max_line_bytes=1000))
     return app
 
 
@@ -168,143 +138,6 @@ def test_failures_have_the_status_of_who_can_do_something(
     assert answer.status_code == status
     assert answer.json()["error"]["code"] == kind
     assert answer.json()["error"]["message"] == "it broke"
-
-
-def test_bulk_answers_every_row_once_and_a_bad_line_costs_only_itself(
-    client: TestClient, backend: Backend, make_row: MakeRow
-) -> None:
-    good = [json.dumps(make_row(f"{n} + 1", agent_ref="adder", n=n)) for n in range(20)]
-    failing = json.dumps(make_row("?", agent_ref="adder", fail="verifier_error"))
-    long = json.dumps(make_row("x" * 5000, agent_ref="adder"))
-    lines = ["{nonsense", *good[:10], "", failing, long, "  ", *good[10:]]
-
-    answer = client.post("/run/bulk", content="\n".join(lines))
-
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/x-ndjson"
-    results = {line["index"]: line for line in map(json.loads, answer.text.splitlines())}
-    assert sorted(results) == list(range(23))
-    errors = {index: line["error"]["code"] for index, line in results.items() if "error" in line}
-    assert errors == {0: "task_invalid", 11: "verifier_error", 12: "task_invalid"}
-    assert [results[index]["result"]["n"] for index in range(1, 11)] == list(range(10))
-    assert [results[index]["result"]["n"] for index in range(13, 23)] == list(range(10, 20))
-    assert backend.most_running <= 4
-
-
-def test_bulk_of_nothing_is_an_empty_answer(client: TestClient) -> None:
-    assert client.post("/run/bulk", content=b"\n\n").text == ""
-
-
-class Exchange:
-    """One bulk request whose body is sent and whose answer is read piece by piece."""
-
-    def __init__(self, app: FastAPI) -> None:
-        self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.outgoing: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.taken = 0
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": "/run/bulk",
-            "headers": [],
-            "query_string": b"",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-        }
-        self.task = asyncio.ensure_future(app(scope, self._receive, self.outgoing.put))
-
-    def send(self, row: dict[str, Any] | None) -> None:
-        """A line of the body; None ends it."""
-        body = b"" if row is None else json.dumps(row).encode() + b"\n"
-        message = {"type": "http.request", "body": body, "more_body": row is not None}
-        self._incoming.put_nowait(message)
-
-    def leave(self) -> None:
-        self._incoming.put_nowait({"type": "http.disconnect"})
-
-    async def line(self) -> dict[str, Any]:
-        """The next line of the answer."""
-        while (message := await self.outgoing.get())["type"] != "http.response.body":
-            pass
-        found: dict[str, Any] = json.loads(message["body"])
-        return found
-
-    async def _receive(self) -> dict[str, Any]:
-        message = await self._incoming.get()
-        self.taken += 1
-        return message
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(2):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-
-
-@pytest.fixture
-def exchange(app: FastAPI) -> Callable[[Callable[[Exchange], Awaitable[None]]], None]:
-    """Plays one bulk exchange on an event loop."""
-
-    def play(scene: Callable[[Exchange], Awaitable[None]]) -> None:
-        async def run() -> None:
-            async with asyncio.timeout(5):
-                opened = Exchange(app)
-                try:
-                    await scene(opened)
-                finally:
-                    opened.task.cancel()
-                    await asyncio.gather(opened.task, return_exceptions=True)
-
-        asyncio.run(run())
-
-    return play
-
-
-def test_bulk_results_come_while_rows_are_still_being_sent(
-    exchange: Any, make_row: MakeRow
-) -> None:
-    async def scene(opened: Exchange) -> None:
-        for n in range(6):
-            opened.send(make_row("2 + 2", agent_ref="adder", n=n))
-            assert (await opened.line())["result"]["n"] == n
-        opened.send(None)
-        await opened.task
-
-    exchange(scene)
-
-
-def test_bulk_reads_rows_only_as_there_is_room(
-    exchange: Any, backend: Backend, make_row: MakeRow
-) -> None:
-    async def scene(opened: Exchange) -> None:
-        for _ in range(20):
-            opened.send(make_row("2 + 2", agent_ref="adder", wait=True))
-        opened.send(None)
-        await eventually(lambda: backend.running == 4)
-        for _ in range(20):
-            await asyncio.sleep(0)
-        # Four run, and one is at the door.
-        assert opened.taken == 5
-        backend.release()
-        assert sorted([(await opened.line())["index"] for _ in range(20)]) == list(range(20))
-
-    exchange(scene)
-
-
-@pytest.mark.parametrize("whole_body_sent", [True, False])
-def test_a_bulk_client_that_leaves_gives_up_what_runs(
-    exchange: Any, backend: Backend, make_row: MakeRow, whole_body_sent: bool
-) -> None:
-    async def scene(opened: Exchange) -> None:
-        for _ in range(3):
-            opened.send(make_row("2 + 2", agent_ref="adder", wait=True))
-        if whole_body_sent:
-            opened.send(None)
-        await eventually(lambda: backend.running == 3)
-        opened.leave()
-        await opened.task
-        await eventually(lambda: backend.cancelled == 3)
-
-    exchange(scene)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

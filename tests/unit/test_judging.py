@@ -111,7 +111,7 @@ def failing(kind: FailureKind, times: int, **limits: Any) -> tuple[PolicyJudge, 
     calls: list[str] = []
 
     def say(request: ChatRequest) -> str:
-        calls.append(request.request_id)
+        calls.append(request.call.request_id)
         if len(calls) <= times:
             raise RolloutFailure(kind, "not now")
         return "5"
@@ -150,7 +150,7 @@ def test_what_another_try_would_not_cure_is_not_tried_again() -> None:
 
 def test_a_judge_that_never_answers_is_a_verifier_error_before_the_deadline_strikes() -> None:
     async def never(request: ChatRequest) -> ChatAnswer:
-        assert request.timeout_seconds < 3.0
+        assert request.call.timeout_seconds < 3.0
         return await asyncio.get_running_loop().create_future()
 
     judge = PolicyJudge("grader", never, Sampling(), JudgeLimits())

@@ -16,6 +16,7 @@ import pytest
 
 from gym_ray.errors import ConfigError, FailureKind, GymRayError
 from gym_ray.policies.bundled import fingerprint
+from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.scripted import ScriptedEngine
 from gym_ray.sampling import Sampling
@@ -166,4 +167,4 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def _request() -> GenerationRequest:
-    return GenerationRequest("r/1/0", np.arange(3, dtype=np.int32), Sampling(), ())
+    return GenerationRequest(Call("r/1/0", Sampling()), np.arange(3, dtype=np.int32))

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from gym_ray.cli.main import main
+from gym_ray.compat.metrics_conflicts import differences
 from gym_ray.errors import ConfigError
 from gym_ray.prepare import TaskFile, prepare
-from gym_ray.prepare.metrics_conflicts import differences
 
 CONFIG = {"environments": {"math": {}}}
 
@@ -23,7 +23,7 @@ def tasks(folder: Path, *questions: str) -> TaskFile:
 
 
 def prepared(folder: Path, *questions: str, **options: Any) -> Any:
-    options = {"on_metrics_conflict": "fail", "quiet": True, **options}
+    options = {"compare_metrics": differences, "quiet": True, **options}
     return prepare(CONFIG, folder / "out", task_files=[tasks(folder, *questions)], **options)
 
 
@@ -71,7 +71,7 @@ def test_changed_rows_are_noticed_and_the_old_metrics_stay(tmp_path: Path) -> No
 
 def test_overwriting_compares_nothing(tmp_path: Path) -> None:
     prepared(tmp_path, "1 + 1?")
-    report = prepared(tmp_path, "1 + 1?", "2 + 0?", on_metrics_conflict="overwrite")
+    report = prepared(tmp_path, "1 + 1?", "2 + 0?", compare_metrics=None)
     assert (report.conflicts, report.written) == ({}, {"train": 2})
 
 

@@ -14,6 +14,7 @@ import pytest
 from gym_ray.agents import AGENTS, Toolbox
 from gym_ray.config.sections import AgentOptions
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
+from gym_ray.policies.call import Call
 from gym_ray.policies.chat import ChatRequest
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.openai import OpenAIArgs, OpenAIEngine
@@ -62,7 +63,8 @@ def serve(
 def request(timeout_seconds: float = 10.0, **sampling: Any) -> GenerationRequest:
     prompt = RENDERER.render(list(QUESTION))
     changed = dataclasses.replace(SAMPLING, **sampling)
-    return GenerationRequest("r/1/0", prompt, changed, (258,), timeout_seconds=timeout_seconds)
+    call = Call("r/1/0", changed, (258,), timeout_seconds=timeout_seconds)
+    return GenerationRequest(call, prompt)
 
 
 async def generate(engine: OpenAIEngine, server: Server) -> Any:
@@ -70,7 +72,7 @@ async def generate(engine: OpenAIEngine, server: Server) -> Any:
 
 
 async def chat(engine: OpenAIEngine, server: Server) -> Any:
-    return await engine.chat(ChatRequest("r/1/0", QUESTION, (), SAMPLING))
+    return await engine.chat(ChatRequest(Call("r/1/0", SAMPLING), QUESTION))
 
 
 def failure(use: Any, script: Script | None = None, **arguments: Any) -> RolloutFailure:
@@ -281,7 +283,7 @@ def test_chat_without_tokens_has_text_and_counts() -> None:
 def test_what_a_plain_server_has_no_word_for_is_refused_not_dropped(wish: dict[str, Any]) -> None:
     async def use(engine: OpenAIEngine, server: Server) -> Any:
         sampling = dataclasses.replace(SAMPLING, **wish)
-        return await engine.chat(ChatRequest("r/1/0", QUESTION, (), sampling))
+        return await engine.chat(ChatRequest(Call("r/1/0", sampling), QUESTION))
 
     refused = failure(use, Script(chat_tokens="none"), api="chat")
 

@@ -76,9 +76,7 @@ def test_docstrings_stand_alone(path: Path) -> None:
     assert not found
 
 
-@pytest.mark.parametrize(
-    "path", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=str
-)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_pages_say_what_they_mean(path: Path) -> None:
     lines = enumerate(path.read_text().splitlines(), start=1)
     cells = ((n, cell.strip()) for n, line in lines for cell in line.split("|"))

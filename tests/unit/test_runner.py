@@ -215,7 +215,7 @@ def test_the_deadline_aborts_the_generation(run: RunOne) -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            aborted.append(request.request_id)
+            aborted.append(request.call.request_id)
             raise
         raise AssertionError
 
@@ -294,17 +294,20 @@ def test_every_turn_of_a_seeded_run_has_its_own_request_and_seed(
     rollout = run(generate=generate, agent=two_turns, sampling=Sampling(seed=5), attempt=3)
     identity = rollout.spec.rollout_id
 
-    assert [request.request_id for request in requests] == [f"{identity}/3/0", f"{identity}/3/1"]
-    assert [request.seed for request in requests] == [
+    assert [request.call.request_id for request in requests] == [
+        f"{identity}/3/0",
+        f"{identity}/3/1",
+    ]
+    assert [request.call.seed for request in requests] == [
         turn_seed(5, identity, 0, 3),
         turn_seed(5, identity, 1, 3),
     ]
-    assert {request.stop_token_ids for request in requests} == {renderer.stop_token_ids}
+    assert {request.call.stop_token_ids for request in requests} == {renderer.stop_token_ids}
     assert len(rollout.turns) == 2
 
     requests.clear()
     run(generate=generate)
-    assert [request.seed for request in requests] == [None]
+    assert [request.call.seed for request in requests] == [None]
 
 
 def test_a_cancelled_rollout_is_no_row(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
+from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.scripted import ScriptedEngine
 from gym_ray.renderers.tokenizers import ByteTokenizer
@@ -35,10 +36,12 @@ def request(
     stop: tuple[str, ...] = (),
 ) -> GenerationRequest:
     return GenerationRequest(
-        request_id=request_id,
-        prompt_token_ids=np.array(ByteTokenizer().encode(prompt), dtype=np.int32),
-        sampling=Sampling(max_output_tokens=max_output_tokens, stop=stop),
-        stop_token_ids=(STOP,),
+        Call(
+            request_id,
+            Sampling(max_output_tokens=max_output_tokens, stop=stop),
+            stop_token_ids=(STOP,),
+        ),
+        np.array(ByteTokenizer().encode(prompt), dtype=np.int32),
     )
 
 

@@ -170,7 +170,7 @@ def test_a_cancelled_call_reaches_the_policy_and_is_not_recorded(tmp_path: Path)
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
-                aborted.append(request.request_id)
+                aborted.append(request.call.request_id)
                 raise
         return await engine.generate(request)
 

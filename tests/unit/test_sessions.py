@@ -13,6 +13,7 @@ from gym_ray.agents.session import SessionError
 from gym_ray.agents.sessions import Closing, SessionState
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.nemo_gym import output_row
+from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.scripted import ScriptedEngine
 from gym_ray.sampling import Sampling, turn_samplings
@@ -94,7 +95,7 @@ def test_token_prompts_continue_the_conversation_they_start_with(tmp_path: Path)
         assert answer.generation is not None
         more = np.frombuffer(b"\nMore.\n", dtype=np.uint8).astype(np.int32)
         prompt = np.concatenate([answer.prompt_token_ids, answer.generation.token_ids, more])
-        request = GenerationRequest("x", prompt, Sampling(max_output_tokens=2000), STOPS)
+        request = GenerationRequest(Call("x", Sampling(max_output_tokens=2000), STOPS), prompt)
         await caller.host.generate(caller.opened.session_id, caller.opened.key, request)
         return await closed(caller)
 
@@ -123,9 +124,9 @@ def test_the_runs_sampling_wins_and_a_call_only_narrows_it(tmp_path: Path) -> No
     run = Sampling(temperature=0.9, top_p=0.8, max_output_tokens=100)
     _, rollout = recorded(tmp_path, sum_row(), ask, generate=generate, sampling=run)
 
-    assert seen[0].sampling == dataclasses.replace(run, max_output_tokens=7, stop=("x",))
-    assert seen[1].sampling == run
-    assert [request.seed for request in seen] == [None, None]
+    assert seen[0].call.sampling == dataclasses.replace(run, max_output_tokens=7, stop=("x",))
+    assert seen[1].call.sampling == run
+    assert [request.call.seed for request in seen] == [None, None]
     assert Sampling.from_json(rollout.sampling) == run
 
 

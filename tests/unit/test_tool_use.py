@@ -23,7 +23,7 @@ class Asked:
         self.samplings: list[Sampling] = []
 
     async def __call__(self, request: GenerationRequest) -> Generation:
-        self.samplings.append(request.sampling)
+        self.samplings.append(request.call.sampling)
         return await self._engine.generate(request)
 
     @property

@@ -13,6 +13,7 @@ import pydantic
 import pytest
 
 from gym_ray.errors import ConfigError
+from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.scripted import ScriptedEngine, scripted_logprobs
 from gym_ray.policies.vllm_weights import check_transfer, update_weights
@@ -134,7 +135,7 @@ def test_the_scripted_policy_changes_its_logprobs_with_the_version(
 ) -> None:
     (tmp_path / "script.json").write_text(json.dumps({"reply": "y" * 40, "seed": 3}))
     request = GenerationRequest(
-        "r/1/0", np.arange(4, dtype=np.int32), Sampling(max_output_tokens=40), ()
+        Call("r/1/0", Sampling(max_output_tokens=40)), np.arange(4, dtype=np.int32)
     )
     update = WeightsUpdate.model_validate({"version": 2, "source": str(tmp_path), "mode": mode})
 

@@ -69,7 +69,7 @@ def body_of(
     request: ChatRequest, *, model: str, seed: int | None, dialect: Dialect
 ) -> dict[str, Any]:
     """The request's JSON."""
-    sampling = request.sampling
+    sampling = request.call.sampling
     body: dict[str, Any] = {
         "model": model,
         "messages": [_history(message, dialect) for message in request.messages],

@@ -40,9 +40,9 @@ def body_of(
         "prompt": request.prompt_token_ids,
         "max_tokens": max_tokens,
         "logprobs": 0,  # of the sampled token alone
-        "stop_token_ids": list(request.stop_token_ids),
+        "stop_token_ids": list(request.call.stop_token_ids),
         "skip_special_tokens": False,
-        **shared_parameters(request.sampling, seed),
+        **shared_parameters(request.call.sampling, seed),
     }
 
 

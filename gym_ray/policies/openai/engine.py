@@ -27,6 +27,7 @@ import aiohttp
 import numpy as np
 
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line
+from gym_ray.policies.call import Call
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest, PolicyInfo
 from gym_ray.policies.openai import chat, completions
@@ -98,9 +99,9 @@ class OpenAIEngine:
         """Sample one continuation; see `Engine.generate`."""
         if self.args.api != "completions":
             raise _rejected("policy.engine_args.api is chat: it takes messages, not tokens")
-        self._require_exact(request.sampling)
+        self._require_exact(request.call.sampling)
         prompt = request.prompt_token_ids
-        limit = request.sampling.max_output_tokens
+        limit = request.call.sampling.max_output_tokens
         if self._context_length:
             limit = min(limit, self._context_length - len(prompt))
         if limit < 1:
@@ -109,10 +110,13 @@ class OpenAIEngine:
                 f"the context holds {self._context_length} tokens"
             )
         body = completions.body_of(
-            request, model=self._remote_model, max_tokens=limit, seed=self._seed_of(request.seed)
+            request,
+            model=self._remote_model,
+            max_tokens=limit,
+            seed=self._seed_of(request.call.seed),
         )
         reply = await self._transport.post(
-            completions.PATH, body, timeout_seconds=request.timeout_seconds
+            completions.PATH, body, timeout_seconds=request.call.timeout_seconds
         )
         return completions.generation(reply.body, prompt, reply.seconds)
 
@@ -121,14 +125,18 @@ class OpenAIEngine:
         if self.args.api != "chat" or self._dialect is None:
             raise _rejected("policy.engine_args.api is completions: it takes tokens, not messages")
         if not self._dialect.token_fields:
-            _require_expressible(request.sampling)
+            _require_expressible(request.call.sampling)
         body = chat.body_of(
             request,
             model=self._remote_model,
-            seed=self._seed_of(request.seed) if self._dialect.token_fields else request.seed,
+            seed=self._seed_of(request.call.seed)
+            if self._dialect.token_fields
+            else request.call.seed,
             dialect=self._dialect,
         )
-        reply = await self._transport.post(chat.PATH, body, timeout_seconds=request.timeout_seconds)
+        reply = await self._transport.post(
+            chat.PATH, body, timeout_seconds=request.call.timeout_seconds
+        )
         said = chat.read(reply.body, call_id_prefix=f"call_{len(request.messages)}")
         prompt = said.prompt_token_ids
         if said.token_ids is not None and prompt is None:
@@ -144,7 +152,7 @@ class OpenAIEngine:
         )
         if said.token_ids is None or prompt is None:
             return answer
-        self._require_exact(request.sampling)
+        self._require_exact(request.call.sampling)
         _require_prefix(chat.required_prefix(request), prompt)
         return dataclasses.replace(
             answer,
@@ -243,7 +251,7 @@ class OpenAIEngine:
         prompt = np.asarray([1, 1], dtype=np.int32)
 
         async def sample(sampling: Sampling) -> Generation:
-            request = GenerationRequest("probe", prompt, sampling, stop_token_ids=())
+            request = GenerationRequest(Call("probe", sampling), prompt)
             body = completions.body_of(
                 request, model=self._remote_model, max_tokens=_PROBE_TOKENS, seed=None
             )
@@ -260,7 +268,7 @@ class OpenAIEngine:
 
     async def _examine_chat(self, endpoint: Endpoint) -> None:
         request = ChatRequest(
-            "probe", ({"role": "user", "content": "Hi"},), (), self._probe_sampling
+            Call("probe", self._probe_sampling), ({"role": "user", "content": "Hi"},)
         )
         dialects = chat.DIALECTS if self._dialect is None else (self._dialect,)
         for last, dialect in enumerate(dialects, start=1 - len(dialects)):
@@ -280,7 +288,9 @@ class OpenAIEngine:
         if said.token_ids is None:
             logger.warning("%s returns no token IDs: rollouts serve SFT and DPO only", endpoint.url)
             return
-        certain_request = dataclasses.replace(request, sampling=_certain(self._probe_sampling))
+        certain_request = dataclasses.replace(
+            request, call=Call("probe", _certain(self._probe_sampling))
+        )
         body = chat.body_of(certain_request, model=self._remote_model, seed=None, dialect=dialect)
         with contextlib.suppress(EndpointRefused, RolloutFailure):  # it samples in one way only
             answer = await self._transport.ask(endpoint, chat.PATH, body)

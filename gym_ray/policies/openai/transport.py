@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line
+from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line, pauses
 from gym_ray.policies.openai.arguments import OpenAIArgs
 from gym_ray.policies.openai.endpoints import Endpoint, Endpoints
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 #: Statuses that another try may cure. 409 is how NeMo RL's router says that no server is up.
 _AGAIN = frozenset({408, 409, 425, 429})
 
-#: Wait before the second try, doubled for each further one, up to the maximum.
+#: See `pauses`: before the second try, and at most.
 _BACKOFF_SECONDS = 0.25
 _BACKOFF_MAXIMUM_SECONDS = 8.0
 
@@ -153,10 +153,10 @@ class EndpointTransport:
         data = await _encode(body)
         failed_at: list[Endpoint] = []
         reason = ""
+        backoff = pauses(_BACKOFF_SECONDS, _BACKOFF_MAXIMUM_SECONDS)
         for number in range(self._args.max_retries + 1):
             if number:
-                delay = min(_BACKOFF_SECONDS * 2 ** (number - 1), _BACKOFF_MAXIMUM_SECONDS)
-                await self._pause(delay * random.uniform(0.5, 1.5), deadline, reason)
+                await self._pause(next(backoff), deadline, reason)
             endpoint = await self._free_endpoint(failed_at, deadline)
             self.endpoints.started(endpoint)
             try:
