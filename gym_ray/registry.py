@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from gym_ray.config.environment import EnvironmentConfig, GroupVerifierConfig, VerifierConfig
 from gym_ray.config.load import RunConfig
-from gym_ray.config.sections import EnvironmentConfig, GroupVerifierConfig, VerifierConfig
 from gym_ray.environment import Environment, GymnasiumEnvironment, Outcome, judges_asked
 from gym_ray.errors import ConfigError, one_line
 from gym_ray.judging import judge_parameters

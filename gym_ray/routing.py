@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from gym_ray.config.sections import EnvironmentConfig
+from gym_ray.config.environment import EnvironmentConfig
 from gym_ray.environment import Environment
 from gym_ray.task import agent_name, invalid
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 from gym_ray.agents import Agent, AgentContext, AgentLimits, Episode, Toolbox
 from gym_ray.agents.policy_calls import Generate, Policy, PolicyCalls
-from gym_ray.config.sections import AgentOptions
+from gym_ray.config.environment import AgentOptions
 from gym_ray.environment import Environment, Outcome, fresh_state, open_task
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.policies.chat import Chat

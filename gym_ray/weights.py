@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gym_ray.config.sections import Section
+from gym_ray.config.section import Section
 
 
 class Transfer(Section):

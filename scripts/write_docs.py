@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from gym_ray import nemo_gym, task_fields
-from gym_ray.config.load import INTERNAL_FIELDS, RunConfig
-from gym_ray.config.sections import (
+from gym_ray.config.environment import (
     DatasetConfig,
     EnvironmentConfig,
     GroupVerifierConfig,
-    JudgeConfig,
     McpServerConfig,
-    Section,
 )
+from gym_ray.config.load import INTERNAL_FIELDS, RunConfig
+from gym_ray.config.policy import JudgeConfig
+from gym_ray.config.section import Section
 from gym_ray.export import conversations, dpo, nemo_gym_rows, rl, sft
 from gym_ray.prepare import prepared_rows
 from gym_ray.store import schema
@@ -38,7 +38,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 CONFIGURATION_HEAD = """# Configuration
 
-Made from `gym_ray/config/sections.py` by `scripts/write_docs.py`. Any key can be overridden on the
+Made from `gym_ray/config/` by `scripts/write_docs.py`. Any key can be overridden on the
 command line as `section.key=value`. Tasks may set `temperature`, `top_p` and (lower)
 `max_output_tokens` in their `responses_create_params`.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from gym_ray.agents import AGENTS, Agent, Toolbox
 from gym_ray.agents.sessions import Closing, OpenedSession, SessionState
-from gym_ray.config.sections import AgentOptions
+from gym_ray.config.environment import AgentOptions
 from gym_ray.environment import Environment
 from gym_ray.policies.call import Call
 from gym_ray.policies.chat import ChatAnswer, ChatRequest

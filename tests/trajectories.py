@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from gym_ray.agents import AGENTS, Toolbox
-from gym_ray.config.sections import AgentOptions
+from gym_ray.config.environment import AgentOptions
 from gym_ray.environment import Environment
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.scripted import ScriptedEngine

@@ -27,7 +27,7 @@ import psutil
 
 from gym_ray.agents.agent import AgentContext, Episode
 from gym_ray.agents.session import Session
-from gym_ray.config.sections import ExternalAgentConfig
+from gym_ray.config.environment import ExternalAgentConfig
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.verdict import Verdict
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gym_ray.agents.toolbox import RemoteTool, ToolError
-from gym_ray.config.sections import McpServerConfig
+from gym_ray.config.environment import McpServerConfig
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line
 
 #: How long a server may take to go away when a replica stops.

@@ -19,7 +19,7 @@ from typing import Any
 import pydantic
 
 from gym_ray.agents.author_code import call_author_code
-from gym_ray.config.sections import AgentOptions
+from gym_ray.config.environment import AgentOptions
 from gym_ray.environment import Environment
 from gym_ray.errors import ConfigError, RolloutFailure, one_line
 from gym_ray.json_schema import misfit, schema_problem

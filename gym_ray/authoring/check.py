@@ -22,8 +22,8 @@ import numpy as np
 from gym_ray.agents import AGENTS, Toolbox
 from gym_ray.authoring.judges import scripted_judges, unscripted
 from gym_ray.authoring.loop_clock import LoopClock
+from gym_ray.config.environment import EnvironmentConfig
 from gym_ray.config.load import RunConfig, load_config
-from gym_ray.config.sections import EnvironmentConfig
 from gym_ray.environment import judges_asked
 from gym_ray.errors import ConfigError, RolloutFailure
 from gym_ray.policies.engine import GenerationRequest

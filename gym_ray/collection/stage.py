@@ -21,7 +21,7 @@ import pyarrow as pa
 from gym_ray.collection.admission import Admission
 from gym_ray.collection.monitor import Order
 from gym_ray.collection.queues import Queues
-from gym_ray.config.sections import LogFormat
+from gym_ray.config.commands import LogFormat
 from gym_ray.errors import RETRYABLE, FailureKind, GymRayError, one_line, pauses
 from gym_ray.progress import Counts
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout

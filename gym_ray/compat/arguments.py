@@ -14,7 +14,7 @@ import pydantic
 from pydantic import Field
 
 from gym_ray.config.load import INTERNAL_FIELDS, RunConfig
-from gym_ray.config.sections import Section
+from gym_ray.config.section import Section
 from gym_ray.errors import ConfigError
 
 

@@ -18,7 +18,8 @@ from typing import Any, Literal
 import pydantic
 from pydantic import Field
 
-from gym_ray.config.sections import License, Section
+from gym_ray.config.environment import License
+from gym_ray.config.section import Section
 from gym_ray.errors import ConfigError
 
 SERVER_TYPES = (

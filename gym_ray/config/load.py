@@ -1,5 +1,5 @@
 """Configuration: YAML read by OmegaConf, checked by pydantic, one small model per section
-(sections.py).
+(the other modules).
 
 Unknown keys are refused with the file, the key and the nearest valid one. A run saves the
 result as `run.yaml`: every default spelled out, and every `${…}` as it was written, so that what
@@ -19,18 +19,11 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import Field
 
+from gym_ray.config.commands import CollectConfig, ObservabilityConfig, ServeConfig
+from gym_ray.config.environment import EnvironmentConfig, VerificationConfig
 from gym_ray.config.objectives import OBJECTIVES, fill
-from gym_ray.config.sections import (
-    CollectConfig,
-    EnvironmentConfig,
-    JudgeConfig,
-    ObservabilityConfig,
-    PolicyConfig,
-    SamplingConfig,
-    Section,
-    ServeConfig,
-    VerificationConfig,
-)
+from gym_ray.config.policy import JudgeConfig, PolicyConfig, SamplingConfig
+from gym_ray.config.section import Section
 from gym_ray.errors import ConfigError, one_line
 
 

@@ -276,8 +276,8 @@ def _tallies(job: Job, workers: int, progress: Progress) -> Iterator[ExportCount
 
 def _by_ray(job: Job, workers: int, progress: Progress) -> Iterator[ExportCounts]:
     """The same by Ray Data tasks, in the order in which they end."""
+    from gym_ray.config.environment import EnvironmentConfig
     from gym_ray.config.load import RunConfig
-    from gym_ray.config.sections import EnvironmentConfig
     from gym_ray.serving.cluster import connect, disconnect
 
     progress.say("starting Ray")

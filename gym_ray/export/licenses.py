@@ -11,7 +11,7 @@ from typing import Any
 
 from gym_ray.store.stored_config import Licenses
 
-#: Names of the Hugging Face Hub for what a config may declare (`sections.License`).
+#: Names of the Hugging Face Hub for what a config may declare (`environment.License`).
 _HUB_NAMES = {
     "Apache 2.0": "apache-2.0",
     "MIT": "mit",

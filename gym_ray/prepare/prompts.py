@@ -15,7 +15,7 @@ from typing import Any
 import pydantic
 import yaml
 
-from gym_ray.config.sections import Section
+from gym_ray.config.section import Section
 from gym_ray.errors import ConfigError
 from gym_ray.task import invalid
 from gym_ray.verifiers.templates import fill, names_in, value_of

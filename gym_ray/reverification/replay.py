@@ -20,7 +20,7 @@ from typing import Any, Literal
 from gym_ray.agents import Toolbox
 from gym_ray.agents.gymnasium import first_observation, play_action
 from gym_ray.agents.tool_use import ToolUse
-from gym_ray.config.sections import EnvironmentConfig
+from gym_ray.config.environment import EnvironmentConfig
 from gym_ray.environment import (
     Environment,
     GymnasiumEnvironment,

@@ -28,7 +28,7 @@ from gym_ray.collection.pipeline import STAGE_STARTS, Pass, over_ranges
 from gym_ray.collection.stop import StopSignal
 from gym_ray.collection.summary import summarize
 from gym_ray.config.load import RunConfig, load_config
-from gym_ray.config.sections import PolicyConfig
+from gym_ray.config.policy import PolicyConfig
 from gym_ray.environment import judges_asked
 from gym_ray.errors import RETRYABLE, ConfigError, GymRayError
 from gym_ray.progress import Counts, Progress

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from gym_ray.collection.monitor import Order
 from gym_ray.collection.stage import CollectionStopped
-from gym_ray.config.sections import EnvironmentConfig, VerificationConfig
+from gym_ray.config.environment import EnvironmentConfig, VerificationConfig
 from gym_ray.environment import Environment
 from gym_ray.errors import (
     RETRYABLE,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from gym_ray.config.sections import Section
+from gym_ray.config.section import Section
 
 
 def _usable_cpus() -> int:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gym_ray.config.load import RunConfig
-from gym_ray.config.sections import PolicyConfig
+from gym_ray.config.policy import PolicyConfig
 from gym_ray.errors import ConfigError, GymRayError
 from gym_ray.policies.engine import PolicyInfo
 from gym_ray.registry import code_digest

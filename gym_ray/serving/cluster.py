@@ -9,8 +9,10 @@ import os
 import warnings
 from typing import Any
 
+from gym_ray.config.deployment import ResourcesConfig
+from gym_ray.config.environment import EnvironmentConfig
 from gym_ray.config.load import RunConfig
-from gym_ray.config.sections import EnvironmentConfig, PolicyConfig, ResourcesConfig
+from gym_ray.config.policy import PolicyConfig
 from gym_ray.errors import ConfigError, GymRayError, one_line
 from gym_ray.serving import SERVE_ENVIRONMENT
 from gym_ray.serving.job import job_variables

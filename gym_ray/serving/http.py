@@ -11,7 +11,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from gym_ray.config.sections import ServeConfig
+from gym_ray.config.commands import ServeConfig
 from gym_ray.errors import ConfigError, GymRayError, one_line
 from gym_ray.serving.application import Report, take_down_unheld
 from gym_ray.serving.lease import any_holders

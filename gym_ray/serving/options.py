@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gym_ray.config.sections import AutoscalingConfig, PolicyAutoscalingConfig, ResourcesConfig
+from gym_ray.config.deployment import AutoscalingConfig, PolicyAutoscalingConfig, ResourcesConfig
 from gym_ray.serving.autoscaling import EnvironmentAutoscaling, PolicyAutoscaling
 
 #: Serve's name of the policy in every application.

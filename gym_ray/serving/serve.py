@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gym_ray.config.commands import ServeConfig
 from gym_ray.config.load import RunConfig, load_config
-from gym_ray.config.sections import ServeConfig
 from gym_ray.errors import Interrupted
 from gym_ray.serving.application import Application
 from gym_ray.serving.cluster import connect, disconnect

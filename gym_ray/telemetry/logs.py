@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from gym_ray.config.sections import LogFormat
+from gym_ray.config.commands import LogFormat
 
 #: What every record has; anything beyond was passed as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

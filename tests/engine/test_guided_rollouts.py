@@ -17,7 +17,7 @@ from pydantic import Field
 
 from gym_ray import Environment, Outcome, Task, tool
 from gym_ray.agents import AGENTS
-from gym_ray.config.sections import AgentOptions
+from gym_ray.config.environment import AgentOptions
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.vllm import VllmEngine
 from gym_ray.renderers import load_renderer

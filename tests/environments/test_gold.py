@@ -16,8 +16,8 @@ import yaml
 
 from gym_ray.agents import AGENTS, Toolbox
 from gym_ray.authoring import check_environment
+from gym_ray.config.environment import EnvironmentConfig
 from gym_ray.config.load import load_config
-from gym_ray.config.sections import EnvironmentConfig
 from gym_ray.environment import Environment, Outcome
 from gym_ray.policies.scripted import ScriptedEngine
 from gym_ray.registry import load_environment

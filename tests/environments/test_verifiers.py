@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from gym_ray.agents import AGENTS, Toolbox
+from gym_ray.config.environment import AgentOptions, EnvironmentConfig
 from gym_ray.config.load import load_config
-from gym_ray.config.sections import AgentOptions, EnvironmentConfig
 from gym_ray.environment import Environment, Outcome
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
 from gym_ray.policies.engine import GenerationRequest

@@ -16,7 +16,7 @@ import numpy as np
 
 from gym_ray.batches.host import BatchHost
 from gym_ray.batches.protocol import Opening
-from gym_ray.config.sections import EnvironmentConfig
+from gym_ray.config.environment import EnvironmentConfig
 from gym_ray.errors import FailureKind
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.batches import batch_routes

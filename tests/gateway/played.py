@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from gym_ray.agents import AGENTS
 from gym_ray.batches.host import BatchHost
 from gym_ray.batches.protocol import Opening
-from gym_ray.config.sections import EnvironmentConfig
+from gym_ray.config.environment import EnvironmentConfig
 from gym_ray.errors import FailureKind
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.batches import batch_routes

@@ -17,7 +17,7 @@ import pytest
 
 from gym_ray.agents.session import SessionError
 from gym_ray.agents.sessions import Closing, OpenedSession, SessionState, owner_of
-from gym_ray.config.sections import EnvironmentConfig
+from gym_ray.config.environment import EnvironmentConfig
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.sessions import session_routes
 from gym_ray.policies.chat import ChatAnswer, ChatRequest

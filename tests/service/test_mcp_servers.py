@@ -16,8 +16,8 @@ import pytest
 
 from gym_ray.agents import RemoteTool, Toolbox
 from gym_ray.agents.mcp_servers import McpServers
+from gym_ray.config.environment import AgentOptions, McpServerConfig
 from gym_ray.config.load import load_config
-from gym_ray.config.sections import AgentOptions, McpServerConfig
 from gym_ray.environment import Environment
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
 from gym_ray.renderers import ToolCall

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from gym_ray.cli.main import app
 from gym_ray.collection import compaction
-from gym_ray.config.sections import License
+from gym_ray.config.environment import License
 from gym_ray.errors import ConfigError, GymRayError
 from gym_ray.export import export as export_module
 from gym_ray.export import source as source_module

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from gym_ray.config.sections import EnvironmentConfig
+from gym_ray.config.environment import EnvironmentConfig
 from gym_ray.errors import FailureKind
 from gym_ray.gateway.run import run_router
 from gym_ray.renderers.items import items_from_message

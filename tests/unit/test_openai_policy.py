@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gym_ray.agents import AGENTS, Toolbox
-from gym_ray.config.sections import AgentOptions
+from gym_ray.config.environment import AgentOptions
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
 from gym_ray.policies.call import Call
 from gym_ray.policies.chat import ChatRequest

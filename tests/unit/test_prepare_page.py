@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from gym_ray.cli.main import main
-from gym_ray.config.sections import License
+from gym_ray.config.environment import License
 from gym_ray.prepare.prepared_rows import PREPARED_SCHEMA
 
 PAGE = (Path(__file__).parents[2] / "docs" / "prepare.md").read_text()

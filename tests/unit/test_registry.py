@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gym_ray.config.sections import EnvironmentConfig
+from gym_ray.config.environment import EnvironmentConfig
 from gym_ray.environment import Environment
 from gym_ray.environments.math import MathEnvironment
 from gym_ray.errors import ConfigError

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gym_ray.agents import AGENTS
-from gym_ray.config.sections import AgentOptions, EnvironmentConfig
+from gym_ray.config.environment import AgentOptions, EnvironmentConfig
 from gym_ray.environment import Environment, GymnasiumEnvironment, Outcome, Step
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.policies.scripted import ScriptedEngine

@@ -11,7 +11,9 @@ import hypothesis.strategies as st
 
 from gym_ray.client import AsyncRolloutClient, ledger, transport
 from gym_ray.collection import stage
-from gym_ray.config.sections import CollectConfig, JudgeConfig, PolicyConfig, VerificationConfig
+from gym_ray.config.commands import CollectConfig
+from gym_ray.config.environment import VerificationConfig
+from gym_ray.config.policy import JudgeConfig, PolicyConfig
 from gym_ray.errors import RETRYABLE, pauses
 from gym_ray.policies import judging
 from gym_ray.policies.openai import OpenAIArgs

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from gym_ray.config.sections import EnvironmentConfig, VerificationConfig
+from gym_ray.config.environment import EnvironmentConfig, VerificationConfig
 from gym_ray.environment import Environment, Outcome
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
 from gym_ray.reverification import reverify_stage

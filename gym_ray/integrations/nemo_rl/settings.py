@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 from pydantic import Field
 
-from gym_ray.config.sections import Section
+from gym_ray.config.section import Section
 from gym_ray.errors import ConfigError
 from gym_ray.rollout import TruncationReason
 
