@@ -18,12 +18,13 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from gym_ray.agents.agent import AgentContext, Episode, tokenize
 from gym_ray.agents.message_tree import MessageTree, Prompt
+from gym_ray.agents.sessions import SessionError
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.policies.chat import (
     ChatAnswer,
@@ -49,28 +50,6 @@ from gym_ray.verdict import Verdict
 
 #: Calls of one session at once; more are asked to come back.
 MAX_CONCURRENT_CALLS = 64
-
-#: Why a session refuses: it is not there (or not with this key), the replica that had it is
-#: gone, it is over, it cannot do this in its state, it has too many calls in work, there are too
-#: many sessions, or its rollout could not be made durable.
-Refusal = Literal["unknown", "gone", "ended", "conflict", "busy", "full", "unrecorded"]
-
-
-class SessionError(Exception):
-    """A session does not do what is asked of it. Picklable: both arguments travel in `args`.
-
-    Args:
-        refusal: why, for machines.
-        message: why, and what to do, for a person.
-    """
-
-    def __init__(self, refusal: Refusal, message: str) -> None:
-        super().__init__(refusal, message)
-        self.refusal: Refusal = refusal
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from typing import Literal, Protocol
 
 from gym_ray.errors import FailureKind
-from gym_ray.policies.chat import ChatAnswer, ChatRequest
+from gym_ray.policies.chat import (
+    ChatAnswer,
+    ChatRequest,
+)
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.rollout import RolloutSpec, Status, TruncationReason
 from gym_ray.turn import Generation
@@ -92,3 +95,26 @@ def owner_of(session_id: str) -> tuple[str, str] | None:
     """
     parts = session_id.rsplit(".", 2)
     return (parts[0], parts[1]) if len(parts) == 3 and all(parts) else None
+
+
+#: Why a session refuses: it is not there (or not with this key), the replica that had it is
+#: gone, it is over, it cannot do this in its state, it has too many calls in work, there are too
+#: many sessions, or its rollout could not be made durable.
+Refusal = Literal["unknown", "gone", "ended", "conflict", "busy", "full", "unrecorded"]
+
+
+class SessionError(Exception):
+    """A session does not do what is asked of it. Picklable: both arguments travel in `args`.
+
+    Args:
+        refusal: why, for machines.
+        message: why, and what to do, for a person.
+    """
+
+    def __init__(self, refusal: Refusal, message: str) -> None:
+        super().__init__(refusal, message)
+        self.refusal: Refusal = refusal
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message

@@ -76,8 +76,8 @@ def collect(
     from gym_ray.config.load import load_config
 
     # Read once: the file may be another one by the time the run ends.
-    wishes = [] if objective is None else [f"collect.objective={objective}"]
-    checked = load_config(config, [*wishes, *(overrides or [])])
+    from_objective = [] if objective is None else [f"collect.objective={objective}"]
+    checked = load_config(config, [*from_objective, *(overrides or [])])
     summary = run(checked, quiet=quiet)
     typer.echo(summary.to_json() if json else render(summary))
     demand_complete(summary, max_failed_share=checked.collect.max_failed_share)

@@ -46,7 +46,7 @@ class Batch:
         transport: reaches the service.
         tasks: task rows.
         repeats: rollouts per task; row `i` is repeat `i % repeats` of task `i // repeats`.
-        wishes: options of the call.
+        options: those of the call.
         received: positions of tasks whose results the caller has.
         on_end: called when it has ended.
     """

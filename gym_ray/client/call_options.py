@@ -1,4 +1,4 @@
-"""What a caller may wish for a call, and how it gets into task rows.
+"""Options of a call of the client, and how they get into task rows.
 
 Owned here: the options of `run` and `groups`. Not owned here: what the service makes of them.
 """
@@ -68,7 +68,7 @@ class ResolvedOptions:
             )
 
     def row_of(self, task: Mapping[str, Any], index: int) -> bytes:
-        """JSON of a task row with these wishes in it.
+        """JSON of a task row with these options in it.
 
         Raises:
             ValueError: the task is no JSON object; the message names its index.

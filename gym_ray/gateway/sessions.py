@@ -22,8 +22,7 @@ import pydantic
 from fastapi import APIRouter, Request
 from pydantic import Field
 
-from gym_ray.agents.session import Refusal, SessionError
-from gym_ray.agents.sessions import Closing, SessionBackend, SessionState
+from gym_ray.agents.sessions import Closing, Refusal, SessionBackend, SessionError, SessionState
 from gym_ray.gateway.backend import PolicyBackend
 from gym_ray.gateway.errors import ApiError, bad_request
 from gym_ray.gateway.openai_routes import openai_routes

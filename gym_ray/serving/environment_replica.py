@@ -22,8 +22,7 @@ from gym_ray.agents import AGENTS, Agent, Toolbox
 from gym_ray.agents.bridging import require_bridge
 from gym_ray.agents.external import ExternalAgent
 from gym_ray.agents.mcp_servers import McpServers
-from gym_ray.agents.session import SessionError
-from gym_ray.agents.sessions import Closing, OpenedSession, SessionState
+from gym_ray.agents.sessions import Closing, OpenedSession, SessionError, SessionState
 from gym_ray.config.load import RunConfig
 from gym_ray.environment import judges_asked
 from gym_ray.errors import RolloutFailure

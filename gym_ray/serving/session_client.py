@@ -11,8 +11,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from gym_ray.agents.session import SessionError
-from gym_ray.agents.sessions import Closing, OpenedSession, SessionState, owner_of
+from gym_ray.agents.sessions import Closing, OpenedSession, SessionError, SessionState, owner_of
 from gym_ray.errors import FailureKind, RolloutFailure, one_line, pauses
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest

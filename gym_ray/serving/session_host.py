@@ -25,8 +25,8 @@ from urllib.parse import quote
 
 from gym_ray.agents import Agent, AgentContext, Episode
 from gym_ray.agents.external import Access, opened
-from gym_ray.agents.session import Session, SessionError
-from gym_ray.agents.sessions import Closing, OpenedSession, SessionState, owner_of
+from gym_ray.agents.session import Session
+from gym_ray.agents.sessions import Closing, OpenedSession, SessionError, SessionState, owner_of
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest

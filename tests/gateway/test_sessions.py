@@ -15,8 +15,7 @@ from typing import Any
 import openai
 import pytest
 
-from gym_ray.agents.session import SessionError
-from gym_ray.agents.sessions import Closing, OpenedSession, SessionState, owner_of
+from gym_ray.agents.sessions import Closing, OpenedSession, SessionError, SessionState, owner_of
 from gym_ray.config.environment import EnvironmentConfig
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.sessions import session_routes

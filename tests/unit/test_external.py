@@ -17,8 +17,7 @@ import pytest
 from aiohttp import web
 
 from gym_ray.agents.external import ExternalAgent
-from gym_ray.agents.session import SessionError
-from gym_ray.agents.sessions import Closing, OpenedSession
+from gym_ray.agents.sessions import Closing, OpenedSession, SessionError
 from gym_ray.config.environment import ExternalAgentConfig
 from gym_ray.config.load import load_config
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gym_ray.agents.session import MAX_CONCURRENT_CALLS, SessionError
-from gym_ray.agents.sessions import Closing, SessionState
+from gym_ray.agents.session import MAX_CONCURRENT_CALLS
+from gym_ray.agents.sessions import Closing, SessionError, SessionState
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.scripted import ScriptedEngine

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gym_ray.agents.session import SessionError
-from gym_ray.agents.sessions import Closing, SessionState
+from gym_ray.agents.sessions import Closing, SessionError, SessionState
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.nemo_gym import output_row
 from gym_ray.policies.call import Call
