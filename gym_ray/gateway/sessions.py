@@ -70,6 +70,8 @@ class SessionBackend(Protocol):
 class SessionRequest(pydantic.BaseModel):
     """A session to open."""
 
+    model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
+
     task: dict[str, Any]
     """A task row, as in a collection's input."""
     environment: str | None = None
@@ -78,6 +80,8 @@ class SessionRequest(pydantic.BaseModel):
 
 class RewardRequest(pydantic.BaseModel):
     """A reward from outside."""
+
+    model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
 
     reward: Annotated[float, Field(allow_inf_nan=False)]
     reward_components: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
