@@ -1,7 +1,7 @@
 """Reference pages of what others call: failure kinds, command line, Python and HTTP.
 
-Made from code and written by `scripts/write_docs.py`. Owned here: the order and the sentences around
-what the code says of itself.
+Made from code and written by `scripts/write_docs.py`. Owned here: the order and the sentences
+around what the code says of itself.
 """
 
 from __future__ import annotations

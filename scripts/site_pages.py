@@ -1,7 +1,7 @@
 """Hook of `mkdocs.yml`: pages of the site that live outside docs/, and the links to them.
 
-CONTRIBUTING.md, CHANGELOG.md and the READMEs of the built-in environments stay where a reader of the
-repository looks for them. Their links, and links to them, are written for the repository and
+CONTRIBUTING.md, CHANGELOG.md and the READMEs of the built-in environments stay where a reader of
+the repository looks for them. Their links, and links to them, are written for the repository and
 rewritten here for the site.
 """
 

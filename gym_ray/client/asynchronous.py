@@ -104,10 +104,12 @@ class AsyncRolloutClient:
         A group is acknowledged as a whole. Otherwise as `run`.
 
         Args:
-            tasks, received, options: as `run`; `received` are groups.
+            tasks: as `run`.
             n: rollouts per task.
             on_failure: what becomes of a group with failed rollouts: it is yielded, with them,
                 or `GroupFailed` is raised.
+            received: as `run`, of groups.
+            options: as `run`.
 
         Raises:
             GroupFailed: see `on_failure`.
