@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.stored import stored_run, sum_rollout
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES: dict[str, Any] = runpy.run_path(str(ROOT / "scripts" / "write_docs.py"))["PAGES"]
@@ -127,6 +129,34 @@ def test_a_reference_page_is_what_the_code_says(name: str) -> None:
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_links_of_the_repositorys_own_pages_lead_somewhere(name: str) -> None:
     assert [target for target in links_of(ROOT / name) if not (ROOT / target).exists()] == []
+
+
+def test_commands_of_every_page_are_commands() -> None:
+    there = set(re.findall(r"^## gym-ray (.+)$", PAGES["commands.md"](), re.M))
+    groups = {name.split()[0] for name in there if " " in name}
+
+    wrong = []
+    for page in [*DOCS.glob("*.md"), *ROOT.glob("*.md"), *ROOT.glob("environments/*/README.md")]:
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.S):
+            for words in re.findall(r"^gym-ray (.+)$", block, re.M):
+                first, *others = words.split()
+                name = f"{first} {others[0]}" if first in groups else first
+                if name not in there:
+                    wrong.append(f"{page.name}: gym-ray {name}")
+    assert wrong == []
+
+
+def test_the_quickstarts_program_reads_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored_run(tmp_path / "runs" / "demo", [sum_rollout(task, 0, reply="2") for task in range(3)])
+    (program,) = re.findall(r"```python\n(.*?)```", (DOCS / "quickstart.md").read_text(), re.S)
+
+    monkeypatch.chdir(tmp_path)
+    exec(program, {"__name__": "page"})
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["completed"] * 3
 
 
 def test_the_architecture_page_has_the_rooms_there_are() -> None:
