@@ -85,9 +85,8 @@ class Environment:
     One instance serves many rollouts at once and is built again in every process that needs
     it, so it holds configuration only; whatever belongs to one rollout is returned by `reset`.
 
-    Args:
-        params: the `params` of the environment's config. Subclasses take them as keyword
-            arguments with defaults; an unknown one is a config error.
+    The `params` of the environment's config are keyword arguments of the subclass, which gives
+    them defaults; an unknown one is a config error.
     """
 
     #: Row fields to check before any token is spent; None when the verifier needs none.

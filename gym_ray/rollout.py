@@ -70,7 +70,8 @@ class Rollout:
     Attributes:
         spec: identity, source and input row.
         run_id: the collection run that produced it.
-        agent, model: what produced it.
+        agent: name of the loop that produced it.
+        model: name of the policy that produced it.
         status: `completed`, `truncated` (verified all the same) or `failed` (no reward).
         truncation_reason: set exactly when the loop was cut short: when truncated, or when it was
             and then could not be verified.
@@ -84,10 +85,13 @@ class Rollout:
         logprobs: float32 [T], sampling logprob where sampled, 0 elsewhere.
         turns: policy calls by lengths; without tokens, as the policy counts them.
         side_branches: other branches of the history, usually none.
-        prompt, response, tools: JSON of Responses-API input items, output items, tools offered.
+        prompt: JSON of the Responses-API input items.
+        response: JSON of the output items.
+        tools: JSON of the tools offered.
         sampling: JSON of the sampling parameters.
         attempts: attempts this rollout took, from 1.
-        error_kind, error: failure vocabulary and one line for a person.
+        error_kind: where it failed and how; None unless failed.
+        error: one line about it for a person.
         started_at: UTC.
         seconds: wall time of the last attempt.
         verification_seconds: of them, until the verdict was there. For metrics and traces; rows

@@ -33,7 +33,8 @@ class Task:
         task_id: see `task_id_of`.
         row: the whole input row, parsed.
         task_index: position in the input of the first row with this content.
-        source_file, source_line: where the row came from (line counts from 1).
+        source_file: where the row came from.
+        source_line: line of the row in that file, from 1.
     """
 
     task_id: str

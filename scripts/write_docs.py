@@ -32,6 +32,7 @@ from gym_ray.prepare import prepared_rows
 from gym_ray.store import schema
 from gym_ray.store.columns import Column, described
 from gym_ray.task_fields import Field
+from scripts import interfaces
 from tests import suite
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -263,7 +264,17 @@ def testing() -> str:
     return TESTING_HEAD + "\n".join(parts) + "\n" + TESTING_LONG + "\n".join(long) + "\n"
 
 
+#: What makes each page.
+PAGES = {
+    "configuration.md": configuration,
+    "formats.md": formats,
+    "failures.md": interfaces.failures,
+    "commands.md": interfaces.commands,
+    "python.md": interfaces.python,
+    "http.md": interfaces.http,
+    "testing.md": testing,
+}
+
 if __name__ == "__main__":
-    (DOCS / "configuration.md").write_text(configuration())
-    (DOCS / "formats.md").write_text(formats())
-    (DOCS / "testing.md").write_text(testing())
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page())

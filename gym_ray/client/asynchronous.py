@@ -106,10 +106,12 @@ class AsyncRolloutClient:
         A group is acknowledged as a whole. Otherwise as `run`.
 
         Args:
-            tasks, received, options: as `run`; `received` are groups.
+            tasks: as `run`.
             n: rollouts per task.
             on_failure: what becomes of a group with failed rollouts: it is yielded, with them,
                 or `GroupFailed` is raised.
+            received: as `run`, of groups.
+            options: as `run`.
 
         Raises:
             GroupFailed: see `on_failure`.
@@ -178,7 +180,8 @@ class AsyncRolloutClient:
 
         Args:
             checkpoint: directory that every replica can read; keep it until the next update.
-            mode, timeout_seconds: as `update_weights`.
+            mode: as `update_weights`.
+            timeout_seconds: as `update_weights`.
 
         Raises:
             UpdateRefused, Unauthorized, ServiceUnavailable: as `update_weights`.

@@ -33,7 +33,17 @@ class RolloutClient:
     """Asks a running service for rollouts; may be shared by threads.
 
     Args:
-        base_url, options: as `AsyncRolloutClient`.
+        base_url: of the service, as `gym-ray serve` prints it.
+        api_key: its key, "" for none; None for the environment variable `GYM_RAY_API_KEY`, and no
+            key without that.
+        admin_key: what `update_weights` needs; None for the environment variable
+            `GYM_RAY_ADMIN_KEY`.
+        max_in_flight: rollouts of one call at once, see `run`.
+        lease_seconds: 1 to 600; a client that gave no sign of life for so long (killed, or
+            unreachable) has its rollouts given up. Finished ones are kept.
+        max_retries: tries after the first, of every request, when the service cannot be
+            reached; with growing, jittered pauses, about half a minute in all for 8.
+        request_timeout_seconds: how long one request may take, beside what it waits on purpose.
 
     Example:
         >>> with RolloutClient("http://127.0.0.1:8000") as client:  # doctest: +SKIP

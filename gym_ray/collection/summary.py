@@ -46,7 +46,10 @@ class RunSummary:
         run_id: the run.
         output: its directory.
         expected: rollouts of the manifest.
-        completed, truncated, failed, pending: where they stand; they sum to `expected`.
+        completed: rollouts that ended by themselves and were verified.
+        truncated: rollouts that met a limit and were verified.
+        failed: rollouts without a reward, see `failure_kinds`.
+        pending: rollouts that are not done. The four counts sum to `expected`.
         reward: over all environments.
         environments: the same by environment, with its own counts.
         failure_kinds: failed rollouts by kind.

@@ -43,6 +43,8 @@ _MAX_WAIT_SECONDS = 60.0
 class OpenRequest(pydantic.BaseModel):
     """A batch to open."""
 
+    model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
+
     holder: str = Field(min_length=16, max_length=200)
     """A secret drawn for this client; every later request names it."""
     lease_seconds: float = Field(30.0, ge=1, le=600)
@@ -55,6 +57,8 @@ class OpenRequest(pydantic.BaseModel):
 
 class RowRequest(pydantic.BaseModel):
     """A row of a batch."""
+
+    model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
 
     index: int = Field(ge=0, lt=MAX_ROWS)
     """Identifies it in the batch."""

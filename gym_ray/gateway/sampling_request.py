@@ -90,7 +90,7 @@ _ADVICE = {
 class SamplingFields(pydantic.BaseModel):
     """What completions, chat completions and responses have in common."""
 
-    model_config = ConfigDict(extra="allow", protected_namespaces=())
+    model_config = ConfigDict(extra="allow", protected_namespaces=(), use_attribute_docstrings=True)
 
     model: str | None = None
     """Name as in `/v1/models`, or none; in a session any."""

@@ -46,6 +46,8 @@ _KNOWN_KEYS = 4096
 class SessionRequest(pydantic.BaseModel):
     """A session to open."""
 
+    model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
+
     task: dict[str, Any]
     """A task row, as in a collection's input."""
     environment: str | None = None
@@ -54,6 +56,8 @@ class SessionRequest(pydantic.BaseModel):
 
 class RewardRequest(pydantic.BaseModel):
     """A reward from outside."""
+
+    model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
 
     reward: Annotated[float, Field(allow_inf_nan=False)]
     reward_components: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}

@@ -34,7 +34,7 @@ from gym_ray.turn import Tokens
 class TokenizeRequest(pydantic.BaseModel):
     """Either a prompt or messages."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
     model: str | None = None
     prompt: str | None = None
