@@ -36,10 +36,10 @@ COPY pyproject.toml ./
 COPY scripts/install.sh scripts/overrides-cpu.txt scripts/lock-cpu.txt scripts/lock-vllm.txt scripts/
 
 FROM base AS packages-cpu
-RUN scripts/install.sh /opt/venv/bin/python cpu -c scripts/lock-cpu.txt -r pyproject.toml --extra cpu --extra mcp --extra verifiers
+RUN scripts/install.sh /opt/venv/bin/python cpu -c scripts/lock-cpu.txt -r pyproject.toml --extra cpu --extra reasoning-gym --extra mcp --extra verifiers
 
 FROM base AS packages-gpu
-RUN scripts/install.sh /opt/venv/bin/python vllm -c scripts/lock-vllm.txt -r pyproject.toml --extra vllm --extra bundled --extra mcp --extra verifiers
+RUN scripts/install.sh /opt/venv/bin/python vllm -c scripts/lock-vllm.txt -r pyproject.toml --extra vllm --extra bundled --extra reasoning-gym --extra mcp --extra verifiers
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 

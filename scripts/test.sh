@@ -6,7 +6,7 @@
 #                                    environments, service, chaos, engine or interop
 #   scripts/test.sh tests/unit/test_rows.py -k lossless       # anything pytest takes
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" tests
 
 check() {
   say "ruff, mypy, import-linter"
