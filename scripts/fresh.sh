@@ -76,8 +76,9 @@ network_configuration() {
 
 # Starts the machine from an image.
 start() {
-  "${podman[@]}" run --detach --init --name "$name" --shm-size 2g "${limits[@]}" "${passed[@]}" "$1" \
-    sleep infinity >/dev/null
+  # Its first process reaps the dead, as a machine's does.
+  "${podman[@]}" run --detach --name "$name" --shm-size 2g "${limits[@]}" "${passed[@]}" "$1" \
+    bash -c 'trap "exit 0" TERM; while :; do sleep 1000 & wait "$!"; done' >/dev/null
   "${podman[@]}" cp "$etc/." "$name:/etc/"
   local file
   for file in "${certificates[@]}"; do
