@@ -32,7 +32,7 @@ def stage(target: str) -> list[str]:
         if found := re.fullmatch(r"FROM (\S+) AS (\S+)", instruction):
             parent, name = found.groups()
             stages[name] = (parent, [])
-        elif instruction:
+        elif instruction and name:
             stages[name][1].append(instruction)
     parent, own = stages[target]
     return [*(stage(parent) if parent in stages else []), *own]
