@@ -16,6 +16,13 @@ source scripts/prerequisites.sh
 
 say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 
+# What a script leaves out is said where it does, and, by `trap say_left_out EXIT`, at the end.
+left_out=()
+leave_out() { say "NOT CHECKED: $*"; left_out+=("$*"); }
+say_left_out() {
+  [ "${#left_out[@]}" = 0 ] || { say "NOT CHECKED:"; printf '  %s\n' "${left_out[@]}" >&2; }
+}
+
 # uv in an environment of its own, so that none need be installed on this machine.
 bootstrap() {
   [ -x .bootstrap/bin/uv ] || {

@@ -7,6 +7,7 @@
 #   scripts/test.sh tests/unit/test_rows.py -k lossless       # anything pytest takes
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" tests
+trap say_left_out EXIT
 
 check() {
   say "ruff, mypy, import-linter"
@@ -17,23 +18,15 @@ tests() { say "$1 tests"; shift; python -m pytest "$@"; }
 
 # The kit once as who calls it, and, when that is root, once more as an unprivileged user.
 sandbox() {
-  if ! command -v bwrap >/dev/null; then
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-      say "installing bubblewrap"
-      apt-get install -y -qq bubblewrap >/dev/null 2>&1 ||
-        { apt-get update -qq && apt-get install -y -qq bubblewrap; } >/dev/null 2>&1 || true
-    fi
-    command -v bwrap >/dev/null ||
-      say "bubblewrap is NOT HERE and cannot be installed: its conformance is NOT CHECKED"
-  fi
   tests sandbox tests/sandbox -n 2 --dist loadfile
-  [ "$(id -u)" = 0 ] || return 0
-  if unshare --mount true 2>/dev/null; then
+  if [ "$(id -u)" != 0 ]; then
+    leave_out "the sandbox as root, and under a second user: this is not root"
+  elif unshare --mount true 2>/dev/null; then
     say "sandbox tests as an unprivileged user"
     python tests/sandbox/as_nobody.py "$(command -v python)" -m pytest -p no:cacheprovider \
       tests/sandbox -n 2 --dist loadfile
   else
-    say "no mount namespace can be made here: the sandbox is NOT CHECKED as an unprivileged user"
+    leave_out "the sandbox as an unprivileged user: no mount namespace can be made here"
   fi
 }
 
@@ -45,7 +38,7 @@ part() {
         scripts/nemo-gym.sh
         scripts/verl.sh
         tests interop tests/interop
-      else say "interop tests are left out: they read NeMo Gym's rows in ../shared/data, which is not here"; fi ;;
+      else leave_out "interop tests: they read NeMo Gym's rows in ../shared/data, which is not here"; fi ;;
     unit) tests unit tests/unit -n 2 --dist loadfile ;;
     tokens) tests tokens tests/tokens ;;
     gateway) tests gateway tests/gateway ;;
