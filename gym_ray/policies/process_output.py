@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
+
+from gym_ray.errors import one_line
 
 #: No more than so much of the end of a file is read.
 _LONGEST = 4 * 1024**2
@@ -50,6 +53,17 @@ def errors_in(text: str) -> list[str]:
     return errors if len(errors) <= _MOST else [errors[0], *errors[1 - _MOST :]]
 
 
+#: How multiprocessing tells the end of a process that was killed.
+_EXIT_BY_SIGNAL = re.compile(r"(?<=': )-(\d+)\b")
+
+
+def _signal_name(match: re.Match[str]) -> str:
+    try:
+        return signal.Signals(int(match[1])).name
+    except ValueError:
+        return match[0]
+
+
 class ProcessOutput:
     """What this process and those below it write from the making of this object on."""
 
@@ -57,13 +71,21 @@ class ProcessOutput:
         # Only files can be read again: what goes to a terminal, a person sees.
         self._begins = {fd: os.fstat(fd).st_size for fd in (1, 2) if _is_file(fd)}
 
-    def cause(self) -> str:
-        """The errors told since, and where the whole output is; empty when there are none."""
-        for fd, begin in sorted(self._begins.items(), reverse=True):
-            errors = errors_in(self._read(fd, begin))
-            if errors:
-                return f"{'; '.join(errors)} (all of it: {os.readlink(f'/proc/self/fd/{fd}')})"
-        return ""
+    def cause(self, error: Exception) -> str:
+        """Why something failed that depends on those processes, and where all they wrote is.
+
+        Args:
+            error: what is known of it here; told when the processes wrote of no error.
+        """
+        files = {
+            fd: os.readlink(f"/proc/self/fd/{fd}") for fd in sorted(self._begins, reverse=True)
+        }
+        for fd, path in files.items():
+            if errors := errors_in(self._read(fd, self._begins[fd])):
+                return f"{'; '.join(errors)} (all of it: {path})"
+        known = _EXIT_BY_SIGNAL.sub(_signal_name, one_line(error))
+        paths = " and ".join(dict.fromkeys(files.values()))
+        return f"{known} (no error was written to {paths})" if paths else known
 
     def _read(self, fd: int, begin: int) -> str:
         with contextlib.suppress(OSError), open(f"/proc/self/fd/{fd}", "rb") as file:

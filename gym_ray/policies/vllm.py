@@ -173,8 +173,7 @@ class VllmEngine:
         except Exception as error:
             await self.stop()
             # vLLM says of a process that died only that it did.
-            cause = output.cause() or one_line(error)
-            raise GymRayError(f"vLLM could not start: {cause}") from error
+            raise GymRayError(f"vLLM could not start: {output.cause(error)}") from error
         logger.info("vLLM is ready after %.1f s", time.monotonic() - began)
         return PolicyInfo(
             engine="vllm",

@@ -56,20 +56,36 @@ def test_errors_without_a_message_and_crashes_of_the_interpreter_count() -> None
     assert errors_in(text) == text.splitlines()
 
 
-def test_only_what_was_written_since_is_read_and_the_file_is_named(tmp_path: Path) -> None:
-    code = """
+def output_of(code: str, log: Path) -> str:
+    """What a program says that has a process below it; the standard error of both is a file."""
+    program = f"""
 import subprocess, sys
 from gym_ray.policies.process_output import ProcessOutput
 print("ValueError: an old one", file=sys.stderr, flush=True)
 output = ProcessOutput()
-assert output.cause() == ""
-subprocess.run([sys.executable, "-c", "import no_such_module"])
-print(output.cause())
+subprocess.run([sys.executable, "-c", {code!r}])
+print(output.cause(RuntimeError("failed: {{'Core': -9, 'Other': 1}}")))
 """
-    log = tmp_path / "worker.err"
     with log.open("wb") as stderr:
-        command = [sys.executable, "-c", code]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, text=True, timeout=60)
+        command = [sys.executable, "-c", program]
+        return subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, timeout=60
+        ).stdout
 
-    told = "ModuleNotFoundError: No module named 'no_such_module'"
-    assert done.stdout == f"{told} (all of it: {os.path.realpath(log)})\n"
+
+def test_what_a_process_wrote_since_is_the_cause_and_its_file_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "worker.err"
+
+    assert output_of("import no_such_module", log) == (
+        "ModuleNotFoundError: No module named 'no_such_module' "
+        f"(all of it: {os.path.realpath(log)})\n"
+    )
+
+
+def test_of_a_process_that_wrote_nothing_its_signal_is_told(tmp_path: Path) -> None:
+    log = tmp_path / "worker.err"
+
+    assert output_of("import os; os.kill(os.getpid(), 9)", log) == (
+        "RuntimeError: failed: {'Core': SIGKILL, 'Other': 1} "
+        f"(no error was written to {os.path.realpath(log)})\n"
+    )
