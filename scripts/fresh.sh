@@ -9,7 +9,7 @@
 # Needs root, podman and debootstrap. Machines reach package indexes as this one does: its pip and
 # apt configuration, certificates and proxies are theirs. Their file systems are kept in
 # ${XDG_CACHE_HOME:-~/.cache}/gym-ray.
-set -euo pipefail
+set -eEuo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/gym-ray
@@ -28,6 +28,7 @@ clean_up() {
 }
 trap clean_up EXIT
 trap 'exit 130' INT TERM
+trap 'say "FAILED: line $LINENO: $BASH_COMMAND"' ERR
 
 # --- a machine ---
 
@@ -100,17 +101,17 @@ readme_packages() { grep '^sudo apt-get' README.md | sed -n "$1p" | sed 's/^sudo
 
 # Setup must end at once, name what is missing, and name the line that brings it, which must do so.
 refuses() {
-  local use=$1 package=$2 gone=$3 said line began=$EPOCHREALTIME
-  as_root "dpkg --remove --force-depends $gone >/dev/null 2>&1"
+  local use=$1 package=$2 gone=$3 said line began
+  as_root "dpkg --remove --force-depends $gone >/dev/null 2>&1" || fail "dpkg --remove $gone"
   began=$EPOCHREALTIME
   if said=$(as_user "source scripts/setup.sh $use" 2>&1); then fail "setup goes on without $gone"; fi
-  printf '%s\n(after %.1f s)\n' "$said" "$(bc_seconds "$began")" >&2
+  printf '%s\n(after %.1f s)\n' "$said" "$(seconds_since "$began")" >&2
   line=$(sed -n 's/^ *sudo apt-get update && sudo //p' <<<"$said")
   [ "$line" = "apt-get install -y $package" ] || fail "without $gone the line to bring it is: $line"
   as_root "$line >/dev/null 2>&1" || fail "$line"
-  as_user "source scripts/setup.sh $use" || fail "setup finds fault after: $line"
+  as_user "scripts/prerequisites.sh $use" || fail "setup finds fault after: $line"
 }
-bc_seconds() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }'; }
+seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }'; }
 
 # A collection's folder must hold 64 completed rollouts with rewards.
 expect_rollouts() {
@@ -139,7 +140,7 @@ debian() {
   say "README: scripts/quickstart.sh"
   began=$EPOCHREALTIME
   as_user scripts/quickstart.sh || fail "scripts/quickstart.sh"
-  say "quickstart took $(bc_seconds "$began") s"
+  say "quickstart took $(seconds_since "$began") s"
   as_user 'cat runs/quickstart-*/summary.json' > "$scratch/summary.json"
   expect_rollouts "$scratch/summary.json"
   refuses demo libnuma1 libnuma1
@@ -148,11 +149,10 @@ debian() {
   said=$(readme_packages 2)
   say "README: $said"
   as_root "$said" >"$scratch/log" 2>&1 || { tail -5 "$scratch/log" >&2; fail "$said"; }
-  if [ "$quick" = no ]; then
-    say "README: scripts/test.sh"
-    as_user scripts/test.sh || fail "scripts/test.sh"
-    refuses tests "gcc g++" "gcc g++"
-  fi
+  refuses tests "gcc g++" "gcc g++"
+  [ "$quick" = no ] || return 0
+  say "README: scripts/test.sh"
+  as_user scripts/test.sh || fail "scripts/test.sh"
 }
 
 # --- the image ---
