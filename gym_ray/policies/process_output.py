@@ -85,7 +85,9 @@ class ProcessOutput:
                 return f"{'; '.join(errors)} (all of it: {path})"
         known = _EXIT_BY_SIGNAL.sub(_signal_name, one_line(error))
         paths = " and ".join(dict.fromkeys(files.values()))
-        return f"{known} (no error was written to {paths})" if paths else known
+        if not paths:
+            return known
+        return f"{known}; none wrote an error, as one that is killed does not (all of it: {paths})"
 
     def _read(self, fd: int, begin: int) -> str:
         with contextlib.suppress(OSError), open(f"/proc/self/fd/{fd}", "rb") as file:

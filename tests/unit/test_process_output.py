@@ -86,6 +86,6 @@ def test_of_a_process_that_wrote_nothing_its_signal_is_told(tmp_path: Path) -> N
     log = tmp_path / "worker.err"
 
     assert output_of("import os; os.kill(os.getpid(), 9)", log) == (
-        "RuntimeError: failed: {'Core': SIGKILL, 'Other': 1} "
-        f"(no error was written to {os.path.realpath(log)})\n"
+        "RuntimeError: failed: {'Core': SIGKILL, 'Other': 1}; none wrote an error, as one that is "
+        f"killed does not (all of it: {os.path.realpath(log)})\n"
     )
