@@ -136,7 +136,8 @@ debian() {
   said=$(readme_packages 1)
   say "README: $said"
   as_root "apt-get update -qq && $said" >"$scratch/log" 2>&1 || { tail -5 "$scratch/log" >&2; fail "$said"; }
-  as_user "git clone --quiet -c advice.detachedHead=false /gym-ray.bundle gym-ray" /home/user
+  as_user "git -c init.defaultBranch=main -c advice.detachedHead=false clone --quiet /gym-ray.bundle \
+    gym-ray" /home/user
   say "README: scripts/quickstart.sh"
   began=$EPOCHREALTIME
   as_user scripts/quickstart.sh || fail "scripts/quickstart.sh"
