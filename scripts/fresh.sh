@@ -178,7 +178,7 @@ image() {
     { tail -20 "$scratch/log" >&2; fail "podman build"; }
   say "collecting in it without a network"
   mkdir -m 777 "$scratch/runs"
-  "${podman[@]}" run --name "$name" --network none --shm-size 2g "${limits[@]}" \
+  "${podman[@]}" run --no-healthcheck --name "$name" --network none --shm-size 2g "${limits[@]}" \
     --volume "$scratch/runs:/runs" "$built" \
     gym-ray collect deployments/laptop-cpu.yaml collect.output=/runs/fresh || fail "gym-ray collect"
   expect_rollouts "$scratch/runs/fresh/summary.json"
