@@ -6,12 +6,15 @@
 # For x86-64. Both start from the same base, hold packages pinned by scripts/lock-*.txt (written by
 # scripts/lock.sh) in one layer and gym-ray in another, so a change of gym-ray sends megabytes to the nodes and not gigabytes. vLLM's packages
 # bring CUDA's libraries; of the node they need the driver and NVIDIA's container runtime.
-FROM python:3.11.14-slim-bookworm AS base
+# BASE: another image with Python 3.11 to 3.13, its headers and pip, such as a registry's own.
+ARG BASE=python:3.11.14-slim-bookworm
+FROM $BASE AS base
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
-# Compilers: Triton and vLLM's CPU build make kernels at run time. wget: KubeRay's probes.
+# Compilers: Triton and vLLM's CPU build make kernels at run time. libnuma1: vLLM's CPU build loads it.
+# wget: KubeRay's probes.
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install -y --no-install-recommends bubblewrap g++ gcc libc6-dev wget \
+ && apt-get install -y --no-install-recommends bubblewrap g++ gcc libc6-dev libnuma1 wget \
  && rm -rf /var/lib/apt/lists/*
 RUN pip install --no-cache-dir uv==0.13.9 \
  && python -m venv /opt/venv \
@@ -23,6 +26,7 @@ RUN pip install --no-cache-dir uv==0.13.9 \
 ENV PATH=/opt/venv/bin:$PATH \
     VIRTUAL_ENV=/opt/venv \
     UV_NO_CACHE=1 \
+    UV_COMPILE_BYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     RAY_USAGE_STATS_ENABLED=0 \
     RAY_SERVE_THROUGHPUT_OPTIMIZED=1 \
@@ -36,10 +40,10 @@ COPY pyproject.toml ./
 COPY scripts/install.sh scripts/overrides-cpu.txt scripts/lock-cpu.txt scripts/lock-vllm.txt scripts/
 
 FROM base AS packages-cpu
-RUN scripts/install.sh /opt/venv/bin/python cpu -c scripts/lock-cpu.txt -r pyproject.toml --extra cpu --extra mcp --extra verifiers
+RUN scripts/install.sh /opt/venv/bin/python cpu -c scripts/lock-cpu.txt -r pyproject.toml --extra cpu --extra reasoning-gym --extra mcp --extra verifiers
 
 FROM base AS packages-gpu
-RUN scripts/install.sh /opt/venv/bin/python vllm -c scripts/lock-vllm.txt -r pyproject.toml --extra vllm --extra bundled --extra mcp --extra verifiers
+RUN scripts/install.sh /opt/venv/bin/python vllm -c scripts/lock-vllm.txt -r pyproject.toml --extra vllm --extra bundled --extra reasoning-gym --extra mcp --extra verifiers
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
@@ -50,6 +54,7 @@ COPY gym_ray gym_ray
 RUN scripts/install.sh /opt/venv/bin/python cpu --no-deps .
 WORKDIR /app
 COPY deployments deployments
+COPY environments environments
 USER 1000
 # A node is well when Ray answers: of `ray start`, and of a command that started Ray for itself.
 HEALTHCHECK --interval=30s --timeout=20s --start-period=180s --retries=3 CMD ["ray", "health-check"]
@@ -62,6 +67,7 @@ COPY gym_ray gym_ray
 RUN scripts/install.sh /opt/venv/bin/python vllm --no-deps .
 WORKDIR /app
 COPY deployments deployments
+COPY environments environments
 USER 1000
 HEALTHCHECK --interval=30s --timeout=20s --start-period=180s --retries=3 CMD ["ray", "health-check"]
 CMD ["gym-ray", "--help"]

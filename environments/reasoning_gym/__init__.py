@@ -7,6 +7,7 @@ answer. Not owned here: the problems and their scores, which are the library's.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -55,6 +56,9 @@ class ReasoningGymEnvironment(Environment):
         family_config: arguments of a family's generator, by family.
         size: number of tasks to generate.
         seed: the same seed generates the same tasks.
+
+    Raises:
+        ConfigError: the library, an extra of gym-ray, is not installed.
     """
 
     class Fields(TaskFields):
@@ -75,6 +79,11 @@ class ReasoningGymEnvironment(Environment):
         size: int = 100,
         seed: int = 0,
     ) -> None:
+        if importlib.util.find_spec("reasoning_gym") is None:
+            raise ConfigError(
+                "environment reasoning_gym: pip install 'gym-ray[reasoning-gym]' (one of its "
+                "packages is compiled: a C compiler and Python.h)"
+            )
         self._families: dict[str, float] = (
             {**families} if isinstance(families, Mapping) else dict.fromkeys(families, 1.0)
         )

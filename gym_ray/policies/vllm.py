@@ -46,6 +46,7 @@ from gym_ray.policies.checkpoints import check_checkpoint
 from gym_ray.policies.cpu_cores import available_cores, cpu_executor, use_cpu_threads
 from gym_ray.policies.engine import EngineLoad, GenerationRequest, PolicyInfo
 from gym_ray.policies.process_guard import ProcessGuard, end_processes, with_descendants
+from gym_ray.policies.process_output import ProcessOutput
 from gym_ray.policies.vllm_arguments import LOGPROBS_MODE, check_engine_args
 from gym_ray.policies.vllm_load import VllmLoads
 from gym_ray.policies.vllm_output import generation_of
@@ -112,7 +113,7 @@ class VllmEngine:
 
         Raises:
             ConfigError: vLLM refuses the model or an engine argument.
-            GymRayError: it failed otherwise; its log has the cause.
+            GymRayError: it failed otherwise; with the errors that its processes told.
         """
         model = await asyncio.to_thread(resolve_model, self._model)
         arguments = self._complete_arguments(model)
@@ -120,6 +121,7 @@ class VllmEngine:
         logger.info("starting vLLM %s on %s, engine seed %d", vllm.__version__, model, seed)
         began = time.monotonic()
         self._orphan_watch = ProcessGuard()
+        output = ProcessOutput()
         # Built in a thread: loading takes from seconds to many minutes, and the loop has health
         # checks to answer.
         building = asyncio.ensure_future(asyncio.to_thread(self._build, arguments))
@@ -138,7 +140,8 @@ class VllmEngine:
             raise ConfigError(f"vLLM refuses to serve {self._model}: {one_line(error)}") from error
         except Exception as error:
             await self.stop()
-            raise GymRayError(f"vLLM could not start: {one_line(error)}") from error
+            # vLLM says of a process that died only that it did.
+            raise GymRayError(f"vLLM could not start: {output.cause(error)}") from error
         logger.info("vLLM is ready after %.1f s", time.monotonic() - began)
         return PolicyInfo(
             engine="vllm",

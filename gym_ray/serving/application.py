@@ -267,12 +267,11 @@ def wait_until_running(
             raise GymRayError(f"application {name} was taken down by another process; try again")
         if application.status == ApplicationStatus.RUNNING:
             return
-        # One that is unhealthy has lost a replica, with its node say, and Serve replaces it.
-        if application.status == ApplicationStatus.DEPLOY_FAILED:
-            raise _start_error(application)
-        # Serve would start the replica twice more, with the same config.
-        starting = application.status == ApplicationStatus.DEPLOYING
-        if starting and _CONFIG_ERROR.search(_reason(application)):
+        # One that is unhealthy has lost a replica, with its node say, and Serve replaces it. A
+        # replica that said why it cannot start would say so again, minutes later, twice.
+        if application.status == ApplicationStatus.DEPLOY_FAILED or (
+            application.status == ApplicationStatus.DEPLOYING and _own_error(_reason(application))
+        ):
             raise _start_error(application)
         check()
         now = time.monotonic()
@@ -300,13 +299,16 @@ def wait_until_running(
 def _start_error(application: Any) -> GymRayError:
     """Why an application cannot start: the replica's own last words, not Serve's traceback."""
     reason = _reason(application)
-    if (config_error := _CONFIG_ERROR.search(reason)) is not None:
-        return ConfigError(config_error.group(1).strip())
-    return GymRayError(f"application cannot start: {reason}")
+    return _own_error(reason) or GymRayError(f"application cannot start: {reason}")
 
 
-#: How an error of ours reads in a traceback that Serve quotes.
-_CONFIG_ERROR = re.compile(r"gym_ray\.errors\.ConfigError: (.+)")
+def _own_error(reason: str) -> GymRayError | None:
+    """The error of ours that Serve quotes, if it does."""
+    found = re.search(r"gym_ray\.errors\.(ConfigError|GymRayError): (.+)", reason)
+    if found is None:
+        return None
+    kind = ConfigError if found[1] == "ConfigError" else GymRayError
+    return kind(found[2].strip())
 
 
 def _reason(application: Any) -> str:

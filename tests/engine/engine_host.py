@@ -1,5 +1,7 @@
 """Hosts one engine in a process of its own and waits to be killed; see test_processes.py.
 
+    python engine_host.py MODEL [NUMERIC_ARGUMENT=VALUE ...]
+
 Prints one line of JSON once the engine serves: its seed.
 """
 
@@ -12,7 +14,7 @@ import sys
 from gym_ray.policies.vllm import VllmEngine
 
 
-async def main(model: str) -> None:
+async def main(model: str, *arguments: str) -> None:
     engine = VllmEngine(
         model=model,
         engine_args={
@@ -20,6 +22,7 @@ async def main(model: str) -> None:
             "max_model_len": 512,
             "max_num_seqs": 2,
             "kv_cache_memory_bytes": 64 * 1024**2,
+            **{name: int(value) for name, _, value in (text.partition("=") for text in arguments)},
         },
     )
     info = await engine.start()
@@ -28,4 +31,4 @@ async def main(model: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(*sys.argv[1:]))

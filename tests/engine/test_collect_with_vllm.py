@@ -22,7 +22,7 @@ def test_rollouts_of_the_bundled_model_are_collected_verified_and_exact(
     summary = gym_ray.collect(
         ROOT / "deployments" / "laptop-cpu.yaml",
         [
-            "environments.reasoning_gym.params.size=8",
+            "collect.limit=8",
             "collect.num_repeats=2",
             "sampling.max_output_tokens=24",
             f"collect.output={tmp_path / 'run'}",

@@ -5,9 +5,12 @@ Uses up the shared replicas, so that no more need starting: it runs after the ot
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
-from gym_ray.errors import ConfigError, RolloutFailure
+from gym_ray.errors import ConfigError, GymRayError, RolloutFailure
 from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.vllm import VllmEngine
@@ -85,6 +88,44 @@ def test_a_model_that_cannot_be_loaded_is_a_config_error_and_leaves_no_process_b
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="refuses"):
         run(VllmEngine(model=str(tmp_path)).start())
+    assert _children() - before == set()
+
+
+def test_an_engine_whose_core_cannot_start_says_why_and_where_it_is_written(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Refused by vLLM's core, in a process of its own, which writes the reason into a log."""
+    log = tmp_path / "host.log"
+    with log.open("wb") as file:
+        host = subprocess.run(
+            [sys.executable, str(HOST), str(tiny_checkpoint), "kv_cache_memory_bytes=1024"],
+            stdout=file, stderr=file, timeout=240,
+        )  # fmt: skip
+    assert host.returncode != 0
+    raised = r"^gym_ray\.errors\.GymRayError: vLLM could not start: (.*)$"
+    (told,) = re.findall(raised, log.read_text(), re.M)
+    assert told.startswith("ValueError: No available memory for the cache blocks")
+    assert told.endswith(f"(all of it: {log})")
+
+
+def test_an_engine_whose_core_is_killed_while_it_starts_fails_at_once(
+    tiny_checkpoint: Path, run: Any
+) -> None:
+    before = _children()
+    engine = VllmEngine(model=str(tiny_checkpoint))
+
+    async def scenario() -> None:
+        starting = asyncio.ensure_future(engine.start())
+        while not (cores := [p for p in _children() - before if "EngineCore" in p.name()]):
+            assert not starting.done()
+            await asyncio.sleep(0.05)
+        cores[0].kill()
+        killed = time.monotonic()
+        with pytest.raises(GymRayError, match=r"could not start: .*one that is killed"):
+            await starting
+        assert time.monotonic() - killed < GONE_SECONDS
+
+    run(scenario(), 240)
     assert _children() - before == set()
 
 

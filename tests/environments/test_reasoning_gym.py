@@ -166,3 +166,12 @@ def test_the_example_rows_are_what_their_seed_generates() -> None:
     rows = [json.loads(line) for line in EXAMPLES.read_text("utf-8").splitlines()]
     assert len(rows) >= 5
     assert rows == list(ReasoningGymEnvironment(size=len(rows), seed=2026).tasks())
+
+
+def test_without_the_library_the_line_that_brings_it_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    with pytest.raises(ConfigError, match=r"pip install 'gym-ray\[reasoning-gym\]'"):
+        ReasoningGymEnvironment()

@@ -32,7 +32,7 @@ def stage(target: str) -> list[str]:
         if found := re.fullmatch(r"FROM (\S+) AS (\S+)", instruction):
             parent, name = found.groups()
             stages[name] = (parent, [])
-        elif instruction:
+        elif instruction and name:
             stages[name][1].append(instruction)
     parent, own = stages[target]
     return [*(stage(parent) if parent in stages else []), *own]
@@ -99,7 +99,8 @@ def test_target_is_pinned_unprivileged_watched_and_set_up_for_serve(target: str)
     (environment,) = [line for line in instructions if "RAY_SERVE" in line]
     packages, own = installs(target)
 
-    assert re.search(r"^FROM \S+:\d+\.\d+\.\d+\S* AS base$", "\n".join(INSTRUCTIONS), re.M)
+    base = r"^ARG BASE=\S+:\d+\.\d+\.\d+\S*\nFROM \$BASE AS base$"
+    assert re.search(base, "\n".join(INSTRUCTIONS), re.M)
     assert "-c" in packages
     assert packages[:2] == own[:2] == ["/opt/venv/bin/python", TARGETS[target]]
     assert instructions.index("USER 1000") > instructions.index("WORKDIR /app")

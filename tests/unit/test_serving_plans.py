@@ -108,3 +108,22 @@ def test_an_application_that_loses_a_replica_while_it_starts_is_waited_for(
     wait_until_running("app", 60.0, lambda line: None, lambda: None)
     with pytest.raises(GymRayError, match=r"cannot start: .*no such module"):
         wait_until_running("app", 60.0, lambda line: None, lambda: None)
+
+
+@pytest.mark.parametrize("kind", ["ConfigError", "GymRayError"])
+def test_a_replica_that_says_why_it_cannot_start_is_not_started_thrice(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    quoted = (
+        "A replica failed to start with exception. Retrying 2 more time(s). Error:\n"
+        "Traceback (most recent call last):\n  File ...\nRuntimeError: no file\n\n"
+        f"The above exception was the direct cause of ...\n\ngym_ray.errors.{kind}: no model\n"
+    )
+    policy = SimpleNamespace(status="UPDATING", message=quoted)
+    application = SimpleNamespace(status="DEPLOYING", deployments={"policy": policy}, message="")
+    status = SimpleNamespace(applications={"app": application})
+    monkeypatch.setattr("ray.serve.status", lambda: status)
+
+    with pytest.raises(GymRayError) as caught:
+        wait_until_running("app", 60.0, lambda line: None, lambda: None)
+    assert (type(caught.value).__name__, str(caught.value)) == (kind, "no model")
