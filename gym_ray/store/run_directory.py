@@ -157,6 +157,8 @@ class RunDirectory:
         if kind != "serve":
             # Replicas of a `serve` that was killed may still be writing what they have.
             remove_unfinished(path)
+            # A work list that earlier versions left in runs that were cut short.
+            (path / "remaining.parquet").unlink(missing_ok=True)
             make_folder(directory.rollouts)
         return directory
 
@@ -199,10 +201,6 @@ class RunDirectory:
     @property
     def manifest(self) -> Path:
         return self.path / "manifest.parquet"
-
-    @property
-    def remaining(self) -> Path:
-        return self.path / "remaining.parquet"
 
     @property
     def rollouts(self) -> Path:
