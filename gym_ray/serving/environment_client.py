@@ -21,7 +21,7 @@ from typing import Any
 
 from gym_ray.config.load import RunConfig
 from gym_ray.errors import RETRYABLE, FailureKind, one_line
-from gym_ray.rollout import Producer, Rollout, RolloutSpec
+from gym_ray.rollout import Producer, Rollout, RolloutSpec, with_spec
 from gym_ray.runner import RunSettings
 from gym_ray.serving.admission import UNLIMITED, Admission
 from gym_ray.serving.queues import Queues
@@ -229,7 +229,7 @@ class EnvironmentClient:
             if job is None:  # Given up meanwhile.
                 continue
             # Replicas send no task back.
-            rollout = dataclasses.replace(rollout, spec=job.spec)
+            rollout = with_spec(rollout, job.spec)
             again = rollout.error_kind in RETRYABLE and job.attempt < self._settings.max_attempts
             if again:
                 self._observer.retried(rollout)
