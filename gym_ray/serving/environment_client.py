@@ -226,7 +226,7 @@ class EnvironmentClient:
         ended = []
         for rollout in rollouts:
             job = call.jobs.get(rollout.spec.rollout_id)
-            if job is None:  # Given up meanwhile.
+            if job is None or job.end.cancelled():  # Given up, just now where it is still there.
                 continue
             # Replicas send no task back.
             rollout = with_spec(rollout, job.spec)

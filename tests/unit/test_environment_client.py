@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 
 from gym_ray.errors import FailureKind
 from gym_ray.rollout import Producer, Rollout, RolloutSpec
@@ -297,3 +300,58 @@ def test_a_traced_rollout_has_one_root_that_all_its_attempts_are_told_of(
         "cancelled",
     ]
     assert handle.traceparents == {rollout: f"00-{rollout}-01" for rollout in ids}
+
+
+#: Of each rollout: attempts that fail first, and after how many passes of the loop it is given up.
+FATES = st.lists(
+    st.tuples(st.integers(0, 3), st.none() | st.integers(0, 40)), min_size=1, max_size=40
+)
+
+
+@examples(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(fates=FATES, max_in_flight=st.sampled_from([1, 3, 8, 64]), lost=st.integers(0, 2))
+def test_whatever_fails_or_is_given_up_every_place_is_free_again_at_the_end(
+    make_spec: MakeSpec,
+    make_rollout: MakeRollout,
+    fates: list[tuple[int, int | None]],
+    max_in_flight: int,
+    lost: int,
+) -> None:
+    told = Scripted(lambda spec: make_rollout(spec=spec))
+    specs = [make_spec(n) for n in range(len(fates))]
+    for spec, (failures, _) in zip(specs, fates, strict=True):
+        told.fail[spec.rollout_id] = [FailureKind.POLICY_TIMEOUT] * failures
+    handle = Handle(told, lost=lost)
+    recorded: list[str] = []
+
+    async def record(rollout: Rollout) -> None:
+        await asyncio.sleep(0)
+        recorded.append(rollout.spec.rollout_id)
+
+    async def one(client: EnvironmentClient, spec: RolloutSpec, patience: int | None) -> bool:
+        """Whether the rollout was waited for to its end."""
+        running = asyncio.ensure_future(client.run(spec))
+        if patience is None:
+            rollout = await running
+            assert rollout.status == "completed" or rollout.attempts == 3
+            return True
+        await passes(patience)
+        running.cancel()
+        await asyncio.wait({running})
+        return not running.cancelled()
+
+    async def scenario() -> None:
+        admission = Admission(max_in_flight)
+        client = client_of(handle, admission=admission, record=record)
+        ended = await asyncio.gather(
+            *(one(client, spec, fate[1]) for spec, fate in zip(specs, fates, strict=True))
+        )
+        assert sorted(recorded) == sorted(
+            spec.rollout_id for spec, has_ended in zip(specs, ended, strict=True) if has_ended
+        )
+        assert (admission.running, admission.unwritten, admission.unwritten_bytes) == (0, 0, 0)
+        assert all(count == 0 for _, count in client.waiting())
+        await client.room(1)
+
+    run(scenario)
+    assert len(set(handle.attempts)) == len(handle.attempts)
