@@ -227,6 +227,26 @@ def test_a_range_of_a_stage_that_died_runs_only_what_is_not_durable(
     assert sorted(attempts) == sorted([*ids, *held])
 
 
+def test_stragglers_hold_back_nothing_but_themselves(
+    begin: Begin, told: Scripted, tmp_path: Path
+) -> None:
+    run = begin(sums(1200, tmp_path), Handle(told))
+    specs = ManifestRows(run.manifest.path).read(np.arange(1200))
+    told.held = {spec.rollout_id for spec in specs[::300]}
+
+    async def scenario() -> None:
+        stage = run.stage(max_in_flight=16)
+        ranges = [range(512), range(512, 1024), range(1024, 1200)]
+        working = [asyncio.ensure_future(through(stage, positions)) for positions in ranges]
+        await eventually(lambda: run.monitor.monitor.total().finished == 1196)
+        told.release()
+        assert await asyncio.gather(*working) == [512, 512, 176]
+
+    asyncio.run(scenario())
+    assert run.remaining() == []
+    assert len(run.handle.attempts) == 1200
+
+
 def test_an_order_to_stop_keeps_what_has_finished_and_gives_the_rest_up(
     begin: Begin, told: Scripted, tmp_path: Path
 ) -> None:
