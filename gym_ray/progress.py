@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.status import Status
 
+from gym_ray.rollout import Rollout
+
 #: Seconds between plain lines when not on a terminal.
 _PLAIN_SECONDS = 10.0
 
@@ -126,6 +128,17 @@ class Counts:
     rewarded: int = 0
     reward_sum: float = 0.0
     sampled_tokens: int = 0
+
+    def ended(self, rollout: Rollout) -> None:
+        """A rollout ended for good."""
+        if rollout.status == "failed":
+            self.failed += 1
+        else:
+            self.finished += 1
+        if rollout.reward is not None:
+            self.rewarded += 1
+            self.reward_sum += rollout.reward
+        self.sampled_tokens += rollout.sampled_tokens
 
     def add(self, other: Counts) -> None:
         for field in dataclasses.fields(self):

@@ -160,6 +160,63 @@ class Rollout:
         """How many tokens the policy sampled on the final branch, as far as it says."""
         return sum(turn.generation_length for turn in self.turns)
 
+    @property
+    def memory_bytes(self) -> int:
+        """About how much memory it takes."""
+        tokens = len(self.token_ids) + sum(len(side.token_ids) for side in self.side_branches)
+        texts = (self.spec.task, self.prompt, self.response, self.tools, self.sampling)
+        return 2048 + 9 * tokens + sum(map(len, texts)) + 512 * len(self.turns)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Producer:
+    """What produces the rollouts of a run; fills the columns of those that reached no environment.
+
+    Attributes:
+        run_id: the run.
+        model: what the rows carry in their `model` column.
+        agents: agent of each environment.
+    """
+
+    run_id: str
+    model: str
+    agents: Mapping[str, str]
+
+    def failed(
+        self, spec: RolloutSpec, kind: FailureKind, message: str, *, attempts: int = 1
+    ) -> Rollout:
+        """The row of a rollout that failed before any environment said anything of it."""
+        return failed_rollout(
+            spec,
+            kind,
+            message,
+            run_id=self.run_id,
+            agent=self.agents.get(spec.environment, ""),
+            model=self.model,
+            attempts=attempts,
+        )
+
+
+def with_spec(rollout: Rollout, spec: RolloutSpec) -> Rollout:
+    """`rollout` with another spec.
+
+    As `dataclasses.replace` for less, as every rollout goes through it twice: what was checked
+    when the rollout was made is not checked again.
+    """
+    other = object.__new__(Rollout)
+    for name in _FIELDS:
+        object.__setattr__(other, name, getattr(rollout, name))
+    object.__setattr__(other, "spec", spec)
+    return other
+
+
+def without_task(rollout: Rollout) -> Rollout:
+    """`rollout` for a way back to a caller that holds its task, which may be its largest part."""
+    return with_spec(rollout, dataclasses.replace(rollout.spec, task=""))
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Rollout))
+
 
 def failed_rollout(
     spec: RolloutSpec,

@@ -23,7 +23,7 @@ from gym_ray.batches.ledger import Ledger, Row
 from gym_ray.batches.protocol import BatchError, BatchState, Opening, RunBackend
 from gym_ray.batches.result_page import ResultPage
 from gym_ray.errors import FailureKind, one_line
-from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
+from gym_ray.rollout import Producer, Rollout, RolloutSpec
 
 logger = logging.getLogger("ray.serve")
 
@@ -45,7 +45,7 @@ class BatchHost:
 
     Args:
         make_backend: what runs the rollouts of a batch, by how it was opened.
-        run_id: for rows that reach no backend.
+        producer: fills the columns of rows that reach no backend.
         max_running: rollouts of one batch at once.
         retention_seconds: how long a batch nobody holds is kept.
         room, kept_bytes, max_batches: see the constants.
@@ -55,7 +55,7 @@ class BatchHost:
         self,
         make_backend: Callable[[Opening], RunBackend],
         *,
-        run_id: str,
+        producer: Producer,
         max_running: int,
         retention_seconds: float,
         room: int = ROOM,
@@ -63,7 +63,7 @@ class BatchHost:
         max_batches: int = MAX_BATCHES,
     ) -> None:
         self._make_backend = make_backend
-        self._run_id = run_id
+        self._producer = producer
         self._max_running = max_running
         self._retention_seconds = retention_seconds
         self._room = room
@@ -267,15 +267,14 @@ class BatchHost:
 
     async def _rollout_of(self, batch: _Batch, spec: RolloutSpec) -> Rollout:
         if spec.error is not None:
-            kind, message = FailureKind.TASK_INVALID, spec.error
-            return failed_rollout(spec, kind, message, run_id=self._run_id)
+            return self._producer.failed(spec, FailureKind.TASK_INVALID, spec.error)
         try:
             return await batch.backend.run(spec)
         except Exception as error:
             # Costs this rollout only: without an answer its client would wait for ever.
             logger.exception("rollout %s of batch %s", spec.rollout_id, batch.name)
             kind = FailureKind.ENVIRONMENT_ERROR
-            return failed_rollout(spec, kind, one_line(error), run_id=self._run_id)
+            return self._producer.failed(spec, kind, one_line(error))
 
     def _state_of(self, batch: _Batch) -> BatchState:
         ledger = batch.ledger

@@ -106,7 +106,7 @@ class Ledger:
             return
         self._begun.discard(index)
         row.rollout = rollout
-        row.bytes = _bytes_of(rollout)
+        row.bytes = rollout.memory_bytes
         self.kept_bytes += row.bytes
         self._enqueue(index, row)
 
@@ -258,10 +258,3 @@ class _Acknowledged:
 def _content_of(spec: RolloutSpec) -> int:
     """What tells contents apart: 64 bits of the task's hash, never `_ANY_CONTENT`."""
     return int(spec.task_id[:16], 16) or 1
-
-
-def _bytes_of(rollout: Rollout) -> int:
-    """About how much memory a rollout takes."""
-    tokens = len(rollout.token_ids) + sum(len(side.token_ids) for side in rollout.side_branches)
-    texts = (rollout.spec.task, rollout.prompt, rollout.response, rollout.tools, rollout.sampling)
-    return 2048 + 9 * tokens + sum(map(len, texts)) + 512 * len(rollout.turns)

@@ -23,7 +23,7 @@ from gym_ray.collection.groups import count_failures
 from gym_ray.collection.input import TaskInput
 from gym_ray.collection.manifest import Manifest, write_manifest
 from gym_ray.collection.pipeline import Pass, rollout_stages
-from gym_ray.collection.remaining import write_remaining
+from gym_ray.collection.remaining import Positions, remaining
 from gym_ray.collection.stage import StageSettings
 from gym_ray.collection.stop import StopSignal
 from gym_ray.collection.summary import RunSummary
@@ -36,6 +36,7 @@ from gym_ray.registry import load_environments
 from gym_ray.routing import Router
 from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
+from gym_ray.serving.environment_client import client_settings, producer_of
 from gym_ray.store.places import write_text_whole
 from gym_ray.store.run_directory import RunDirectory
 
@@ -109,15 +110,15 @@ class _Collector:
         return Trackers(self._config, self._directory.id, path, self._progress.say)
 
     def _run(self, manifest: Manifest) -> RunSummary:
-        remaining = write_remaining(self._directory, manifest, self._config.policy.model)
-        before = manifest.rollouts - remaining
+        left = self._remaining(manifest)
+        before = manifest.rollouts - len(left)
         if self._directory.resumed:
             self._progress.say(
                 f"continuing {self._directory.path}: {before} of {manifest.rollouts} rollouts done"
             )
-        if remaining or self._awaits_group_judges():
+        if len(left) or self._awaits_group_judges():
             with self._stop.installed(), contextlib.suppress(Interrupted):
-                self._collect(manifest, remaining)
+                self._collect(manifest, left)
         return self._finish(manifest)
 
     # Before anything runs.
@@ -159,7 +160,11 @@ class _Collector:
 
     # Running.
 
-    def _collect(self, manifest: Manifest, remaining: int) -> None:
+    def _remaining(self, manifest: Manifest) -> Positions:
+        producer = producer_of(self._config, self._directory.id)
+        return remaining(self._directory, manifest, producer)
+
+    def _collect(self, manifest: Manifest, left: Positions) -> None:
         from gym_ray.serving.application import Application
         from gym_ray.serving.cluster import connect, disconnect
         from gym_ray.serving.http import start_http
@@ -176,9 +181,9 @@ class _Collector:
             )
             try:
                 self._directory.record(self._config, **application.facts())
-                if remaining:
+                if len(left):
                     with self._gateway(application) as gateway_url:
-                        self._run_passes(manifest, remaining, application.name, gateway_url)
+                        self._run_passes(manifest, left, application.name, gateway_url)
                 if self._awaits_group_judges():
                     self._compact(manifest, application.name)
             finally:
@@ -207,33 +212,32 @@ class _Collector:
             gateway.close()
 
     def _run_passes(
-        self, manifest: Manifest, remaining: int, application: str, gateway_url: str | None
+        self, manifest: Manifest, left: Positions, application: str, gateway_url: str | None
     ) -> None:
         """Run what remains; again should a lost stage have left something."""
         began = time.monotonic()
         for _ in range(_MAX_PASSES):
             settings = self._stage_settings(application, gateway_url)
-            error = self._run_pass(manifest, remaining, settings)
-            left = write_remaining(self._directory, manifest, self._config.policy.model)
-            if left == 0 or self._stop.reason is not None:
+            error = self._run_pass(manifest, left, settings)
+            before, left = len(left), self._remaining(manifest)
+            if len(left) == 0 or self._stop.reason is not None:
                 break
-            if error is not None and left == remaining:
+            if error is not None and len(left) == before:
                 raise GymRayError(
                     f"collection broke without progress: {error}. What was collected is kept; "
                     "re-issue the command to continue"
                 ) from error
             if error is None:
                 break
-            self._progress.say(f"collection broke ({error}); continuing with {left} rollouts")
-            remaining = left
+            self._progress.say(f"collection broke ({error}); continuing with {len(left)} rollouts")
         self._collecting_seconds = time.monotonic() - began
 
     def _run_pass(
-        self, manifest: Manifest, remaining: int, settings: StageSettings
+        self, manifest: Manifest, left: Positions, settings: StageSettings
     ) -> Exception | None:
-        self._progress.say(f"starting {remaining} rollouts")
-        before = manifest.rollouts - remaining
-        running = Pass(rollout_stages(self._directory.remaining, settings))
+        self._progress.say(f"starting {len(left)} rollouts")
+        before = manifest.rollouts - len(left)
+        running = Pass(rollout_stages(manifest, left, settings))
         try:
             self._watch(running, before, manifest.rollouts)
             running.raise_error()
@@ -297,23 +301,21 @@ class _Collector:
             environments={
                 name: ENVIRONMENT_DEPLOYMENT.format(name=name) for name in config.environments
             },
-            run=RunSettings(
-                run_id=self._directory.id,
-                sampling=Sampling(**config.sampling.model_dump()),
-                timeout_seconds=config.collect.rollout_timeout_seconds,
-                gateway_url=gateway_url,
-                max_staleness=config.collect.max_staleness,
-                when_stale=config.collect.when_stale,
+            client=client_settings(
+                config,
+                RunSettings(
+                    run_id=self._directory.id,
+                    sampling=Sampling(**config.sampling.model_dump()),
+                    timeout_seconds=config.collect.rollout_timeout_seconds,
+                    gateway_url=gateway_url,
+                    max_staleness=config.collect.max_staleness,
+                    when_stale=config.collect.when_stale,
+                ),
             ),
-            agents={name: section.agent for name, section in config.environments.items()},
-            model=config.policy.model,
             max_in_flight=config.collect.max_in_flight,
             quotas=config.quotas,
-            max_attempts=config.collect.max_attempts,
-            start_seconds=config.policy.startup_timeout_seconds,
             pass_id=uuid.uuid4().hex[:8],
             store=self._directory.segments,
-            trace_share=config.observability.trace_share,
             log_format=config.observability.log_format,
         )
 
@@ -336,7 +338,6 @@ class _Collector:
         check = self._stop.raise_if_requested if application is not None else lambda: None
         shards = compact_run(self._config, index, self._directory, say, application, check)
         self._directory.check()
-        self._directory.remaining.unlink(missing_ok=True)
         return shards
 
     def _finish(self, manifest: Manifest) -> RunSummary:

@@ -12,10 +12,12 @@ import dataclasses
 import json
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,7 +26,7 @@ from gym_ray.errors import ConfigError, RolloutFailure
 from gym_ray.rollout import RolloutSpec
 from gym_ray.routing import Router
 from gym_ray.store.places import parquet_file, written_whole
-from gym_ray.store.rows import specs_to_table
+from gym_ray.store.rows import specs_from_table, specs_to_table
 from gym_ray.store.schema import MANIFEST_SCHEMA
 from gym_ray.task import parse_task, rollout_id_of, task_id_of, unparsable_task_id
 
@@ -56,9 +58,42 @@ class Manifest:
             sources=[SourceFingerprint(**source) for source in saved["sources"]],
         )
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows, a row group at a time."""
-        yield from parquet_file(self.path).iter_batches(batch_size=ROW_GROUP_ROWS)
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows, a row group at a time; all columns when `columns` is None."""
+        wanted = None if columns is None else list(columns)
+        yield from parquet_file(self.path).iter_batches(batch_size=ROW_GROUP_ROWS, columns=wanted)
+
+
+class ManifestRows:
+    """Reads rows of a manifest by position. Use it from one thread at a time.
+
+    Args:
+        path: the manifest's Parquet file, opened when it is first read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: pq.ParquetFile | None = None
+        self._ends = np.zeros(0, dtype=np.int64)
+
+    def read(self, positions: npt.NDArray[np.int64]) -> list[RolloutSpec]:
+        """The rollouts of these rows.
+
+        Args:
+            positions: int64 [N], ascending.
+        """
+        if self._file is None:
+            self._file = parquet_file(self._path)
+            metadata = self._file.metadata
+            rows = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
+            self._ends = np.cumsum(rows, dtype=np.int64)
+        groups = np.searchsorted(self._ends, positions, side="right")
+        specs: list[RolloutSpec] = []
+        for group in np.unique(groups):
+            table = self._file.read_row_group(int(group))
+            first = self._ends[group] - len(table)
+            specs += specs_from_table(table.take(pa.array(positions[groups == group] - first)))
+        return specs
 
 
 def write_manifest(

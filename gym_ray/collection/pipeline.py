@@ -1,10 +1,10 @@
 """The Ray Data pipeline: the manifest fans out to rollout stages, durable counts come back.
 
-    ranges of the manifest's row groups -> RolloutStage (actors) -> durable counts
+    ranges of positions in the manifest -> RolloutStage (actors) -> durable counts
 
 Ray Data spreads the ranges over stage actors as they can take them, and gives a lost actor's
-ranges to another. The rows themselves do not pass through it: a stage reads its row groups (of
-at most 256 rows) when it has room, and makes finished rollouts durable itself (`segments.py`).
+ranges to another. The rows themselves do not pass through it: a stage reads them from the
+manifest when it has room, and makes finished rollouts durable itself (`store/writer.py`).
 So a straggler holds back neither its block nor its neighbors, the number of unwritten rollouts
 is known at any moment, tokens cross no further process on their way to disk, and an execution
 starts without Ray Data's reading, repartitioning and writing workers (24 s against 12 s on two
@@ -17,13 +17,16 @@ import dataclasses
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from gym_ray.collection.manifest import ROW_GROUP_ROWS
+import pyarrow as pa
+
+from gym_ray.collection.manifest import Manifest
 from gym_ray.collection.monitor import Monitor, Order
-from gym_ray.collection.stage import CollectionStopped, RolloutStage, StageSettings
+from gym_ray.collection.remaining import Positions, as_range
+from gym_ray.collection.stage import BLOCK_ROLLOUTS, RolloutStage, StageSettings
+from gym_ray.collection.stage_link import CollectionStopped
 from gym_ray.progress import Counts
 from gym_ray.serving.cluster import (
     ROLLOUTS_PER_STAGE,
@@ -31,10 +34,6 @@ from gym_ray.serving.cluster import (
     on_driver_node,
     preferring_driver_node,
 )
-from gym_ray.store.places import parquet_file
-
-#: Row groups a stage may have beyond those that fill it, so that it never waits for the next.
-_SPARE_GROUPS = 2
 
 #: Ranges the manifest is split into, per stage. A stage works on all of its ranges at once, and
 #: on each as far as it has room, so a straggler keeps nothing waiting but its own range's end.
@@ -108,22 +107,23 @@ class Pass:
             self._error = error
 
 
-def rollout_stages(remaining: Path, settings: StageSettings) -> Callable[[Any], Any]:
+def rollout_stages(
+    manifest: Manifest, positions: Positions, settings: StageSettings
+) -> Callable[[Any], Any]:
     """The pipeline that runs rollouts.
 
     Args:
-        remaining: Parquet file of manifest rows.
+        manifest: of the run.
+        positions: of its rows that are to run, one at least.
         settings: what the stages need to know; `max_in_flight` and quotas are those of
             the whole run.
     """
-    manifest = remaining.resolve()
-    groups = parquet_file(manifest).num_row_groups
+    blocks = math.ceil(len(positions) / BLOCK_ROLLOUTS)
     # As many as share the smallest quota out with at least one rollout each.
     wanted = math.ceil(settings.max_in_flight / ROLLOUTS_PER_STAGE)
-    stages = min(wanted, groups, *settings.quotas.values())
+    stages = min(wanted, blocks, *settings.quotas.values())
     share = math.ceil(settings.max_in_flight / stages)
-    open_groups = math.ceil(share / ROW_GROUP_ROWS) + _SPARE_GROUPS
-    size = math.ceil(groups / (stages * _RANGES_PER_STAGE))
+    size = math.ceil(blocks / (stages * _RANGES_PER_STAGE)) * BLOCK_ROLLOUTS
     of_one_stage = dataclasses.replace(
         settings,
         max_in_flight=share,
@@ -132,9 +132,9 @@ def rollout_stages(remaining: Path, settings: StageSettings) -> Callable[[Any], 
 
     def dataset(monitor: Any) -> Any:
         return over_ranges(
-            [(first, min(first + size, groups)) for first in range(0, groups, size)],
+            [as_range(positions[start : start + size]) for start in range(0, len(positions), size)],
             RolloutStage,
-            (of_one_stage, str(manifest), open_groups, monitor, stages * STAGE_STARTS),
+            (of_one_stage, str(manifest.path.resolve()), monitor, stages * STAGE_STARTS),
             stages=stages,
             open_ranges=_RANGES_PER_STAGE,
             num_cpus=STAGE_CPUS,
@@ -146,7 +146,7 @@ def rollout_stages(remaining: Path, settings: StageSettings) -> Callable[[Any], 
 
 
 def over_ranges(
-    ranges: Sequence[tuple[int, int]],
+    ranges: Sequence[pa.Table],
     stage: type,
     args: tuple[Any, ...],
     *,
@@ -155,10 +155,10 @@ def over_ranges(
     num_cpus: float,
     placement: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
-    """A Ray Data pipeline in which actors of one class work through ranges of row groups.
+    """A Ray Data pipeline in which actors of one class work through ranges.
 
     Args:
-        ranges: half-open.
+        ranges: what an actor is called with, each.
         stage, args: the callable class and its arguments.
         stages: actors.
         open_ranges: ranges an actor works on at once.
@@ -171,8 +171,7 @@ def over_ranges(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = -1
-    rows = [{"first": first, "end": end} for first, end in ranges]
-    return ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+    return ray.data.from_arrow(list(ranges)).map_batches(
         stage,
         fn_constructor_args=args,
         batch_size=None,

@@ -81,7 +81,7 @@ class ObservabilityConfig(Section):
     """What a running service says of itself, beside its metrics; see docs/observability.md."""
 
     trace_share: float = Field(0, ge=0, le=1)
-    """Share of the rollouts of a collection that are traced by OpenTelemetry; 0 for none."""
+    """Share of the rollouts, collected or served, that are traced by OpenTelemetry; 0 for none."""
     log_format: LogFormat = "text"
     """Format of the log lines of worker processes; `json` for one object a line. A running
     application keeps the format it was started with."""

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gym_ray.collection.group_compaction import compact_run, has_groups, judges_of_groups
 from gym_ray.collection.groups import count_failures
@@ -37,7 +36,7 @@ from gym_ray.reverification.reverify_stage import ReverifySettings, ReverifyStag
 from gym_ray.reverification.reward_changes import ReverifyReport, compare
 from gym_ray.serving.job import folder_on_every_node, require_kept_output
 from gym_ray.store.index import Index, contains
-from gym_ray.store.places import open_path, write_text_whole, written_whole
+from gym_ray.store.places import open_path, write_text_whole
 from gym_ray.store.row_fetcher import whole_groups
 from gym_ray.store.run_directory import RunDirectory, kept_from_writers
 from gym_ray.store.stored_run import StoredRun
@@ -47,13 +46,13 @@ _POLL_SECONDS = 0.5
 #: How long stages may take to obey an order to stop; then they are left to Ray.
 _STOP_SECONDS = 30.0
 
-#: Rollouts of a row group of the work list: small enough to keep every stage busy to the end,
-#: large enough that a row group of the source, of about a thousand, is read once or twice.
-_GROUP_ROWS = (16, 1024)
-_GROUPS_PER_STAGE = 4
+#: Rollouts of a range: small enough to keep every stage busy to the end, large enough that a row
+#: group of the source, of about a thousand, is read once or twice.
+_RANGE_ROWS = (16, 1024)
+_RANGES_PER_STAGE = 4
 
-#: Row groups a stage works on at once, so that slow rows of one do not keep it idle.
-_OPEN_GROUPS = 2
+#: Ranges a stage works on at once, so that slow rows of one do not keep it idle.
+_OPEN_RANGES = 2
 
 
 def reverify(
@@ -212,19 +211,19 @@ class _Reverification:
             cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
             processes = min(self._config.verification.processes, cpus)
             stages = max(1, cpus // processes)
-            rows = max(_GROUP_ROWS[0], math.ceil(len(todo) / (stages * _GROUPS_PER_STAGE)))
-            groups = self._write_todo(todo, min(rows, _GROUP_ROWS[1]))
-            stages = min(stages, groups)
+            rows = max(_RANGE_ROWS[0], math.ceil(len(todo) / (stages * _RANGES_PER_STAGE)))
+            ranges = _ranges(todo, min(rows, _RANGE_ROWS[1]))
+            stages = min(stages, len(ranges))
             self._progress.say(f"judging {len(todo)} rollouts")
             began = time.monotonic()
             self._watch(
                 Pass(
                     lambda monitor: over_ranges(
-                        [(number, number + 1) for number in range(groups)],
+                        ranges,
                         ReverifyStage,
                         (self._settings(), monitor, stages * STAGE_STARTS),
                         stages=stages,
-                        open_ranges=_OPEN_GROUPS,
+                        open_ranges=_OPEN_RANGES,
                         num_cpus=processes,
                     )
                 ),
@@ -233,19 +232,6 @@ class _Reverification:
             self._judging_seconds = time.monotonic() - began
         finally:
             disconnect(cluster)
-
-    def _write_todo(self, todo: pa.Table, rows: int) -> int:
-        """Write the work list, whole groups in a row group; how many of these there are."""
-        places = todo.select(["file", "row"])
-        groups = 0
-        with (
-            written_whole(self._directory.remaining) as file,
-            pq.ParquetWriter(file, places.schema) as writer,
-        ):
-            for start, end in whole_groups(todo["task_index"].to_numpy(), rows):
-                writer.write_table(places.slice(start, end - start), row_group_size=end - start)
-                groups += 1
-        return groups
 
     def _settings(self) -> ReverifySettings:
         config = self._config
@@ -257,7 +243,6 @@ class _Reverification:
             timeout_seconds=config.collect.rollout_timeout_seconds,
             max_attempts=config.collect.max_attempts,
             files=tuple(path.resolve() for path in self._index.files),
-            remaining=self._directory.remaining.resolve(),
             pass_id=uuid.uuid4().hex[:8],
             store=self._directory.segments,
         )
@@ -296,7 +281,6 @@ class _Reverification:
         if len(now.table) == len(self._index.table):
             self._directory.check()
             shards = compact_run(self._config, now, self._directory, self._progress.say)
-            self._directory.remaining.unlink(missing_ok=True)
             now = self._directory.stored.index()
         else:
             interrupted = self._stop.reason
@@ -322,6 +306,13 @@ class _Reverification:
         )
         write_text_whole(self._directory.path / "reverify.json", report.to_json())
         return report
+
+
+def _ranges(todo: pa.Table, rows: int) -> list[pa.Table]:
+    """The work list in pieces of about so many rows, whole groups in each."""
+    places = todo.select(["file", "row"]).combine_chunks()
+    groups = whole_groups(todo["task_index"].to_numpy(), rows)
+    return [places.slice(start, end - start) for start, end in groups]
 
 
 def _digest(table: pa.Table) -> str:

@@ -1,4 +1,4 @@
-"""The reverify stage: one Ray Data actor that judges row groups of stored rollouts anew.
+"""The reverify stage: one Ray Data actor that judges stored rollouts anew.
 
 Every rollout given becomes one durable rollout: judged, failed with a kind, kept as it was where
 its state cannot be rebuilt, or passed on where it had failed before anything could be judged.
@@ -9,36 +9,25 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import time
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from gym_ray.collection.monitor import Order
-from gym_ray.collection.stage import CollectionStopped
+from gym_ray.collection.stage_link import StageLink
 from gym_ray.config.environment import EnvironmentConfig, VerificationConfig
 from gym_ray.environment import Environment
-from gym_ray.errors import (
-    RETRYABLE,
-    FailureKind,
-    GymRayError,
-    RolloutFailure,
-    one_line,
-    pauses,
-)
-from gym_ray.progress import Counts
+from gym_ray.errors import RETRYABLE, FailureKind, RolloutFailure, one_line, pauses
 from gym_ray.registry import environment_factory, load_environment
 from gym_ray.reverification.replay import NotReplayable, Replayer
 from gym_ray.rollout import Rollout
 from gym_ray.runner import judged, not_judged
 from gym_ray.store.index import Index
-from gym_ray.store.places import parquet_file
 from gym_ray.store.row_fetcher import RowFetcher
 from gym_ray.store.rows import from_table
 from gym_ray.store.segments import SegmentStore
+from gym_ray.store.writer import FlushRules, SegmentWriter
 from gym_ray.verifiers.verification import Verification
 
 #: Metrics that say how a verdict came about; they never are part of what an environment says.
@@ -50,14 +39,11 @@ DIVERGED = "reverify/diverged"
 _MOST_WAITING = 64
 _LONGEST_WAIT_SECONDS = 300.0
 
-#: A segment is written when it has so many rollouts, or after so many seconds.
-_SEGMENT_ROWS = 64
-_FLUSH_SECONDS = 5.0
+_FLUSH_RULES = FlushRules(rollouts=64, seconds=5.0)
 
 #: See `pauses`: before the second verification, and at most.
 _BACKOFF_SECONDS = 0.5
 _BACKOFF_MAXIMUM_SECONDS = 8.0
-_HEARTBEAT_SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,7 +58,6 @@ class ReverifySettings:
         timeout_seconds: longest the replay of one rollout may take.
         max_attempts: verifications of a rollout at failures that may pass.
         files: where the rollouts are.
-        remaining: Parquet file of those to judge, as positions in `files`; see `rollouts_of`.
         pass_id: names this pass; see `StageSettings`.
         store: where segments go.
     """
@@ -84,7 +69,6 @@ class ReverifySettings:
     timeout_seconds: float
     max_attempts: int
     files: tuple[Path, ...]
-    remaining: Path
     pass_id: str
     store: SegmentStore
 
@@ -181,71 +165,47 @@ class ReverifyStage:
     """
 
     def __init__(self, settings: ReverifySettings, monitor: Any, max_starts: int) -> None:
-        import ray
-
-        starts = ray.get(monitor.started.remote(), timeout=60)
-        if starts > max_starts:
-            raise GymRayError(f"reverify stages keep dying ({starts - 1} starts); see Ray's logs")
+        self._writer = SegmentWriter(settings.store, _FLUSH_RULES)
+        self._link = StageLink(monitor, max_starts, self._writer, measure=self._measure)
         self._settings = settings
-        self._monitor = monitor
-        self._name = uuid.uuid4().hex
-        self._counts = Counts()
-        self._order: Order = "run"
+        self._running = 0
         self._starting = asyncio.Lock()
         self._reverifiers: dict[str, Reverifier] = {}
-        self._heart: asyncio.Task[None] | None = None
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
-        """Judge row groups of `remaining`.
+        """Judge a range of the rollouts.
 
         Args:
-            batch: one row, `first` and `end`: row groups `[first, end)`.
+            batch: their positions; see `rollouts_of`.
 
         Yields:
             One row, `durable`: how many rollouts were made durable.
         """
-        if self._heart is None:
-            self._heart = asyncio.ensure_future(self._heartbeat())
-        durable = 0
-        for row in batch.to_pylist():
-            for number in range(row["first"], row["end"]):
-                durable += await self._row_group(number)
-        await self._report()
+        durable = await self._link.run(self._range(batch))
         yield pa.table({"durable": pa.array([durable], type=pa.int64())})
 
-    async def _row_group(self, number: int) -> int:
-        rollouts = await asyncio.to_thread(self._read, number)
+    async def _range(self, positions: pa.Table) -> int:
+        rollouts = await asyncio.to_thread(rollouts_of, self._settings.files, positions)
         block = f"{self._settings.pass_id}-{rollouts[0].spec.rollout_id}"
-        already = await asyncio.to_thread(self._settings.store.durable, block)
+        already = await self._writer.open(block, [r.spec.rollout_id for r in rollouts])
         todo = [rollout for rollout in rollouts if rollout.spec.rollout_id not in already]
-        segments = _Segments(self._settings.store, block)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for rollout in todo:
-                    tasks.create_task(self._settle(rollout, segments))
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        finally:
-            await segments.flush()
-        if self._order != "run":
-            raise CollectionStopped()
+        async with asyncio.TaskGroup() as tasks:
+            for rollout in todo:
+                tasks.create_task(self._settle(rollout, block))
         return len(todo)
 
-    def _read(self, number: int) -> list[Rollout]:
-        positions = parquet_file(self._settings.remaining).read_row_group(number)
-        return rollouts_of(self._settings.files, positions)
-
-    async def _settle(self, rollout: Rollout, segments: _Segments) -> None:
+    async def _settle(self, rollout: Rollout, block: str) -> None:
         if is_judgeable(rollout):
             reverifier = await self._reverifier(rollout.spec.environment)
             async with reverifier.room:
-                if self._order != "run":
-                    return
-                self._counts.running += 1
-                rollout = await reverifier.reverify(rollout)
-                self._counts.running -= 1
-        self._count(rollout)
-        await segments.add(dataclasses.replace(rollout, run_id=self._settings.run_id))
+                self._running += 1
+                try:
+                    rollout = await reverifier.reverify(rollout)
+                finally:
+                    self._running -= 1
+        self._link.counts.ended(rollout)
+        rollout = dataclasses.replace(rollout, run_id=self._settings.run_id)
+        await self._writer.add_or_failure(block, rollout)
 
     async def _reverifier(self, name: str) -> Reverifier:
         async with self._starting:
@@ -262,44 +222,6 @@ class ReverifyStage:
                 self._reverifiers[name] = Reverifier(environment, section, verification, settings)
         return self._reverifiers[name]
 
-    def _count(self, rollout: Rollout) -> None:
-        if rollout.status == "failed":
-            self._counts.failed += 1
-        else:
-            self._counts.finished += 1
-        if rollout.reward is not None:
-            self._counts.rewarded += 1
-            self._counts.reward_sum += rollout.reward
-
-    async def _heartbeat(self) -> None:
-        while True:
-            await self._report()
-            await asyncio.sleep(_HEARTBEAT_SECONDS)
-
-    async def _report(self) -> None:
-        self._order = await self._monitor.report.remote(
-            self._name, self._counts, obeyed=self._order
-        )
-
-
-class _Segments:
-    """Rollouts of one block on their way to disk, a segment at a time."""
-
-    def __init__(self, store: SegmentStore, block: str) -> None:
-        self._store = store
-        self._block = block
-        self._waiting: list[Rollout] = []
-        self._written_at = time.monotonic()
-
-    async def add(self, rollout: Rollout) -> None:
-        self._waiting.append(rollout)
-        is_late = time.monotonic() - self._written_at > _FLUSH_SECONDS
-        if len(self._waiting) >= _SEGMENT_ROWS or is_late:
-            await self.flush()
-
-    async def flush(self) -> None:
-        """Make what waits durable."""
-        self._written_at = time.monotonic()
-        if self._waiting:
-            rollouts, self._waiting = self._waiting, []
-            await asyncio.to_thread(self._store.write, self._block, rollouts)
+    def _measure(self) -> None:
+        self._link.counts.running = self._running
+        self._link.counts.unwritten = self._writer.unwritten

@@ -15,7 +15,7 @@ from gym_ray.batches.host import BatchHost
 from gym_ray.batches.protocol import BatchError, BatchState, Opening, RunBackend
 from gym_ray.batches.result_page import ResultPage
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
-from gym_ray.rollout import RolloutSpec
+from gym_ray.rollout import Producer, RolloutSpec
 
 T = TypeVar("T")
 
@@ -28,19 +28,19 @@ class BatchReplica:
 
     Args:
         make_backend: what runs the rollouts of a batch; called in the replica.
-        run_id, max_running, retention_seconds: as `BatchHost`.
+        producer, max_running, retention_seconds: as `BatchHost`.
     """
 
     def __init__(
         self,
         make_backend: Callable[[Opening], RunBackend],
-        run_id: str,
+        producer: Producer,
         max_running: int,
         retention_seconds: float,
     ) -> None:
         self._host = BatchHost(
             make_backend,
-            run_id=run_id,
+            producer=producer,
             max_running=max_running,
             retention_seconds=retention_seconds,
         )

@@ -32,7 +32,7 @@ from gym_ray.registry import environment_factory, load_environment, require_judg
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.serving import autoscaling
-from gym_ray.serving.coalescing import as_they_finish
+from gym_ray.serving.attempts import of_one_call, run_attempt
 from gym_ray.serving.judges import connect_judges
 from gym_ray.serving.options import replica_tag
 from gym_ray.serving.policy_client import PolicyClient
@@ -40,7 +40,7 @@ from gym_ray.serving.policy_renderer import load_policy_renderer
 from gym_ray.serving.recorder import RecordTarget
 from gym_ray.serving.session_host import SessionHost
 from gym_ray.telemetry.logs import set_up_logs
-from gym_ray.telemetry.traces import Span, attempt_span, flush_traces
+from gym_ray.telemetry.traces import flush_traces
 from gym_ray.turn import Generation
 
 T = TypeVar("T")
@@ -118,7 +118,8 @@ class EnvironmentReplica:
         settings: RunSettings,
         traceparents: Mapping[str, str] = MappingProxyType({}),
     ) -> AsyncIterator[list[Rollout]]:
-        """Run up to 16 rollouts at once; yields those that finished, as they finish.
+        """Run up to 16 rollouts at once; yields those that finished, as they finish; see
+        `of_one_call`.
 
         Args:
             specs, attempts: which rollouts, and which attempts at them.
@@ -126,10 +127,14 @@ class EnvironmentReplica:
             traceparents: W3C contexts of those that are traced, by rollout id.
         """
         rollouts = [
-            self._counted(self._run(spec, settings, attempt, traceparents.get(spec.rollout_id)))
+            self._counted(
+                run_attempt(
+                    self._runner, spec, settings, attempt, traceparents.get(spec.rollout_id)
+                )
+            )
             for spec, attempt in zip(specs, attempts, strict=True)
         ]
-        async with contextlib.aclosing(as_they_finish(rollouts)) as batches:
+        async with contextlib.aclosing(of_one_call(rollouts)) as batches:
             async for finished in batches:
                 yield finished
 
@@ -140,27 +145,12 @@ class EnvironmentReplica:
         finally:
             self._running -= 1
 
-    async def _run(
-        self, spec: RolloutSpec, settings: RunSettings, attempt: int, traceparent: str | None
-    ) -> Rollout:
-        span = attempt_span(spec, attempt, traceparent)
-        if span is None:
-            return await self._runner.run(spec, settings, attempt=attempt)
-        rollout = await self._runner.run(
-            spec, settings, attempt=attempt, traceparent=span.traceparent
-        )
-        if rollout.verification_seconds:
-            ago = rollout.verification_seconds
-            Span("verification", span.traceparent, {}, seconds_ago=ago).end({})
-        span.end_rollout(rollout)
-        return rollout
-
     # Sessions: what these refuse or fail with comes back as a value, see the module.
 
     async def open_session(
-        self, spec: RolloutSpec, settings: RunSettings, target: RecordTarget | None
+        self, spec: RolloutSpec, settings: RunSettings, target: RecordTarget | None, traced: bool
     ) -> OpenedSession | Refused:
-        return await _as_value(self._sessions.open(spec, settings, target))
+        return await _as_value(self._sessions.open(spec, settings, target, traced=traced))
 
     async def session_state(self, session_id: str, key: str) -> SessionState | Refused:
         return await _as_value(self._sessions.state(session_id, key))

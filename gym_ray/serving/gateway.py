@@ -29,12 +29,13 @@ from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
 from gym_ray.serving.application import CONTROLLER_DEPLOYMENT, ENVIRONMENT_DEPLOYMENT
 from gym_ray.serving.batches import BatchClient, BatchReplica
-from gym_ray.serving.environment_client import EnvironmentClient
+from gym_ray.serving.environment_client import EnvironmentClient, client_settings, producer_of
 from gym_ray.serving.options import POLICY_DEPLOYMENT
 from gym_ray.serving.policy_client import PolicyClient
 from gym_ray.serving.policy_renderer import load_policy_renderer
 from gym_ray.serving.recorder import Recorder, RecordTarget
 from gym_ray.serving.session_client import SessionClient
+from gym_ray.telemetry.traces import flush_traces
 from gym_ray.weights import RefusedUpdate, WeightsReport, WeightsUpdate
 
 #: Keys of `collect` that decide how `/run` runs a rollout.
@@ -76,6 +77,7 @@ class GatewayPlan:
         return {
             **{f"sampling.{name}": value for name, value in config["sampling"].items()},
             **{f"collect.{name}": config["collect"][name] for name in _COLLECT_KEYS},
+            "observability.trace_share": config["observability"]["trace_share"],
             **{f"serve.{name}": value for name, value in config["serve"].items()},
             # A `collect` that has the key in its config records nothing all the same.
             "serve.output": None if self.target is None else self.target.directory,
@@ -118,6 +120,7 @@ class Gateway:
             start_seconds=start_seconds,
             call_seconds=config.policy.request_timeout_seconds,
             verify_seconds=config.verification.timeout_seconds,
+            trace_share=config.observability.trace_share,
         )
         self._app = create_app(
             policy=policy,
@@ -146,6 +149,9 @@ class Gateway:
     async def in_force(self) -> dict[str, Any]:
         """For a command that finds this gateway running."""
         return self._plan.in_force()
+
+    async def __del__(self) -> None:  # Serve awaits it when it stops a replica.
+        await asyncio.to_thread(flush_traces)
 
 
 class _PolicyWeights:
@@ -177,7 +183,7 @@ class Batches(BatchReplica):
         self._environments: Mapping[str, Any] = {}
         super().__init__(
             self._client_of,
-            run_id=plan.run_id,
+            producer=producer_of(plan.config, plan.run_id),
             max_running=plan.config.collect.max_in_flight,
             retention_seconds=plan.config.serve.batch_retention_seconds,
         )
@@ -188,6 +194,10 @@ class Batches(BatchReplica):
         """
         self._environments = self._environments or _environments(self._plan)
         return environment_client(self._plan, self._environments, self._recorder, opening)
+
+    async def __del__(self) -> None:  # Serve awaits it when it stops a replica.
+        await super().__del__()
+        await asyncio.to_thread(flush_traces)
 
 
 def environment_client(
@@ -212,12 +222,9 @@ def environment_client(
             sampling = dataclasses.replace(sampling, seed=opening.seed)
         timeout_seconds = min(timeout_seconds, opening.rollout_timeout_seconds or timeout_seconds)
     return EnvironmentClient(
-        environments,
-        _settings(plan, sampling, timeout_seconds),
-        max_attempts=config.collect.max_attempts,
-        start_seconds=config.policy.startup_timeout_seconds,
-        model=plan.policy.model,
-        recorder=recorder,
+        environments.__getitem__,
+        client_settings(config, _settings(plan, sampling, timeout_seconds)),
+        record=None if recorder is None else recorder.record,
     )
 
 

@@ -21,6 +21,7 @@ from gym_ray.serving.gateway_application import GatewayApplication
 from gym_ray.serving.http import start_http
 from gym_ray.serving.recorder import RecordTarget
 from gym_ray.store.run_directory import RunDirectory
+from gym_ray.telemetry.traces import require_traces
 
 _CHECK_SECONDS = 0.5
 
@@ -46,6 +47,7 @@ def serve(
         ConfigError, GymRayError: it could not start.
     """
     checked = load_config(config, overrides)
+    require_traces(checked.observability.trace_share)
     # Before anything starts: a folder that cannot be written to is told at once.
     directory = None
     if checked.serve.output is not None:

@@ -18,6 +18,7 @@ from gym_ray.policies.engine import GenerationRequest
 from gym_ray.rollout import RolloutSpec
 from gym_ray.runner import RunSettings
 from gym_ray.serving.recorder import RecordTarget
+from gym_ray.telemetry.traces import is_traced
 from gym_ray.turn import Generation
 
 #: A replica that is new may be unknown to a gateway for a moment: it is asked for again, with
@@ -40,6 +41,7 @@ class SessionClient:
         start_seconds: how long a replica may take to start.
         call_seconds: how long a policy call may take.
         verify_seconds: how long verifying may take.
+        trace_share: share of the sessions that are traced.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class SessionClient:
         start_seconds: float,
         call_seconds: float,
         verify_seconds: float,
+        trace_share: float = 0.0,
     ) -> None:
         self._environments = dict(environments)
         self._settings = settings
@@ -58,14 +61,16 @@ class SessionClient:
         self._start_seconds = start_seconds
         self._call_seconds = call_seconds
         self._verify_seconds = verify_seconds
+        self._trace_share = trace_share
 
     async def open(self, spec: RolloutSpec) -> OpenedSession:
         """Open a session on any replica of the environment."""
         call = self._environments[spec.environment].open_session
         seconds = self._start_seconds + self._settings.timeout_seconds
+        traced = is_traced(spec.rollout_id, self._trace_share)
         try:
             answer: OpenedSession = await _answer(
-                call.remote(spec, self._settings, self._target), seconds
+                call.remote(spec, self._settings, self._target, traced), seconds
             )
         except SessionError as error:
             if error.refusal != "gone":

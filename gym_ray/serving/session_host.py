@@ -32,8 +32,10 @@ from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
+from gym_ray.serving.attempts import run_attempt
 from gym_ray.serving.recorder import Recorder, RecordTarget
 from gym_ray.telemetry.observer import RolloutObserver
+from gym_ray.telemetry.traces import root_span
 from gym_ray.turn import Generation
 
 logger = logging.getLogger("ray.serve")
@@ -77,7 +79,12 @@ class SessionHost:
         self._observer = RolloutObserver()
 
     async def open(
-        self, spec: RolloutSpec, settings: RunSettings, target: RecordTarget | None
+        self,
+        spec: RolloutSpec,
+        settings: RunSettings,
+        target: RecordTarget | None,
+        *,
+        traced: bool = False,
     ) -> OpenedSession:
         """Begin a rollout that waits for policy calls.
 
@@ -85,6 +92,7 @@ class SessionHost:
             spec: a rollout ID of its own, and the task.
             settings: of the rollout; its timeout is the session's.
             target: where the rollout is recorded; None to keep nothing.
+            traced: whether it becomes a trace.
 
         Raises:
             SessionError: `full`.
@@ -97,7 +105,7 @@ class SessionHost:
             )  # fmt: skip
         started: asyncio.Future[_Open] = asyncio.get_running_loop().create_future()
         self._starting[spec.rollout_id] = started
-        rollout = asyncio.ensure_future(self._run(spec, settings, target))
+        rollout = asyncio.ensure_future(self._run(spec, settings, target, traced=traced))
         self._rollouts[spec.rollout_id] = rollout
         rollout.add_done_callback(lambda _: self._rollouts.pop(spec.rollout_id, None))
         try:
@@ -197,16 +205,27 @@ class SessionHost:
         return await opened(attempt, self)
 
     async def _run(
-        self, spec: RolloutSpec, settings: RunSettings, target: RecordTarget | None
+        self,
+        spec: RolloutSpec,
+        settings: RunSettings,
+        target: RecordTarget | None,
+        *,
+        traced: bool,
     ) -> Rollout:
         """The rollout of one session, from reset to the durable row."""
         problem = None
+        span = root_span(spec, settings.run_id) if traced else None
+        traceparent = None if span is None else span.traceparent
         try:
-            rollout = await self._runner.run(spec, settings, attempt=1)
+            rollout = await run_attempt(self._runner, spec, settings, 1, traceparent)
         except asyncio.CancelledError:
+            if span is not None:
+                span.end({}, error="cancelled")
             if (entry := self._opened.pop(spec.rollout_id, None)) is not None:
                 del self._open[entry.session_id]
             raise
+        if span is not None:
+            span.end_rollout(rollout)
         self._observer.finished([rollout])
         if target is not None:
             try:

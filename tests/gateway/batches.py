@@ -20,7 +20,7 @@ from gym_ray.config.environment import EnvironmentConfig
 from gym_ray.errors import FailureKind
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.batches import batch_routes
-from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
+from gym_ray.rollout import Producer, Rollout, RolloutSpec, failed_rollout
 from gym_ray.routing import Router
 from gym_ray.turn import Turn, VersionSpan
 from tests.gateway.conftest import serving
@@ -108,7 +108,7 @@ def batch_service(
 ) -> Iterator[str]:
     """Base URL of a gateway; further keyword arguments are the `BatchHost`'s."""
     settings = {"max_running": 64, "retention_seconds": 3600.0, **host}
-    held = kind(rollouts.for_opening, run_id="run", **settings)
+    held = kind(rollouts.for_opening, producer=Producer("run", "m", {}), **settings)
     app = create_app(
         policy=token_policy()[0],
         settings=GatewaySettings(api_key=KEY, max_body_bytes=max_body_bytes),

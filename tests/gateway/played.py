@@ -26,7 +26,7 @@ from gym_ray.gateway.batches import batch_routes
 from gym_ray.gateway.weights import weights_router
 from gym_ray.policies.scripted import ScriptedEngine
 from gym_ray.renderers import load_renderer
-from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
+from gym_ray.rollout import Producer, Rollout, RolloutSpec, failed_rollout
 from gym_ray.routing import Router
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling
@@ -129,7 +129,12 @@ class Weights:
 
 
 def application(played: Played, weights: Weights) -> FastAPI:
-    held = BatchHost(played.for_opening, run_id="run", max_running=64, retention_seconds=3600.0)
+    held = BatchHost(
+        played.for_opening,
+        producer=Producer("run", "m", {}),
+        max_running=64,
+        retention_seconds=3600.0,
+    )
     return create_app(
         policy=token_policy()[0],
         settings=GatewaySettings(api_key=KEY, admin_key=ADMIN_KEY),

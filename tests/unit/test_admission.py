@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gym_ray.collection.admission import CALL_ROLLOUTS, SEGMENT_ROWS, Admission
-from gym_ray.collection.queues import Queues
+from gym_ray.serving.admission import CALL_ROLLOUTS, SEGMENT_ROWS, Admission
+from gym_ray.serving.queues import Queues
 
 #: What happens next: `start` a call from queue n, `finish` some, of which a share retries, `write`.
 EVENTS = st.lists(

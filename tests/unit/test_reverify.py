@@ -70,7 +70,6 @@ def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
             timeout_seconds=5,
             max_attempts=3,
             files=(),
-            remaining=tmp_path,
             pass_id="p",
             store=SegmentStore(tmp_path),
         )

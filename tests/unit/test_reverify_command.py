@@ -58,13 +58,13 @@ class InProcess:
         self._counts = counts
         return self._order
 
-    def _run(self, pipeline: tuple[Sequence[tuple[int, int]], type, tuple[Any, ...]]) -> None:
+    def _run(self, pipeline: tuple[Sequence[pa.Table], type, tuple[Any, ...]]) -> None:
         ranges, stage, args = pipeline
 
         async def work() -> None:
             actor = stage(*args)
-            for first, end in ranges:
-                async for _ in actor(pa.table({"first": [first], "end": [end]})):
+            for range_ in ranges:
+                async for _ in actor(range_):
                     pass
                 if self.stop_after is not None and self._counts.finished >= self.stop_after:
                     return
@@ -106,7 +106,7 @@ def reverify(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., R
         f"{module}.over_ranges", lambda ranges, stage, args, **_: (ranges, stage, args)
     )
     monkeypatch.setattr(f"{module}.Pass", InProcess)
-    monkeypatch.setattr(f"{module}._GROUP_ROWS", (6, 6))
+    monkeypatch.setattr(f"{module}._RANGE_ROWS", (6, 6))
     monkeypatch.setattr(compaction, "ROW_GROUP_ROWS", 10)
     monkeypatch.setattr(reverify_stage, "_BACKOFF_SECONDS", 0)
     (tmp_path / "lenient.py").write_text(ENVIRONMENT)

@@ -8,7 +8,7 @@ import pytest
 
 from gym_ray.batches.host import BatchHost
 from gym_ray.batches.protocol import BatchError, Opening
-from gym_ray.rollout import RolloutSpec
+from gym_ray.rollout import Producer, RolloutSpec
 from gym_ray.task import task_id_of
 from tests.gateway.batches import Rollouts, eventually, tasks
 
@@ -37,7 +37,7 @@ def rows(*indices: int) -> list[tuple[int, RolloutSpec]]:
 def run(scenario: Callable[[BatchHost], Awaitable[None]], rollouts: Rollouts, **host: int) -> None:
     async def with_host() -> None:
         settings = {"max_running": 4, "retention_seconds": 60.0, **host}
-        held = BatchHost(rollouts.for_opening, run_id="run", **settings)
+        held = BatchHost(rollouts.for_opening, producer=Producer("run", "m", {}), **settings)
         try:
             async with asyncio.timeout(20):
                 await scenario(held)

@@ -25,6 +25,11 @@ class Queues(Generic[T]):
         queue = self._queues[environment]
         return [queue.popleft()[1] for _ in range(count)]
 
+    def remove(self, environment: str, item: T) -> None:
+        """Take one out of the middle."""
+        queue = self._queues[environment]
+        queue.remove(next(place for place in queue if place[1] is item))
+
     def lengths(self) -> list[tuple[str, int]]:
         """Every environment and how many wait, the one whose first has waited longest first."""
         places = [

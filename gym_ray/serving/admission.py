@@ -5,6 +5,7 @@ Facts are pushed in (`started`, `finished`, `written`), the decision comes out (
 Invariants:
 * running <= max_in_flight, and those of an environment with a quota <= that;
 * running + unwritten <= max_in_flight + headroom, so a kill costs at most that many rollouts;
+* nothing starts while those that are unwritten take `UNWRITTEN_BYTES` of memory or more;
 * a call is never started half full while waiting a moment would fill it, because a call to an
   environment costs the same for one rollout as for sixteen;
 * what waits longest starts first, whatever its environment, so what runs is a mixture as the input
@@ -13,6 +14,7 @@ Invariants:
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -22,6 +24,12 @@ CALL_ROLLOUTS = 16
 
 #: Finished rollouts that make a segment worth writing, at least and at most.
 SEGMENT_ROWS = (4, 64)
+
+#: Memory of finished rollouts that are not durable yet, beyond which nothing starts.
+UNWRITTEN_BYTES = 256 * 1024**2
+
+#: For callers that bound what they ask for themselves.
+UNLIMITED = sys.maxsize
 
 
 class Admission:
@@ -34,6 +42,7 @@ class Admission:
     Attributes:
         running: rollouts started and not finished.
         unwritten: rollouts finished and not durable yet.
+        unwritten_bytes: about how much memory those take.
         closed: set when draining; nothing starts any more.
     """
 
@@ -47,6 +56,7 @@ class Admission:
         self.call_rollouts = _call_rollouts(max_in_flight)
         self.running = 0
         self.unwritten = 0
+        self.unwritten_bytes = 0
         self.closed = False
         self._quotas = quotas
         self._of: Counter[str] = Counter()
@@ -57,7 +67,7 @@ class Admission:
         Args:
             waiting: environments and how many of each wait, the one that waits longest first.
         """
-        if self.closed:
+        if self.closed or self.unwritten_bytes >= UNWRITTEN_BYTES:
             return None
         free = min(
             self.max_in_flight - self.running,
@@ -78,14 +88,22 @@ class Admission:
         self.running += count
         self._of[environment] += count
 
-    def finished(self, environment: str, count: int, *, to_write: int) -> None:
-        """`count` rollouts stopped running; `to_write` of them have a row (not to be retried)."""
+    def finished(self, environment: str, count: int, *, to_write: int, size: int = 0) -> None:
+        """`count` rollouts stopped running.
+
+        Args:
+            to_write: of them, those that have a row (are not to be retried).
+            size: bytes of memory of these.
+        """
         self.running -= count
         self._of[environment] -= count
         self.unwritten += to_write
+        self.unwritten_bytes += size
 
-    def written(self, count: int) -> None:
+    def written(self, count: int, *, size: int = 0) -> None:
+        """Rollouts are durable, or nobody wants them to be any more."""
         self.unwritten -= count
+        self.unwritten_bytes -= size
 
 
 def _call_rollouts(in_flight: int) -> int:
