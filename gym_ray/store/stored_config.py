@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from gym_ray.config.load import RunConfig, load_config
-from gym_ray.errors import FileAbsent, FileTorn, one_line
+from gym_ray.errors import ConfigError, FileAbsent, FileTorn, one_line
 from gym_ray.store.places import write_text_whole
 from gym_ray.store.stored_text import stored_text
 
@@ -72,7 +72,7 @@ class StoredConfig:
             raise torn("its last line does not end")
         for name, section in tree.items():
             inner = section.values() if name == "environments" and isinstance(section, dict) else ()
-            if not all(isinstance(part, dict | None) for part in (section, *inner)):
+            if not all(_may_be_section(part) for part in (section, *inner)):
                 raise torn(f"{name} is no section")
         return cls(file, tree, facts)
 
@@ -97,8 +97,18 @@ class StoredConfig:
         return config.model_copy(update={"base_directory": base_directory})
 
     def section(self, name: str) -> Mapping[str, Any]:
-        """A section as written; empty where there is none."""
-        return self.tree.get(name) or {}
+        """A section as written; empty where there is none.
+
+        Raises:
+            ConfigError: a reference stands in its place that has no value here.
+        """
+        found = self.tree.get(name) or {}
+        if not isinstance(found, Mapping):
+            raise ConfigError(
+                f"{self.file}: {name} is {found}, which has no value here; set the variables it "
+                "refers to"
+            )
+        return found
 
     def licenses(self, environments: Iterable[str]) -> Licenses:
         """What the datasets of these environments declare."""
@@ -113,6 +123,10 @@ class StoredConfig:
             }
         except (TypeError, KeyError, AttributeError):
             raise _torn(self.file, _INSTEAD, "a list of datasets is none") from None
+
+
+def _may_be_section(part: Any) -> bool:
+    return isinstance(part, dict | None) or (isinstance(part, str) and "${" in part)
 
 
 def write_config(folder: Path, config: RunConfig, facts: Mapping[str, Any]) -> None:
