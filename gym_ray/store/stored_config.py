@@ -78,7 +78,7 @@ class StoredConfig:
             raise torn(str(error)) from None
         for name, section in values.items():
             inner = section.values() if name == "environments" and isinstance(section, dict) else ()
-            if not all(isinstance(part, dict | None) for part in (section, *inner)):
+            if not all(_may_be_section(part) for part in (section, *inner)):
                 raise torn(f"{name} is no section")
         return cls(file, tree, values, facts)
 
@@ -103,8 +103,18 @@ class StoredConfig:
         return config.model_copy(update={"base_directory": base_directory})
 
     def section(self, name: str) -> Mapping[str, Any]:
-        """The values of a section; empty where there is none."""
-        return self.values.get(name) or {}
+        """The values of a section; empty where there is none.
+
+        Raises:
+            ConfigError: a reference stands in its place that has no value here.
+        """
+        found = self.values.get(name) or {}
+        if not isinstance(found, Mapping):
+            raise ConfigError(
+                f"{self.file}: {name} is {found}, which has no value here; set the variables it "
+                "refers to"
+            )
+        return found
 
     def licenses(self, environments: Iterable[str]) -> Licenses:
         """What the datasets of these environments declare."""
@@ -119,6 +129,10 @@ class StoredConfig:
             }
         except (TypeError, KeyError, AttributeError):
             raise _torn(self.file, _INSTEAD, "a list of datasets is none") from None
+
+
+def _may_be_section(part: Any) -> bool:
+    return isinstance(part, dict | None) or (isinstance(part, str) and "${" in part)
 
 
 def write_config(folder: Path, config: RunConfig, facts: Mapping[str, Any]) -> None:

@@ -234,6 +234,17 @@ def test_sections_that_are_none_are_refused(tmp_path: Path, section: str) -> Non
         StoredConfig.read(tmp_path)
 
 
+def test_a_reference_without_a_value_ends_what_asks_for_it(gym_ray: RunCli, tmp_path: Path) -> None:
+    run = run_for(None, tmp_path / "run")
+    (run / "run.yaml").write_text("environments: ${oc.env:NONE}\nrun: {id: x}\n")
+
+    code, _, err = gym_ray("export", "rl", run, "--output", tmp_path / "out")
+
+    assert (code, err.count("\n")) == (2, 1)
+    assert "run.yaml: environments is ${oc.env:NONE}, which has no value here" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_may_not_be_read_is_told_from_what_is_torn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

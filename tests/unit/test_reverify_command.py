@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from gym_ray.progress import Counts
 from gym_ray.reverification import reverify_stage
 from gym_ray.reverification.reward_changes import ReverifyReport
 from gym_ray.rollout import Rollout
+from gym_ray.store import index
 from gym_ray.store.run_directory import RunDirectory
 from tests.stored import stored_run, sum_rollout, unplayed
 
@@ -260,3 +262,28 @@ def test_an_output_that_another_process_has_taken_over_is_not_touched(
 
     assert not list((tmp_path / "new" / "rollouts").iterdir())
     assert set(before) <= {path.name for path in (tmp_path / "new").rglob("*.parquet")}
+
+
+def test_the_index_of_every_file_is_read_once(
+    reverify: Callable[..., ReverifyReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = stored_run(tmp_path / "run", groups(4))
+    read: Counter[str] = Counter()
+    entries = index._entries
+
+    def counting(path: Path) -> pa.Table:
+        read[str(path)] += 1
+        return entries(path)
+
+    monkeypatch.setattr(index, "_entries", counting)
+    reverify(source, stop_after=8)
+    assert reverify(source).pending == 0
+
+    assert {str(path) for path in (tmp_path / "new" / "rollouts").iterdir()} < set(read)
+    (shard,) = (source / "rollouts").iterdir()
+    # Two commands, of which the first left segments to the second.
+    assert read.pop(str(shard)) == 2
+    left = [name for name, times in read.items() if times == 2]
+    assert 0 < len(left) < len(read)
+    assert set(read.values()) == {1, 2}
+    assert all("/segments/" in name for name in left)

@@ -14,6 +14,8 @@ from gym_ray.collection import collect
 from gym_ray.collection.compaction import compact
 from gym_ray.config.load import load_config
 from gym_ray.errors import ConfigError, FailureKind, FileAbsent
+from gym_ray.export.export import export
+from gym_ray.export.rl import RlRecipe
 from gym_ray.rollout import Rollout
 from gym_ray.store import StoredRun, index, stored_config
 from gym_ray.store.places import write_table_whole
@@ -291,3 +293,19 @@ def test_a_command_reads_the_index_of_a_file_once(tmp_path: Path, reads: Counter
     reads.clear()
     assert collect(load_config(config), quiet=True).failed == 6
     assert list(reads.values()) == [1]
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_an_export_reads_the_index_of_a_file_once_at_most(
+    tmp_path: Path, reads: Counter[str], is_complete: bool
+) -> None:
+    rollouts = [sum_rollout(n, reply="") for n in range(3)]
+    run = stored_run(tmp_path / "run", rollouts, is_complete=is_complete)
+    if not is_complete:
+        written(run, "a", sum_rollout(1, 1, reply=""))
+    reads.clear()
+
+    export(run, tmp_path / "out", "rl", RlRecipe(), quiet=True)
+
+    # Whether shards are in order is seen from their statistics.
+    assert list(reads.values()) == ([] if is_complete else [1, 1])
