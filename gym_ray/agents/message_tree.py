@@ -69,6 +69,8 @@ class MessageTree:
         self.transcript = Transcript()
         self._renderer = renderer
         self._beginnings: dict[str, _Node] = {}
+        #: Asked for last, with no turn added since: choices of one request have the same prompt.
+        self._last: Prompt | None = None
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> Prompt:
         """Prompt tokens of the next turn.
@@ -78,6 +80,13 @@ class MessageTree:
             tools: definitions as `tools_for_chat` returns them. The tools stand in the history,
                 so a conversation with other tools goes on from no earlier turn.
         """
+        last, asked = self._last, (tuple(messages), tuple(tools))
+        # 1 and True are equal, and are not rendered alike.
+        if last is None or repr((last.messages, last.tools)) != repr(asked):
+            last = self._last = self._prompt(messages, tools)
+        return last
+
+    def _prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> Prompt:
         obstacle = None
         node, depth = self._beginning(tools).deepest(messages, sampled=True)
         if node.turn is not None:
@@ -110,6 +119,7 @@ class MessageTree:
         Returns:
             What the caller is told.
         """
+        self._last = None
         said = told(self._renderer.parse(generation.token_ids, prompt.token_ids, prompt.tools))
         turn = self.transcript.insert(prompt.token_ids, generation, tool_seconds=tool_seconds)
         node, depth = self._beginning(prompt.tools).deepest(prompt.messages, sampled=False)

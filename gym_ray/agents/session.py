@@ -133,9 +133,7 @@ class Session:
         arrived = time.perf_counter()
         self._require_usual_stops(request.call.stop_token_ids)
         sampling = self._narrowed(guided_sampling(request, self.renderer))
-        request = dataclasses.replace(
-            request, call=dataclasses.replace(request.call, sampling=sampling)
-        )
+        request = request.with_sampling(sampling)
         stopped = False
 
         def told(said: AssistantMessage) -> AssistantMessage:

@@ -45,6 +45,10 @@ class ChatRequest:
     parallel_tool_calls: bool = True
     required_prefix_token_ids: Tokens | None = None
 
+    def with_sampling(self, sampling: Sampling) -> ChatRequest:
+        """The same, drawn from another distribution."""
+        return dataclasses.replace(self, call=dataclasses.replace(self.call, sampling=sampling))
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ChatAnswer:

@@ -321,3 +321,35 @@ def test_with_other_tools_history_is_rendered_anew(renderer: RolloutRenderer) ->
 
     assert conversation.prompt([USER, first, USER], TOOLS).continues == 0
     assert conversation.prompt([USER, first, USER], TOOLS[:1]).continues is None
+
+
+def test_a_prompt_asked_for_again_before_a_turn_is_added_is_rendered_once() -> None:
+    renderer = load_renderer(None, "chatml")
+    rendered: list[int] = []
+    render = renderer.render
+
+    class Counted:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(renderer, name)
+
+        def render(self, *arguments: Any) -> Tokens:
+            tokens = render(*arguments)
+            rendered.append(len(tokens))
+            return tokens
+
+    conversation = MessageTree(Counted())  # type: ignore[arg-type]
+    first = [conversation.prompt([dict(USER)], TOOLS) for _ in range(4)]
+    assert len(rendered) == 1
+    assert len({id(prompt) for prompt in first}) == 1
+
+    for prompt in first[:2]:  # Two choices of one request become two branches.
+        conversation.add(prompt, generation(np.array([65, renderer.stop_token_ids[0]], np.int32)))
+    assert len(conversation.transcript.turns) + len(conversation.transcript.side_branches) == 2
+
+    again = conversation.prompt([dict(USER)], TOOLS)
+    assert (len(rendered), again.token_ids.tolist()) == (2, first[0].token_ids.tolist())
+    called = {"function": {"name": "add", "arguments": {"x": 1}}}
+    same = {"function": {"name": "add", "arguments": {"x": True}}}
+    for call in (called, same):
+        conversation.prompt([USER, {"role": "assistant", "content": "", "tool_calls": [call]}])
+    assert len(rendered) == 4, "equal in Python, and not in what they say"

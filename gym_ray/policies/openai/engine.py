@@ -288,9 +288,7 @@ class OpenAIEngine:
         if said.token_ids is None:
             logger.warning("%s returns no token IDs: rollouts serve SFT and DPO only", endpoint.url)
             return
-        certain_request = dataclasses.replace(
-            request, call=Call("probe", _certain(self._probe_sampling))
-        )
+        certain_request = request.with_sampling(_certain(self._probe_sampling))
         body = chat.body_of(certain_request, model=self._remote_model, seed=None, dialect=dialect)
         with contextlib.suppress(EndpointRefused, RolloutFailure):  # it samples in one way only
             answer = await self._transport.ask(endpoint, chat.PATH, body)
