@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from gym_ray.cli.arguments import Quiet
+
 app = typer.Typer(
     name="compat", help="NeMo Gym's commands, by our pipeline.", no_args_is_help=True,
     pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -14,14 +16,13 @@ app = typer.Typer(
 _Arguments = Annotated[
     list[str], typer.Argument(metavar="+KEY=VALUE...", help="As NeMo Gym takes them.")
 ]
-_Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
 
 
 @app.command("ng_collect_rollouts")
 def ng_collect_rollouts(
     arguments: _Arguments,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-    quiet: _Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     """Collect rollouts, and write NeMo Gym's files of them beside ours.
 
@@ -50,7 +51,7 @@ def ng_prepare_data(
         typer.Option(help="fail: write nothing if a row is rejected; drop: leave it out."),
     ] = "fail",
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    quiet: _Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check and collate the declared task files, and write NeMo Gym's files beside them.
 

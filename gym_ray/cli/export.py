@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gym_ray.cli.arguments import Quiet, Rollouts
+
 if TYPE_CHECKING:
     from gym_ray.export.export import Format, Kind
     from gym_ray.export.recipe import Recipe
@@ -25,9 +27,6 @@ _Shape = Literal["messages", "nemo-rl", "text"]
 
 _PRESET = "By default as the run's objective says."
 
-_Rollouts = Annotated[
-    str, typer.Argument(metavar="ROLLOUTS", help="Run directory, or folder of shards.")
-]
 _Output = Annotated[str, typer.Option("--output", metavar="DIR", help="New folder.")]
 _Files = Annotated[_Format, typer.Option("--format", help="Files to write.")]
 _License = Annotated[
@@ -65,12 +64,11 @@ _ReasoningOption = Annotated[
     ),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
-_Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
 
 
 @app.command()
 def rl(
-    rollouts: _Rollouts,
+    rollouts: Rollouts,
     output: _Output,
     failed_groups: Annotated[
         _FailedGroups,
@@ -90,7 +88,7 @@ def rl(
     license: _License = None,
     workers: _Workers = None,
     json: _Json = False,
-    quiet: _Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     """Token sequences with loss mask, logprobs, rewards and advantages; one row per branch.
 
@@ -112,7 +110,7 @@ def rl(
 
 @app.command()
 def sft(
-    rollouts: _Rollouts,
+    rollouts: Rollouts,
     output: _Output,
     min_reward: Annotated[
         float | None,
@@ -136,7 +134,7 @@ def sft(
     license: _License = None,
     workers: _Workers = None,
     json: _Json = False,
-    quiet: _Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     """Conversations for supervised fine-tuning: `messages`, and `tools` where there are any.
 
@@ -162,7 +160,7 @@ def sft(
 
 @app.command()
 def dpo(
-    rollouts: _Rollouts,
+    rollouts: Rollouts,
     output: _Output,
     pairing: Annotated[
         _Pairing | None,
@@ -191,7 +189,7 @@ def dpo(
     license: _License = None,
     workers: _Workers = None,
     json: _Json = False,
-    quiet: _Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     """Preference pairs of rollouts of the same task.
 
@@ -216,12 +214,12 @@ def dpo(
 
 @app.command("nemo-gym")
 def nemo_gym(
-    rollouts: _Rollouts,
+    rollouts: Rollouts,
     output: _Output,
     license: _License = None,
     workers: _Workers = None,
     json: _Json = False,
-    quiet: _Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     """Rollouts, failures and tasks as JSONL in NeMo Gym's row shapes.
 
@@ -239,7 +237,7 @@ def nemo_gym(
 
 @app.command()
 def atif(
-    rollouts: _Rollouts,
+    rollouts: Rollouts,
     output: _Output,
     one_file_each: Annotated[
         bool,
@@ -251,7 +249,7 @@ def atif(
     license: _License = None,
     workers: _Workers = None,
     json: _Json = False,
-    quiet: _Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     """Trajectories in the Agent Trajectory Interchange Format (ATIF v1.7) of Harbor.
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from gym_ray.cli.arguments import Quiet
+
 app = typer.Typer(
     name="hub", help="Push datasets to the Hugging Face Hub, and pull them.", no_args_is_help=True,
     pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -13,7 +15,6 @@ app = typer.Typer(
 
 _RepoId = Annotated[str, typer.Argument(metavar="REPO_ID", help="Dataset: OWNER/NAME.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
-_Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
 
 
 @app.command()
@@ -41,7 +42,7 @@ def push(
         bool, typer.Option("--dry-run", help="Show files, sizes and the card; send nothing.")
     ] = False,
     json: _Json = False,
-    quiet: _Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     """Upload a dataset with a card, in one commit; only what is not there is sent.
 
@@ -88,7 +89,7 @@ def pull(
         typer.Option("--jsonl", help="Write Parquet task files as JSONL, too, for prepare."),
     ] = False,
     json: _Json = False,
-    quiet: _Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     """Download a dataset, whole and checked; only what is missing is fetched.
 

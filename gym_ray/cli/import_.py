@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from gym_ray.cli.arguments import Quiet
 from gym_ray.errors import GymRayError
 
 app = typer.Typer(
@@ -37,7 +38,7 @@ def atif(
         typer.Option(help="fail: write nothing if a trajectory is rejected; drop: leave it out."),
     ] = "fail",
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Rollouts of trajectories in the Agent Trajectory Interchange Format (ATIF v1.0 to v1.8).
 

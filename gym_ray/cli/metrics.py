@@ -1,37 +1,68 @@
-"""The command `gym-ray metrics`, from its arguments to the text it prints."""
+"""`gym-ray metrics`: numbers of a run, or of two."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
+from gym_ray.cli.arguments import Quiet, Rollouts
 from gym_ray.errors import ConfigError
-from gym_ray.metrics.comparison import compare
-from gym_ray.metrics.metrics import metrics
-from gym_ray.metrics.task_scores import Options
-from gym_ray.metrics.text import render_comparison, render_metrics
-from gym_ray.progress import Progress
 
 #: Rollouts between two lines of progress.
 _SAY_EVERY = 100_000
 
 
-def run_metrics(
-    rollouts: str,
-    other: str | None,
-    *,
-    ks: str | None,
-    success: float,
-    confidence: float,
-    resamples: int,
-    seed: int,
-    tasks: str | None,
-    as_json: bool,
-    quiet: bool,
-) -> str:
-    """See `gym-ray metrics --help`.
+def metrics(
+    rollouts: Rollouts,
+    other: Annotated[
+        str | None,
+        typer.Argument(metavar="[ROLLOUTS_B]", help="A second run, to compare with the first."),
+    ] = None,
+    k: Annotated[
+        str | None,
+        typer.Option("--k", metavar="K,…", help="k of the scores at k; by default 1, 2, 4, …"),
+    ] = None,
+    success: Annotated[
+        float, typer.Option("--success", help="Rewards from here on count as passed.")
+    ] = 1.0,
+    confidence: Annotated[
+        float,
+        typer.Option(
+            "--confidence", help="Confidence level of the intervals and of the comparison."
+        ),
+    ] = 0.95,
+    resamples: Annotated[
+        int, typer.Option("--resamples", help="Bootstrap resamples and random sign changes.")
+    ] = 2000,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap resamples.")] = 0,
+    tasks: Annotated[
+        str | None,
+        typer.Option("--tasks", metavar="FILE", help="Write the scores of every task, as JSONL."),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the metrics as JSON on standard output.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Metrics of a run: mean reward and pass@k with intervals, failures, turns, tokens.
 
-    Raises:
-        ConfigError: an argument is wrong.
+    With a second run, compares both on the tasks they share, paired, and says whether the
+    difference is significant. Definitions are in docs/metrics.md.
+
+    Example:
+
+      gym-ray metrics runs/demo
+
+      gym-ray metrics runs/before runs/after --json
     """
-    options = Options(_parsed(ks), success, confidence, resamples, seed)
+    from gym_ray.metrics.comparison import compare
+    from gym_ray.metrics.metrics import metrics as measure
+    from gym_ray.metrics.task_scores import Options
+    from gym_ray.metrics.text import render_comparison, render_metrics
+    from gym_ray.progress import Progress
+
+    options = Options(_parsed(k), success, confidence, resamples, seed)
     if other is not None and tasks is not None:
         raise ConfigError("--tasks is of one run; give it without ROLLOUTS_B")
     with Progress(quiet=quiet) as progress:
@@ -45,10 +76,12 @@ def run_metrics(
                     progress.say(f"{read:,} rollouts read")
 
         if other is None:
-            found = metrics(rollouts, options, tasks=tasks, report=report)
-            return found.to_json() if as_json else render_metrics(found)
-        comparison = compare(rollouts, other, options, report=report)
-        return comparison.to_json() if as_json else render_comparison(comparison)
+            found = measure(rollouts, options, tasks=tasks, report=report)
+            text = found.to_json() if json else render_metrics(found)
+        else:
+            comparison = compare(rollouts, other, options, report=report)
+            text = comparison.to_json() if json else render_comparison(comparison)
+    typer.echo(text)
 
 
 def _parsed(ks: str | None) -> tuple[int, ...] | None:

@@ -1,0 +1,55 @@
+"""`gym-ray reverify`: rewards of stored rollouts computed anew."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gym_ray.cli.arguments import Overrides, Quiet, Rollouts
+from gym_ray.errors import FailedShareExceeded, GymRayError, Interrupted
+
+
+def reverify(
+    rollouts: Rollouts,
+    output: Annotated[
+        str, typer.Option("--output", metavar="DIR", help="Folder of the new dataset.")
+    ],
+    overrides: Overrides = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config", metavar="CONFIG", help="Config to judge by, in place of the run's run.yaml."
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON on standard output.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compute the rewards of stored rollouts anew, into a new dataset; nothing is sampled.
+
+    For a verifier that was changed, or that failed when the rollouts were collected. Says which
+    rewards changed. Re-issuing the same command continues where it stopped.
+
+    Example:
+
+      gym-ray reverify runs/demo --output runs/demo-strict environments.math.params.require_box=true
+    """
+    from gym_ray.reverification.report import render_changes
+    from gym_ray.reverification.reverify import reverify as run
+
+    report = run(rollouts, output, config=config, overrides=overrides or [], quiet=quiet)
+    typer.echo(report.to_json() if json else render_changes(report))
+    again = "re-issue the same command to continue"
+    if report.interrupted is not None:
+        raise Interrupted(
+            f"stopped early ({report.interrupted}); {report.pending} rollouts are left: {again}"
+        )
+    if report.pending:
+        raise GymRayError(f"{report.pending} rollouts are left; {again}")
+    if report.failed_share > report.max_failed_share:
+        raise FailedShareExceeded(
+            f"{report.changes.failed_now} of {report.changes.rollouts} verifications failed, more "
+            f"than collect.max_failed_share={report.max_failed_share:g} allows"
+        )
