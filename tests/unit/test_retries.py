@@ -10,7 +10,6 @@ import hypothesis
 import hypothesis.strategies as st
 
 from gym_ray.client import AsyncRolloutClient, ledger, transport
-from gym_ray.collection import stage
 from gym_ray.config.commands import CollectConfig
 from gym_ray.config.environment import VerificationConfig
 from gym_ray.config.policy import JudgeConfig, PolicyConfig
@@ -54,8 +53,7 @@ def test_callers_who_fail_together_do_not_return_together() -> None:
 
 def test_the_page_has_the_pauses_of_the_code() -> None:
     bounds = {
-        "collect": (stage._BACKOFF_SECONDS, stage._BACKOFF_MAXIMUM_SECONDS),
-        "/run`, `/batches": (
+        "collect`, `/run`, `/batches": (
             environment_client._BACKOFF_SECONDS,
             environment_client._BACKOFF_MAXIMUM_SECONDS,
         ),
@@ -85,9 +83,13 @@ def test_the_page_has_the_tries_and_deadlines_of_the_code() -> None:
     waiting = inspect.signature(VerifierPool).parameters["queue_timeout_seconds"].default
     judge = JudgeConfig()
 
-    assert [f"`{kind}`" for kind in RETRYABLE if f"`{kind}`" not in ROWS["collect"][2]] == []
-    assert f"({collect.max_attempts})" in ROWS["collect"][3]
-    assert f"({collect.rollout_timeout_seconds:g} s)" in ROWS["collect"][5]
+    assert [
+        f"`{kind}`"
+        for kind in RETRYABLE
+        if f"`{kind}`" not in ROWS["collect`, `/run`, `/batches"][2]
+    ] == []
+    assert f"({collect.max_attempts})" in ROWS["collect`, `/run`, `/batches"][3]
+    assert f"({collect.rollout_timeout_seconds:g} s)" in ROWS["collect`, `/run`, `/batches"][5]
     assert f"({collect.max_attempts})" in ROWS["reverify"][3]
     assert f"({remote_args.max_retries}) + 1" in ROWS["remote policy"][3]
     assert f"({PolicyConfig().request_timeout_seconds:g} s)" in ROWS["remote policy"][5]
