@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.status import Status
 
-from gym_ray.rollout import Rollout
+    from gym_ray.rollout import Rollout
 
 #: Seconds between plain lines when not on a terminal.
 _PLAIN_SECONDS = 10.0
