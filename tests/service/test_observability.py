@@ -51,8 +51,9 @@ def observed(playground: Playground, tmp_path_factory: pytest.TempPathFactory) -
     with receiver(SPANS_PORT) as spans:
         summary = gym_ray.collect(config, quiet=True)
         until(lambda: _is_counted(summary, names), 60, "all metrics count every rollout")
-        until(lambda: _is_traced(summary, spans), 60, "the spans of every rollout arrive")
-    return Observed(summary, list(gym_ray.read_rollouts(summary.output)), spans, names)
+        rollouts = list(gym_ray.read_rollouts(summary.output))
+        until(lambda: _is_traced(rollouts, spans), 60, "the spans of every rollout arrive")
+    return Observed(summary, rollouts, spans, names)
 
 
 #: A gauge is there only while something sets it, and policies of other tests may run.
@@ -68,8 +69,16 @@ def _is_counted(summary: gym_ray.RunSummary, names: set[str]) -> bool:
     )
 
 
-def _is_traced(summary: gym_ray.RunSummary, spans: list[ReceivedSpan]) -> bool:
-    return Counter(span.name for span in spans)["rollout"] == summary.expected
+def _is_traced(rollouts: list[gym_ray.Rollout], spans: list[ReceivedSpan]) -> bool:
+    """Every process sends its spans at times of its own."""
+    arrived = Counter(span.name for span in spans)
+    turns = sum(len(rollout.turns) for rollout in rollouts)
+    attempts = sum(rollout.attempts for rollout in rollouts)
+    return (
+        (arrived["rollout"], arrived["verification"]) == (len(rollouts), turns)
+        and arrived["attempt"] == attempts
+        and arrived["policy turn"] >= turns
+    )
 
 
 def _samples() -> list[tuple[str, dict[str, str], float]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import gym_ray
 from gym_ray.config.load import load_config
+from tests.applications import Service
 from tests.cluster import SPANS_PORT, scripted_config, serve_port, sums, until, write_rows
 from tests.spans import ReceivedSpan, receiver
 
@@ -43,12 +44,13 @@ def post(url: str, row: dict[str, Any]) -> int:
 
 
 def test_served_and_collected_rollouts_fill_the_same_columns_and_both_are_traced(
-    cluster: str, tmp_path: Path, requests: Path
+    service: Service, tmp_path: Path, requests: Path
 ) -> None:
     from gym_ray.serving.application import Application
     from gym_ray.serving.gateway_application import GatewayApplication
     from gym_ray.serving.recorder import RecordTarget
 
+    service.stop()  # A cluster has one gateway.
     good, bad = sums(2, tmp_path)
     bad["verify"] = "raise"
     config = scripted_config(
