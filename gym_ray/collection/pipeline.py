@@ -171,7 +171,9 @@ def over_ranges(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = -1
-    return ray.data.from_arrow(list(ranges)).map_batches(
+    # Not `from_arrow`, which looks at every table in a task of its own: where policy, environments
+    # and stages have all CPUs of the cluster, that task would wait for one forever.
+    return ray.data.from_blocks(list(ranges)).map_batches(
         stage,
         fn_constructor_args=args,
         batch_size=None,

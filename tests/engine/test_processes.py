@@ -125,7 +125,7 @@ def test_an_engine_whose_core_is_killed_while_it_starts_fails_at_once(
             await starting
         assert time.monotonic() - killed < GONE_SECONDS
 
-    run(scenario(), 240)
+    run(scenario())
     assert _children() - before == set()
 
 
