@@ -63,7 +63,10 @@ network_configuration() {
     [ ! -f "${!variable}" ] || certificates+=("${!variable}")
   done
   # Of all of pip's files one, since another user's home is not read there.
-  python3 -m pip config list | sed -n "s/^global\.\([^=]*\)='\(.*\)'$/\1 = \2/p" > "$scratch/pip"
+  # A virtual environment's python, such as .venv's, may be without pip.
+  local python=python3
+  [ ! -x .bootstrap/bin/python ] || python=.bootstrap/bin/python
+  "$python" -m pip config list | sed -n "s/^global\.\([^=]*\)='\(.*\)'$/\1 = \2/p" > "$scratch/pip"
   { echo "[global]"; cat "$scratch/pip"; } > "$etc/pip.conf"
   for value in ${PIP_FIND_LINKS:-} $(sed 's/^[^=]*= //; s/\\n/ /g' "$scratch/pip"); do
     word=${value#file://}
