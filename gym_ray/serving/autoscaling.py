@@ -1,9 +1,9 @@
 """How many replicas a load asks for, decided for Ray Serve's autoscaler.
 
 Owned here: the decision, a pure function of the load and the replicas in force, and its form as
-Serve's autoscaling policies. Not owned: measuring (each replica tells its own load, see
-`replicas.py`), and what Serve does: the mean over time, delays, starting and draining replicas
-(`options.py` sets it up). See docs/autoscaling.md.
+Serve's autoscaling policies. Not owned: measuring (each replica reports its own load, see
+`policy_replica.py` and `environment_replica.py`), and what Serve does: the mean over time, delays,
+starting and draining replicas (`options.py` sets it up). See docs/autoscaling.md.
 
 Why not Serve's own policy: it counts calls, and a call here carries up to sixteen rollouts or turns
 and lasts until the last of them has ended.

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from gym_ray.config.load import RunConfig, differing_keys
 from gym_ray.config.objectives import OBJECTIVES
 from gym_ray.errors import ConfigError
-from gym_ray.store.dataset_files import MANIFEST_FILE
+from gym_ray.store.dataset_files import MANIFEST_FILE, REMAINING_FILE
 from gym_ray.store.places import (
     UNFINISHED,
     Hold,
@@ -157,7 +157,7 @@ class RunDirectory:
             # Replicas of a `serve` that was killed may still be writing what they have.
             remove_unfinished(path)
             # A work list that earlier versions left in runs that were cut short.
-            (path / "remaining.parquet").unlink(missing_ok=True)
+            (path / REMAINING_FILE).unlink(missing_ok=True)
             make_folder(directory.rollouts)
         return directory
 

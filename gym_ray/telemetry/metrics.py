@@ -3,7 +3,7 @@
 Owned here: every metric's name, labels and buckets (`METRICS`, which the Grafana dashboard is
 checked against), and the instruments of one process. Ray's agent on each node collects them from
 the processes there and serves them to Prometheus. Not owned here: when something is observed
-(`observer.py` for rollouts, `replicas.py` for engines).
+(`observer.py` for rollouts, `serving/turn_observer.py` for engines).
 
 Ray puts `ray_` before a name and `_total` after a counter's, keeps a counter of a process that has
 ended, and forgets a gauge that is not set again within its reporting interval (10 s).
