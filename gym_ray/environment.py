@@ -20,6 +20,7 @@ import dataclasses
 import inspect
 import json
 import math
+import typing
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -38,6 +39,23 @@ class TaskFields(pydantic.BaseModel):
     """Fields an environment's verifier needs in every task row; other keys pass through."""
 
     model_config = pydantic.ConfigDict(extra="ignore", strict=False)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, row: Any) -> Any:
+        """Tables have a value in every column, so a null is a field that is not there."""
+        if not isinstance(row, Mapping):
+            return row
+        return {
+            key: value
+            for key, value in row.items()
+            if value is not None or key not in cls.model_fields or _may_be_null(cls, key)
+        }
+
+
+def _may_be_null(fields: type[TaskFields], key: str) -> bool:
+    annotation = fields.model_fields[key].annotation
+    return annotation is Any or type(None) in typing.get_args(annotation)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

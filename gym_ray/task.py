@@ -16,6 +16,7 @@ from typing import Any
 
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.sampling import Sampling
+from gym_ray.strict_json import InvalidJson, parse_json
 from gym_ray.task_fields import CREATE_PARAMS
 
 ROLES = ("user", "assistant", "system", "developer")
@@ -92,14 +93,7 @@ def parse_task(text: str | bytes, *, task_index: int, source_file: str, source_l
     Raises:
         RolloutFailure: `task_invalid`; the message names the field and what to write instead.
     """
-    try:
-        row = json.loads(text)
-    except UnicodeDecodeError as error:
-        raise invalid(f"is not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except ValueError as error:
-        raise invalid(f"is not JSON ({error}); write one JSON object per line") from None
-    except RecursionError:
-        raise invalid("is JSON nested too deeply to be read") from None
+    row = read_row(text)
     check_row(row)
     try:
         task_id = task_id_of(row)
@@ -112,6 +106,20 @@ def parse_task(text: str | bytes, *, task_index: int, source_file: str, source_l
         source_file=source_file,
         source_line=source_line,
     )
+
+
+def read_row(text: str | bytes) -> Any:
+    """The value of an input line, which must be strictly JSON; see `gym_ray.strict_json`.
+
+    Raises:
+        RolloutFailure: `task_invalid`; the message names the field where one is there twice.
+    """
+    try:
+        return parse_json(text)
+    except InvalidJson as error:
+        wrong = str(error)
+        hint = "; write one JSON object per line" if wrong.startswith("is not JSON") else ""
+        raise invalid(wrong + hint) from None
 
 
 def check_row(row: Any) -> None:

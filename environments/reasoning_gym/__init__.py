@@ -67,7 +67,7 @@ class ReasoningGymEnvironment(Environment):
             """The family, which scores the answer."""
 
         question: str
-        answer: str | None
+        answer: str | None = None
         """The library's own solution; None in families that have many."""
         metadata: Metadata
 
@@ -103,7 +103,7 @@ class ReasoningGymEnvironment(Environment):
             yield _row(mixture[index])
 
     def verify(self, outcome: Outcome) -> Verdict:
-        entry = outcome.task.row
+        entry = {"answer": None, **outcome.task.row}
         family = entry["metadata"]["source_dataset"]
         tagged = last_tagged(outcome.text, "answer")
         answer = tagged or last_boxed(outcome.text) or last_line(outcome.text)
@@ -118,7 +118,7 @@ class ReasoningGymEnvironment(Environment):
         )
 
     def gold_answer(self, task: Task) -> str | None:
-        answer = task["answer"]
+        answer = task.row.get("answer")
         return None if answer is None else f"<answer>{answer}</answer>"
 
     def _mixture(self) -> Sequence[dict[str, Any]]:

@@ -27,12 +27,12 @@ from gym_ray.atif.rollouts import Numbers, Origin, adopted, is_ours, remarks, re
 from gym_ray.collection.compaction import compact
 from gym_ray.errors import ConfigError
 from gym_ray.export.export import unfinished
-from gym_ray.progress import Progress
 from gym_ray.rollout import Rollout
 from gym_ray.store.index import Index
 from gym_ray.store.places import require_local, write_text_whole
 from gym_ray.store.segments import SegmentStore
 from gym_ray.store.stored_run import StoredRun
+from gym_ray.telemetry.progress import Progress
 
 OnInvalid = Literal["fail", "drop"]
 

@@ -60,7 +60,7 @@ def metrics(
     from gym_ray.metrics.metrics import metrics as measure
     from gym_ray.metrics.task_scores import Options
     from gym_ray.metrics.text import render_comparison, render_metrics
-    from gym_ray.progress import Progress
+    from gym_ray.telemetry.progress import Progress
 
     options = Options(_parsed(k), success, confidence, resamples, seed)
     if other is not None and tasks is not None:

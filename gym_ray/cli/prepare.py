@@ -59,7 +59,7 @@ def prepare(
     ] = 0.0,
     prompt: Annotated[
         str | None,
-        typer.Option(metavar="YAML", help="Template (user, system) for the input of raw rows."),
+        typer.Option(metavar="YAML", help="Template that makes task rows of raw rows."),
     ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Count input tokens as this model has them.")

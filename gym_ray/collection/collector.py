@@ -31,7 +31,6 @@ from gym_ray.collection.trackers import Trackers
 from gym_ray.config.load import RunConfig, load_config
 from gym_ray.config.objectives import describe
 from gym_ray.errors import ConfigError, GymRayError, Interrupted
-from gym_ray.progress import Progress, duration
 from gym_ray.registry import load_environments
 from gym_ray.routing import Router
 from gym_ray.runner import RunSettings
@@ -39,6 +38,7 @@ from gym_ray.sampling import Sampling
 from gym_ray.serving.environment_client import client_settings, producer_of
 from gym_ray.store.places import write_text_whole
 from gym_ray.store.run_directory import RunDirectory
+from gym_ray.telemetry.progress import Progress, duration
 
 _POLL_SECONDS = 0.5
 

@@ -1,5 +1,5 @@
-"""Task input: lines of JSONL files, rows of Parquet files, or rows an environment generates.
-Streamed.
+"""Task input: lines of JSONL files, compressed or not, rows of Parquet files, or what an
+environment generates. Streamed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from gym_ray.collection.jsonl_text import text_lines
 from gym_ray.collection.parquet_tasks import PARQUET_SUFFIX, check_parquet, parquet_rows
 from gym_ray.config.load import RunConfig
 from gym_ray.environment import Environment
@@ -59,6 +60,7 @@ class TaskInput:
         environments: built environments by name, for `env:NAME`.
         name: which rows; by default what `collect.input` names.
         key: what messages call the place where the name stands.
+        raw: task rows are yet to be made of these, so that Parquet needs no column of prompts.
 
     Raises:
         ConfigError: no such file, no such environment, or a form not supported.
@@ -71,6 +73,7 @@ class TaskInput:
         *,
         name: str | None = None,
         key: str = "collect.input",
+        raw: bool = False,
     ) -> None:
         self._name = config.collect.input if name is None else name
         self._key = key
@@ -88,7 +91,7 @@ class TaskInput:
             section = config.environments[name].model_dump(include={"entrypoint", "params"})
             self._digest = hashlib.sha256(json.dumps(section, sort_keys=True).encode()).hexdigest()
         else:
-            self._files = _find(self._name, key)
+            self._files = _find(self._name, key, raw=raw)
 
     @property
     def files(self) -> list[Path]:
@@ -105,7 +108,11 @@ class TaskInput:
         return found
 
     def lines(self) -> Iterator[InputLine]:
-        """Every row, blank lines left out."""
+        """Every row, blank lines left out.
+
+        Raises:
+            ConfigError: a compressed file is damaged, or a line is longer than a row may be.
+        """
         if self._generator is not None:
             yield from self._generated(self._generator)
             return
@@ -114,13 +121,12 @@ class TaskInput:
                 for number, text in enumerate(parquet_rows(path), start=1):
                     yield InputLine(str(path), number, text)
                 continue
-            with path.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    raw = line.rstrip(b"\r\n")
-                    if number == 1:
-                        raw = raw.removeprefix(_BYTE_ORDER_MARK)
-                    if raw.strip():
-                        yield InputLine(str(path), number, raw)
+            for number, line in enumerate(text_lines(path, self._key), start=1):
+                raw = line.rstrip(b"\r\n")
+                if number == 1:
+                    raw = raw.removeprefix(_BYTE_ORDER_MARK)
+                if raw.strip():
+                    yield InputLine(str(path), number, raw)
 
     def _generated(self, generator: Environment) -> Iterator[InputLine]:
         number = 1
@@ -139,7 +145,7 @@ class TaskInput:
             ) from error
 
 
-def _find(name: str, key: str) -> list[Path]:
+def _find(name: str, key: str, *, raw: bool) -> list[Path]:
     if "://" in name:
         paths = _find_remote(open_path(name), key)
     else:
@@ -148,7 +154,8 @@ def _find(name: str, key: str) -> list[Path]:
             paths = [Path(name)]
     if not paths:
         raise ConfigError(
-            f"{key} {name!r}: no such file; give a JSONL or Parquet file, a glob, or env:NAME"
+            f"{key} {name!r}: no such file; give a JSONL (or .jsonl.gz, .jsonl.zst) or Parquet "
+            "file, a glob, or env:NAME"
         )
     for path in paths:
         if path.is_dir():
@@ -160,7 +167,7 @@ def _find(name: str, key: str) -> list[Path]:
             reason = error.strerror or one_line(error)
             raise ConfigError(f"{key} {path}: cannot be read: {reason}") from None
         if path.suffix == PARQUET_SUFFIX:
-            check_parquet(path)
+            check_parquet(path, key, raw=raw)
     return paths
 
 

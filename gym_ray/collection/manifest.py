@@ -28,7 +28,7 @@ from gym_ray.routing import Router
 from gym_ray.store.places import parquet_file, written_whole
 from gym_ray.store.rows import specs_from_table, specs_to_table
 from gym_ray.store.schema import MANIFEST_SCHEMA
-from gym_ray.task import parse_task, rollout_id_of, task_id_of, unparsable_task_id
+from gym_ray.task import parse_task, read_row, rollout_id_of, task_id_of, unparsable_task_id
 
 ROW_GROUP_ROWS = 256
 _METADATA_KEY = b"gym_ray.manifest"
@@ -190,10 +190,10 @@ def _given_index(row: Mapping[str, Any]) -> int | None:
 def _identity_of_invalid(line: InputLine) -> str:
     """A row that parses keeps the identity of its content; a line that does not, of its place."""
     try:
-        row = json.loads(line.raw)
+        row = read_row(line.raw)
         if isinstance(row, dict):
             return task_id_of(row)
-    except (ValueError, RecursionError, RolloutFailure):
+    except (RecursionError, RolloutFailure):
         pass
     return unparsable_task_id(line.source_file, line.source_line, line.raw)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Literal
 
-from gym_ray.progress import Counts
+from gym_ray.telemetry.progress import Counts
 
 #: `run`; `drain`: start nothing, finish and write what runs; `stop`: give up what is left.
 Order = Literal["run", "drain", "stop"]

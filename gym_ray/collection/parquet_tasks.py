@@ -22,8 +22,13 @@ _BATCH_ROWS = 256
 _PARAMS = "responses_create_params"
 
 
-def check_parquet(path: Path) -> None:
+def check_parquet(path: Path, key: str, *, raw: bool) -> None:
     """Refuse a file whose rows cannot be task rows.
+
+    Args:
+        path: the file.
+        key: what messages call the place where it was named.
+        raw: task rows are yet to be made of its rows, so it needs no prompts.
 
     Raises:
         ConfigError: no Parquet, no prompts, or a column of a type that JSON has not.
@@ -31,16 +36,16 @@ def check_parquet(path: Path) -> None:
     try:
         schema = parquet_file(path).schema_arrow
     except (FileTorn, OSError) as error:
-        raise ConfigError(f"collect.input {path}: is no Parquet file: {error}") from None
-    if _PARAMS not in schema.names:
+        raise ConfigError(f"{key} {path}: is no Parquet file: {error}") from None
+    if _PARAMS not in schema.names and not raw:
         raise ConfigError(
-            f"collect.input {path}: has no column {_PARAMS!r}; its columns are "
-            f"{', '.join(schema.names)}"
+            f"{key} {path}: has no column {_PARAMS!r}; its columns are {', '.join(schema.names)}. "
+            "Make task rows of it with a template: gym-ray prepare … --prompt YAML"
         )
     field = column_without_json(schema)
     if field is not None:
         raise ConfigError(
-            f"collect.input {path}: column {field.name!r} is {field.type}, which a task row "
+            f"{key} {path}: column {field.name!r} is {field.type}, which a task row "
             "cannot hold; cast it to text or a number"
         )
 

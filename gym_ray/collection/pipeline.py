@@ -27,13 +27,13 @@ from gym_ray.collection.monitor import Monitor, Order
 from gym_ray.collection.remaining import Positions, as_range
 from gym_ray.collection.stage import BLOCK_ROLLOUTS, RolloutStage, StageSettings
 from gym_ray.collection.stage_link import CollectionStopped
-from gym_ray.progress import Counts
 from gym_ray.serving.cluster import (
     ROLLOUTS_PER_STAGE,
     STAGE_CPUS,
     on_driver_node,
     preferring_driver_node,
 )
+from gym_ray.telemetry.progress import Counts
 
 #: Ranges the manifest is split into, per stage. A stage works on all of its ranges at once, and
 #: on each as far as it has room, so a straggler keeps nothing waiting but its own range's end.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gym_ray.collection.summary import Reward, RunSummary
 from gym_ray.errors import FailedShareExceeded, GymRayError, Interrupted
-from gym_ray.progress import duration
+from gym_ray.telemetry.progress import duration
 
 
 def render(summary: RunSummary) -> str:

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from gym_ray.collection.monitor import Order
 from gym_ray.errors import GymRayError
-from gym_ray.progress import Counts
 from gym_ray.store.writer import SegmentWriter
+from gym_ray.telemetry.progress import Counts
 
 T = TypeVar("T")
 

@@ -22,8 +22,8 @@ from typing import Any, Protocol
 from gym_ray.collection.summary import RunSummary
 from gym_ray.config.load import RunConfig
 from gym_ray.errors import ConfigError, one_line
-from gym_ray.progress import Counts
 from gym_ray.store.places import is_remote
+from gym_ray.telemetry.progress import Counts
 
 #: Library of each tracker; the extra of gym-ray has the tracker's name.
 _LIBRARIES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}

@@ -31,11 +31,12 @@ from gym_ray.compat.aggregate_metrics import write_aggregate_metrics
 from gym_ray.compat.arguments import RolloutArguments, parsed
 from gym_ray.compat.configs import Configs, read_configs
 from gym_ray.config.load import RunConfig
-from gym_ray.errors import ConfigError
+from gym_ray.errors import ConfigError, RolloutFailure
 from gym_ray.export.export import export
 from gym_ray.export.nemo_gym_rows import FAILURES, ROLLOUTS, NemoGymRecipe
 from gym_ray.registry import load_environments
 from gym_ray.store.stored_run import StoredRun
+from gym_ray.task import read_row
 
 
 class RolloutFiles:
@@ -236,8 +237,8 @@ def _changed(raw: bytes, agent: str | None, params: Mapping[str, Any]) -> bytes:
 
 def _row(raw: bytes | str) -> dict[str, Any] | None:
     try:
-        row = json.loads(raw)
-    except (ValueError, RecursionError):
+        row = read_row(raw)
+    except RolloutFailure:  # Told where the row is run.
         return None
     return row if isinstance(row, dict) else None
 

@@ -18,7 +18,7 @@ class CollectConfig(Section):
     """One collection run."""
 
     input: str = "tasks.jsonl"
-    """A JSONL or Parquet file, a glob of them, or `env:NAME` for generated tasks."""
+    """A JSONL file (also .gz, .zst) or Parquet, a glob, or `env:NAME` for generated tasks."""
     output: str = "runs/collection"
     """Directory of the dataset; re-issuing the command continues what is there."""
     objective: ObjectiveName | None = None

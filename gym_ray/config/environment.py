@@ -131,13 +131,13 @@ class DatasetConfig(Section):
     type: Literal["train", "validation", "example"]
     """Which prepared file its rows go to."""
     path: str = Field(min_length=1)
-    """What `collect.input` takes: a JSONL file, a glob of them, or `env:NAME`."""
+    """What `collect.input` takes: a JSONL file (also .gz, .zst), Parquet, a glob, or `env:NAME`."""
     license: License | None = None
     """License of the rows; required for train and validation, one that docs/prepare.md lists."""
     weight: float = Field(1.0, gt=0, le=1000)
     """How often each row is written: 2 twice, 0.5 half of the rows."""
     prompt: str | None = None
-    """YAML file with `user` and perhaps `system`, templates that make the input of raw rows."""
+    """YAML file with a template that makes task rows of raw rows; see docs/prepare.md."""
 
     @pydantic.model_validator(mode="after")
     def _licensed(self) -> DatasetConfig:

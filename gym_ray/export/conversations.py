@@ -152,12 +152,12 @@ def conversation_of(attempt: StoredAttempt, reasoning: Reasoning) -> StoredConve
         raise NoConversation("has items without a chat form") from None
     while completion and completion[-1]["role"] != "assistant":
         completion.pop()
-    completion = [_with_reasoning(message, reasoning) for message in completion]
     if not completion:
         raise NoConversation("has no message of the policy")
     last = completion[-1]
-    if not last["content"] and not last.get("tool_calls"):
+    if not last["content"].strip() and not last.get("tool_calls"):
         raise NoConversation("ends with an empty message")
+    completion = [_with_reasoning(message, reasoning) for message in completion]
     return StoredConversation(prompt, completion, tools_for_chat(json.loads(attempt.row["tools"])))
 
 

@@ -32,7 +32,6 @@ from gym_ray.export.packing import packing_of
 from gym_ray.export.recipe import TRAIN, Recipe
 from gym_ray.export.repeats import note, take_out
 from gym_ray.export.source import Source, open_source
-from gym_ray.progress import Progress
 from gym_ray.store.places import (
     make_folder,
     move_folder,
@@ -43,6 +42,7 @@ from gym_ray.store.places import (
     written_whole,
 )
 from gym_ray.store.stored_run import StoredRun
+from gym_ray.telemetry.progress import Progress
 
 Kind = Literal["rl", "sft", "dpo", "nemo-gym", "atif"]
 Format = Literal["parquet", "jsonl", "both"]

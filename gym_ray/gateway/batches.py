@@ -26,7 +26,7 @@ from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.gateway import run
 from gym_ray.gateway.disconnects import unless_disconnected
 from gym_ray.gateway.errors import ApiError, bad_request
-from gym_ray.gateway.strict_json import StrictRoute
+from gym_ray.gateway.strict_route import StrictRoute
 from gym_ray.nemo_gym import output_row
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.routing import Router

@@ -11,7 +11,7 @@ from gym_ray.gateway.backend import GetPolicy, PolicyBackend
 from gym_ray.gateway.chat import add_chat_route
 from gym_ray.gateway.completions import add_completion_route
 from gym_ray.gateway.responses import add_response_route
-from gym_ray.gateway.strict_json import StrictRoute
+from gym_ray.gateway.strict_route import StrictRoute
 
 
 def openai_routes(

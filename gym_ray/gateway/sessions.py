@@ -27,7 +27,7 @@ from gym_ray.gateway.backend import PolicyBackend
 from gym_ray.gateway.errors import ApiError, bad_request
 from gym_ray.gateway.openai_routes import openai_routes
 from gym_ray.gateway.security import bearer_key, unauthorized
-from gym_ray.gateway.strict_json import StrictRoute
+from gym_ray.gateway.strict_route import StrictRoute
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.rollout import RolloutSpec

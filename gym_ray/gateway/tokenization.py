@@ -25,7 +25,7 @@ from gym_ray.gateway.chat_requests import (
 )
 from gym_ray.gateway.errors import bad_request
 from gym_ray.gateway.sampling_request import TokenId, refuse_what_cannot_be_honored
-from gym_ray.gateway.strict_json import StrictRoute
+from gym_ray.gateway.strict_route import StrictRoute
 from gym_ray.gateway.token_chat import closed_prompt_tokens, prompt_tokens
 from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.turn import Tokens

@@ -22,8 +22,8 @@ from rich.filesize import decimal
 from gym_ray.errors import ConfigError, GymRayError, Interrupted
 from gym_ray.hub.parquet_text import JSONL_SUFFIX, convertible, write_jsonl
 from gym_ray.hub.repository import MAIN, RemoteFile, Repository
-from gym_ray.progress import Progress
 from gym_ray.store.places import UNFINISHED, require_local
+from gym_ray.telemetry.progress import Progress
 
 #: Downloads at once.
 _WORKERS = 8

@@ -21,8 +21,8 @@ from gym_ray.errors import ConfigError, GymRayError, Interrupted, pauses
 from gym_ray.hub.cards import data_patterns
 from gym_ray.hub.contents import CARD, Contents, open_contents
 from gym_ray.hub.repository import MAIN, Repository, status_of
-from gym_ray.progress import Progress
 from gym_ray.store.places import require_local
+from gym_ray.telemetry.progress import Progress
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd

@@ -14,11 +14,11 @@ from typing import Any
 from gym_ray.collection.input import InputLine
 from gym_ray.errors import RolloutFailure, one_line
 from gym_ray.json_schema import schema_problem
-from gym_ray.prepare.prompts import PromptTemplate
-from gym_ray.prepare.row_text import read_row, with_field
+from gym_ray.prepare.row_template import RowTemplate
+from gym_ray.prepare.row_text import with_field
 from gym_ray.prepare.task_files import TaskFile
 from gym_ray.routing import Router
-from gym_ray.task import agent_name, check_row, invalid, task_id_of
+from gym_ray.task import agent_name, check_row, invalid, read_row, task_id_of
 
 #: Parameters of the Responses API that a rollout does not read, and what they must be all the same.
 _PARAMETER_TYPES: dict[str, tuple[type, str]] = {
@@ -75,13 +75,13 @@ class RowChecker:
     Args:
         task_file: says whose rows they are.
         router: of the config, with its environments.
-        prompt: template for the input of its rows, if they are raw.
+        template: makes task rows of its rows, if they are raw.
     """
 
-    def __init__(self, task_file: TaskFile, router: Router, prompt: PromptTemplate | None) -> None:
+    def __init__(self, task_file: TaskFile, router: Router, template: RowTemplate | None) -> None:
         self._file = task_file
         self._router = router
-        self._prompt = prompt
+        self._template = template
 
     def check(self, line: InputLine) -> CheckedRow | RejectedRow:
         """What comes of a line."""
@@ -98,11 +98,11 @@ class RowChecker:
         )
 
     def _checked(self, raw: bytes) -> CheckedRow:
-        text, row = read_row(raw)
-        if self._prompt is not None:
-            params = self._prompt.create_params(row)
-            text = with_field(text, row, "responses_create_params", params)
-            row = {**row, "responses_create_params": params}
+        row, text = read_row(raw), raw.decode()
+        if self._template is not None:
+            for key, value in self._template.changes(row).items():
+                text = with_field(text, row, key, value)
+                row = {**row, key: value}
         check_row(row)
         _check_parameters(row["responses_create_params"])
         environment = self._environment_of(row)

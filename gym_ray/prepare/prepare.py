@@ -36,16 +36,17 @@ from gym_ray.prepare.metrics_conflicts import (
     conflict_path,
     read_metrics,
 )
+from gym_ray.prepare.overlap import overlap
 from gym_ray.prepare.prepare_report import SHOWN_REJECTIONS, PrepareReport, TaskFileCounts
 from gym_ray.prepare.prepared_rows import PreparedRowWriter, rows_of, task_ids_of
-from gym_ray.prepare.prompts import PromptTemplate
+from gym_ray.prepare.row_template import RowTemplate
 from gym_ray.prepare.task_files import SPLITS, Split, TaskFile, declared, in_reading_order
 from gym_ray.prepare.task_metrics import TaskMetrics, TokenCounts, token_counter
-from gym_ray.progress import Progress
 from gym_ray.registry import load_environments
 from gym_ray.routing import Router
 from gym_ray.store.duplicates import duplicates
 from gym_ray.store.places import write_text_whole
+from gym_ray.telemetry.progress import Progress
 
 _REPORT = "report.json"
 _REJECTED = "rejected.jsonl"
@@ -106,7 +107,7 @@ def prepare(
         metrics_facts: what is known of the rows of a split, put before its metrics.
         deduplicate: keep only the first of the rows with the same content.
         validation_share: part of the training rows to hold out for validation, by task ID.
-        prompt: template for the rows of task files that have none of their own.
+        prompt: template of raw rows, for task files that have none of their own.
         tokenizer: model whose tokenizer and chat template count the prompts' tokens.
         quiet: no progress on standard error.
 
@@ -155,6 +156,9 @@ def prepare(
                     _write(plan, split, work, facts, TaskMetrics(tokens), progress)
             report = dataclasses.replace(
                 report,
+                overlap=overlap(((s.task_file.split, s.checked) for s in sources), work)
+                if not deduplicate
+                else 0,
                 conflicts=(
                     changed_metrics(earlier, work, compare_metrics) if compare_metrics else {}
                 ),
@@ -182,11 +186,13 @@ def _open(
             f"{', '.join(config.environments)}"
         )
     file = dataclasses.replace(file, prompt=file.prompt or prompt, name=file.name or file.path)
-    template = None if file.prompt is None else PromptTemplate.read(file.prompt)
+    template = None if file.prompt is None else RowTemplate.read(file.prompt)
     router = Router(config.environments, environments)
     return _Source(
         task_file=file,
-        rows=TaskInput(config, environments, name=file.path, key=file.key),
+        rows=TaskInput(
+            config, environments, name=file.path, key=file.key, raw=template is not None
+        ),
         checker=RowChecker(file, router, template),
         checked=checked,
         counts=TaskFileCounts(file),

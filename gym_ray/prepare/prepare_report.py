@@ -50,6 +50,7 @@ class PrepareReport:
         seconds: the command took.
         conflicts: metrics files of the folder that the new ones differ from, and how; where there
             are any, no rows were written.
+        overlap: different tasks that are in training files and in validation files.
     """
 
     output: str
@@ -58,6 +59,7 @@ class PrepareReport:
     rejections: Sequence[RejectedRow]
     seconds: float
     conflicts: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    overlap: int = 0
 
     @property
     def read(self) -> int:
@@ -84,6 +86,7 @@ class PrepareReport:
             "read": self.read,
             "rejected": self.rejected,
             "written": self.written,
+            "overlap": self.overlap,
             "task_files": [
                 {
                     "name": counts.task_file.name,
@@ -123,6 +126,11 @@ def render(report: PrepareReport) -> str:
         lines.append(
             f"{counts.task_file.name}: {counts.read} rows read, {counts.rejected} rejected"
             f"{left_out}; {written or 'none'} written"
+        )
+    if report.overlap:
+        lines.append(
+            f"{report.overlap} tasks are to train on and to validate with; --deduplicate leaves "
+            "them out of the training rows"
         )
     for path, changed in report.conflicts.items():
         lines += [f"{report.output}/{path}: {change}" for change in changed]

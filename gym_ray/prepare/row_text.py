@@ -9,32 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
-
-from gym_ray.task import invalid
+from typing import Any
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-
-
-def read_row(raw: bytes) -> tuple[str, Any]:
-    """Text and value of a line, which must be strictly JSON.
-
-    Python's parser lets NaN and infinities through, which no other reader takes, and of a key
-    that is there twice keeps the last, where others keep the first.
-
-    Raises:
-        RolloutFailure: `task_invalid`.
-    """
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        raise invalid(f"is not UTF-8 text ({error.reason} at byte {error.start})") from None
-    try:
-        return text, _DECODER.decode(text)
-    except ValueError as error:
-        raise invalid(f"is not JSON ({error}); write one JSON object per line") from None
-    except RecursionError:
-        raise invalid("is JSON nested too deeply to be read") from None
 
 
 def with_field(text: str, row: Mapping[str, Any], key: str, value: Any) -> str:
@@ -79,17 +56,5 @@ def _after_space(text: str, at: int) -> int:
     return match.end()
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
-    names = [name for name, _ in pairs]
-    twice = next(name for name in names if names.count(name) > 1)
-    raise invalid(f"field {twice!r} is there twice; which one is meant?")
-
-
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+#: Of texts that were read strictly before.
+_DECODER = json.JSONDecoder()

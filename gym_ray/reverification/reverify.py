@@ -30,7 +30,6 @@ from gym_ray.config.load import RunConfig, load_config
 from gym_ray.config.policy import PolicyConfig
 from gym_ray.environment import judges_asked
 from gym_ray.errors import RETRYABLE, ConfigError, GymRayError
-from gym_ray.progress import Counts, Progress
 from gym_ray.registry import load_environment
 from gym_ray.reverification.reverify_stage import ReverifySettings, ReverifyStage
 from gym_ray.reverification.reward_changes import ReverifyReport, compare
@@ -40,6 +39,7 @@ from gym_ray.store.places import open_path, write_text_whole
 from gym_ray.store.row_fetcher import whole_groups
 from gym_ray.store.run_directory import RunDirectory, kept_from_writers
 from gym_ray.store.stored_run import StoredRun
+from gym_ray.telemetry.progress import Counts, Progress
 
 _POLL_SECONDS = 0.5
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import datetime
 import functools
-import json
 import math
 import re
 import tomllib
 from typing import Any
+
+from gym_ray import strict_json
 
 
 class Unreadable(ValueError):
@@ -27,14 +28,9 @@ def parse_json(text: str) -> Any:
         Unreadable: it is none.
     """
     try:
-        return json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"no JSON: {error}") from None
+        return strict_json.parse_json(text)
+    except strict_json.InvalidJson as error:
+        raise Unreadable(f"no JSON: it {error}") from None
 
 
 def parse_yaml(text: str) -> Any:
@@ -68,10 +64,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("a key occurs twice in one object")
     return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _finite(text: str) -> float:

@@ -73,7 +73,7 @@ class Rubric:
                 for problem in error.errors()
             )
             raise ConfigError(problems) from None
-        names = {name for _, text in self._messages for name in names_in(text)}
+        names = {name for _, text in self._messages for name, _ in names_in(text)}
         sides = names & SIDES
         if (sides and sides != SIDES) or bool(sides) != (reference is not None):
             raise ConfigError(

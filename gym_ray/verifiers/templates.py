@@ -12,17 +12,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_NAME = re.compile(r"\{\{([A-Za-z_][\w.]*)\}\}|\{([A-Za-z_][\w.]*)\}")
+_NAME = re.compile(r"\{\{([A-Za-z_][\w.]*(?::json)?)\}\}|\{([A-Za-z_][\w.]*)(:json)?\}")
 
 
-def names_in(template: str) -> list[str]:
-    """Names a template is filled with, in order, each once.
+def names_in(template: str) -> list[tuple[str, bool]]:
+    """Names a template is filled with, in order, each once, and whether as JSON (`{name:json}`).
 
-    >>> names_in('{question} in \\\\frac{1}{2}, as {"a": 1}, not {{kept}}: {meta.topic}')
-    ['question', 'meta.topic']
+    >>> names_in('{question} in \\\\frac{1}{2}, as {"a": 1}, not {{kept}}: {meta.topic:json}')
+    [('question', False), ('meta.topic', True)]
     """
-    found = (match.group(2) for match in _NAME.finditer(template))
-    return list(dict.fromkeys(name for name in found if name))
+    found = ((match.group(2), match.group(3) is not None) for match in _NAME.finditer(template))
+    return list(dict.fromkeys((name, as_json) for name, as_json in found if name))
 
 
 def value_of(name: str, values: Mapping[str, Any]) -> Any:
@@ -42,7 +42,7 @@ def value_of(name: str, values: Mapping[str, Any]) -> Any:
 def fill(template: str, values: Mapping[str, Any]) -> str:
     """The template with every `{name}` replaced; `{{name}}` becomes `{name}`.
 
-    Text goes in as it is, anything else as JSON.
+    Text goes in as it is, anything else as JSON, and so does what is named `{name:json}`.
 
     >>> fill("{{a}} {a} {b.c} {", {"a": "{b}", "b": {"c": [1]}})
     '{a} {b} [1] {'
@@ -55,6 +55,7 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
         if match.group(1):
             return f"{{{match.group(1)}}}"
         value = value_of(match.group(2), values)
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        as_text = isinstance(value, str) and match.group(3) is None
+        return value if as_text else json.dumps(value, ensure_ascii=False)
 
     return _NAME.sub(replaced, template)

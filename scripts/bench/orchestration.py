@@ -23,9 +23,9 @@ import psutil
 
 import gym_ray
 from gym_ray.config.load import load_config
-from gym_ray.progress import Counts, Progress
 from gym_ray.serving.application import Application
 from gym_ray.serving.cluster import connect, disconnect
+from gym_ray.telemetry.progress import Counts, Progress
 
 ENVIRONMENT = '''
 from gym_ray import Environment, Outcome

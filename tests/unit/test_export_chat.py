@@ -149,7 +149,7 @@ def test_sft_leaves_out_what_is_not_worth_imitating(make_rollout: Make, exported
         make_rollout(0, 2, **said("3")),
         make_rollout(0, 3, **said("5"), **cut),
         make_rollout(0, 4, **said("", tool_calls=bad_call)),
-        make_rollout(0, 5, **said("")),
+        make_rollout(0, 5, **said(" \n")),
         make_rollout(0, 6, **told("?")),
         failed(make_rollout, 0, 7),
         make_rollout(0, 8, **said("6"), turns=(Turn(90, 30, "stop", (), 0.0, 0.1),)),

@@ -98,6 +98,8 @@ def test_the_same_row_asked_for_twice_is_two_rollouts(
         (b"", "is not JSON"),
         (b"{", "is not JSON"),
         (b"\xff", "is not UTF-8"),
+        (b'{"expected_answer": "4", "expected_answer": "5"}', "has field 'expected_answer' twice"),
+        (b'{"responses_create_params": {"input": "?"}, "level": NaN}', "NaN is no JSON number"),
         (b"[]", "must be an object"),
         (b"{}", "has no 'responses_create_params'"),
         (b'{"responses_create_params": {"input": "?"}}', "has no agent_ref"),

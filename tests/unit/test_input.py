@@ -1,12 +1,15 @@
 """Task input: what counts as a row, where it stood, and how a changed source is noticed."""
 
+import gzip
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from gym_ray.collection import jsonl_text
 from gym_ray.collection.input import InputLine, TaskInput
 from gym_ray.config.load import load_config
 from gym_ray.environment import Environment
@@ -115,7 +118,7 @@ def test_a_generated_row_that_is_no_text_comes_through_to_be_refused_as_a_row() 
 def test_what_cannot_be_read_is_told_what_to_give(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").touch()
 
-    assert "no such file; give a JSONL or Parquet file, a glob, or env:NAME" in refusal(
+    assert "no such file; give a JSONL (or .jsonl.gz, .jsonl.zst) or Parquet file" in refusal(
         tmp_path / "none"
     )
     assert f"is a folder; write {tmp_path}/*.jsonl" in refusal(tmp_path)
@@ -129,3 +132,44 @@ def test_an_environment_without_tasks_says_so() -> None:
 
     with pytest.raises(ConfigError, match=r"does not generate tasks; set collect\.input"):
         list(TaskInput(config, {"plain": Environment()}).lines())
+
+
+def compressed(suffix: str, content: bytes) -> bytes:
+    if suffix == ".gz":
+        return gzip.compress(content)
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(content)
+    found: bytes = sink.getvalue().to_pybytes()
+    return found
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_compressed_lines_are_those_of_the_file(tmp_path: Path, suffix: str) -> None:
+    lines = [b'{"a": %d}\r\n' % number for number in range(50_000)]
+    half = compressed(suffix, b"".join(lines[:25_000]))
+    path = tmp_path / f"tasks.jsonl{suffix}"
+    # Two frames, as parallel compressors and `cat` make them.
+    path.write_bytes(half + compressed(suffix, b"\n" + b"".join(lines[25_000:])))
+
+    found = list(task_input(path).lines())
+
+    assert [line.raw for line in found] == [line.strip() for line in lines]
+    assert [line.source_line for line in found][24_999:25_001] == [25_000, 25_002]
+
+    path.write_bytes(half[:-100])
+    assert f"collect.input {path}: cannot be read to its end: OSError: Truncated" in refusal(path)
+    path.write_bytes(b"".join(lines))
+    assert f"collect.input {path}: cannot be read to its end" in refusal(path)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_line_longer_than_a_row_may_be_is_never_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(jsonl_text, "MOST_LINE_BYTES", 1024**2)
+    path = tmp_path / f"tasks.jsonl{suffix}"
+    content = b"{}\n" + b" " * 1024**2 + b"{}\n"
+    path.write_bytes(compressed(suffix, content) if suffix else content)
+
+    assert f"{path}:2: is longer than 1 MiB; write one task row per line" in refusal(path)

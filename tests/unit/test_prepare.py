@@ -13,6 +13,7 @@ import yaml
 from gym_ray.config.load import load_config
 from gym_ray.errors import ConfigError
 from gym_ray.prepare import TaskFile, prepare
+from gym_ray.prepare.prepare_report import render
 from gym_ray.prepare.task_files import named
 from gym_ray.task import task_id_of
 
@@ -201,7 +202,7 @@ def test_prompt_templates_make_the_input_of_raw_rows(desk: Desk) -> None:
     assert fields == [(3, "responses_create_params.input"), (4, "question")]
 
     template.write_text("usr: hello")
-    with pytest.raises(ConfigError, match=r"prompt .*: user: Field required"):
+    with pytest.raises(ConfigError, match=r"prompt .*: usr: Extra inputs"):
         desk.prepare(TaskFile("train", str(path), MATH, prompt=str(template)))
 
 
@@ -331,3 +332,20 @@ def test_generated_rows_can_be_prepared(desk: Desk) -> None:
     report = desk.prepare(config=config, splits=("example",))
     assert report.written == {"example": report.read}
     assert report.read >= 3
+
+
+def test_tasks_to_train_on_and_to_validate_with_are_counted(desk: Desk) -> None:
+    train = [math_row(f"{number % 6}") for number in range(12)]
+    held = [math_row(f"{number}") for number in (1, 1, 4, 9)]
+    files = [
+        TaskFile("train", desk.file("train.jsonl", train), MATH),
+        TaskFile("validation", desk.file("held.jsonl", held), MATH),
+    ]
+
+    report = desk.prepare(*files)
+
+    assert report.overlap == 2
+    assert "2 tasks are to train on and to validate with; --deduplicate" in render(report)
+    assert json.loads((desk.output / "report.json").read_text())["overlap"] == 2
+    assert desk.prepare(*files, deduplicate=True).overlap == 0
+    assert desk.prepare(files[0]).overlap == 0

@@ -24,8 +24,9 @@ def blocks(language: str) -> list[str]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a reader stands who copied every file of the page."""
     monkeypatch.chdir(tmp_path)
-    tasks, raw = blocks("json")
-    files = {"tasks.jsonl": tasks, "raw.jsonl": raw, "held.jsonl": tasks.splitlines()[1]}
+    tasks, raw, published = blocks("json")
+    files = {"tasks.jsonl": tasks, "raw.jsonl": raw, "published.jsonl": published}
+    files |= {"held.jsonl": tasks.splitlines()[1]}
     files |= {text.split("\n")[0].removeprefix("# "): text for text in blocks("yaml")}
     for name, text in files.items():
         (tmp_path / name).write_text(text)
@@ -44,7 +45,7 @@ def test_every_command_does_what_the_page_says(
         output = capsys.readouterr()
         said.append((int(ended.value.code or 0), output.out + output.err))
 
-    assert [code for code, _ in said] == [1, 0, 0, 0, 0]
+    assert [code for code, _ in said] == [1, 0, 0, 0, 0, 0]
     for (_, output), shown in zip(said, blocks("text"), strict=False):
         assert output.strip() == shown.strip()
     train = (folder / "declared" / "train.jsonl").read_text().splitlines()

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gym_ray.prepare.blending import copies, interleaved, is_validation
-from gym_ray.prepare.row_text import read_row, with_field
+from gym_ray.prepare.row_text import with_field
 from gym_ray.prepare.task_metrics import MAX_FIELDS, DistinctCount, FieldSpread, TaskMetrics
 from gym_ray.store.duplicates import duplicates
+from gym_ray.task import read_row
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -33,7 +34,7 @@ def test_setting_a_field_is_what_it_is_on_the_parsed_row(
     key = next(iter(row), "key")
     changed = with_field(text, row, key, value)
 
-    assert read_row(changed.encode())[1] == {**row, key: value}
+    assert read_row(changed.encode()) == {**row, key: value}
     if row:  # What stands before the value and after it is as it was.
         again = with_field(changed, row, key, row[key])
         assert len(again) - len(json.dumps(row[key], ensure_ascii=False)) == len(changed) - len(

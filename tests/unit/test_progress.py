@@ -11,7 +11,7 @@ import pytest
 from gym_ray.collection.monitor import Monitor
 from gym_ray.collection.stop import StopSignal
 from gym_ray.errors import Interrupted
-from gym_ray.progress import Counts, Progress, describe, duration
+from gym_ray.telemetry.progress import Counts, Progress, describe, duration
 
 
 def test_the_line_says_everything_there_is_to_say() -> None:

@@ -16,12 +16,12 @@ from gym_ray import read_rollouts
 from gym_ray.collection import compaction
 from gym_ray.collection.summary import RunSummary
 from gym_ray.errors import ConfigError, GymRayError
-from gym_ray.progress import Counts
 from gym_ray.reverification import reverify_stage
 from gym_ray.reverification.reward_changes import ReverifyReport
 from gym_ray.rollout import Rollout
 from gym_ray.store import index
 from gym_ray.store.run_directory import RunDirectory
+from gym_ray.telemetry.progress import Counts
 from tests.stored import stored_run, sum_rollout, unplayed
 
 ENVIRONMENT = """

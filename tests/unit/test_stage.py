@@ -24,7 +24,6 @@ from gym_ray.config.load import RunConfig, load_config
 from gym_ray.environment import Environment
 from gym_ray.errors import GymRayError
 from gym_ray.policies.engine import PolicyInfo
-from gym_ray.progress import Counts
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.routing import Router
 from gym_ray.runner import RunSettings
@@ -36,6 +35,7 @@ from gym_ray.serving.gateway import environment_client as served_client
 from gym_ray.serving.recorder import Recorder, RecordTarget
 from gym_ray.store.run_directory import RunDirectory
 from gym_ray.store.stored_run import read_rollouts
+from gym_ray.telemetry.progress import Counts
 from tests.calls import Handle, Scripted, eventually, sums_runner
 from tests.cluster import sums
 

@@ -14,7 +14,7 @@ from gym_ray.collection.summary import Reward, RunSummary
 from gym_ray.collection.trackers import Trackers, require_trackers
 from gym_ray.config.load import RunConfig, load_config
 from gym_ray.errors import ConfigError
-from gym_ray.progress import Counts
+from gym_ray.telemetry.progress import Counts
 from tests.cluster import until
 
 RUN = "0123456789abcdef"
