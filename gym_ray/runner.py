@@ -21,6 +21,7 @@ from gym_ray.config.environment import AgentOptions
 from gym_ray.environment import Environment, Outcome, fresh_state, open_task
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.policies.chat import Chat
+from gym_ray.policies.weights import StalenessLimit
 from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.sampling import Sampling
@@ -28,7 +29,6 @@ from gym_ray.task import Task
 from gym_ray.transcript import PrefixBroken
 from gym_ray.verdict import Verdict
 from gym_ray.verifiers.verification import Verification
-from gym_ray.weights import StalenessLimit
 
 #: Most of an attempt's time that is kept for verifying.
 _VERIFYING_SHARE = 0.1

@@ -15,10 +15,10 @@ from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.policies.call import Call
 from gym_ray.policies.chat import Chat, ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
+from gym_ray.policies.weights import StalenessLimit
 from gym_ray.renderers.messages import Message
 from gym_ray.sampling import Sampling, turn_seed
 from gym_ray.turn import Generation, Tokens
-from gym_ray.weights import StalenessLimit
 
 #: Reaches the policy; raises `RolloutFailure`.
 Generate = Callable[[GenerationRequest], Awaitable[Generation]]

@@ -35,6 +35,7 @@ from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling
 from gym_ray.task import Task, parse_task, rollout_id_of
+from gym_ray.tools import method_tools
 from gym_ray.turn import Generation, VersionSpan
 from gym_ray.verifiers.verification import Verification
 
@@ -54,6 +55,10 @@ _ODD_REPLIES = {
     "unclosed markup": "\\boxed{" * 2000 + "<answer>" * 2000 + "```python\n" * 500,
     "deep JSON": "[" * 5000 + "]" * 5000,
 }
+
+
+#: Agents that offer the tools of the task row alone.
+_WITHOUT_METHOD_TOOLS = ("single_turn", "gymnasium")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -128,6 +133,7 @@ class _Check:
     async def run(self) -> CheckReport:
         environment = type(self._environment).__name__
         self._add("loads", True, f"{environment}, agent {self._section.agent}")
+        self._tools()
         tasks = self._tasks()
         if self._judges() and tasks:
             self._pickles(tasks[0])
@@ -156,6 +162,17 @@ class _Check:
         self._environment.judges = scripted_judges(self._config, asked, _renderer())
         self._add("judges", True, f"{', '.join(asked)}, scripted")
         return True
+
+    def _tools(self) -> None:
+        """Tools that the policy is never offered make every reward that of doing nothing."""
+        names = list(method_tools(self._environment))
+        if names and self._section.agent in _WITHOUT_METHOD_TOOLS:
+            self._add(
+                "tools",
+                False,
+                f"{', '.join(names)}: agent {self._section.agent} never offers them; set "
+                "agent: tool_calling",
+            )
 
     def _tasks(self) -> list[Task]:
         file = self._folder / "data" / "example.jsonl"
@@ -303,10 +320,13 @@ class _Check:
             for first, second in zip(one, other, strict=True)
             if _judged(first) != _judged(second)
         ]
+        verdicts = sum(rollout.status != "failed" for rollout in one)
         if different:
             self._add(check, False, f"{len(different)} verdicts differ; {different[0]}; {advice}")
+        elif not verdicts:
+            self._add(check, False, "there is no verdict to compare: every rollout failed")
         else:
-            self._add(check, True, f"{len(one)} verdicts, all the same again")
+            self._add(check, True, f"{verdicts} verdicts, all the same again")
 
     async def _play(self, task: Task, reply: str, *, verification: Verification) -> Rollout:
         """One rollout in which the policy says `reply` at every turn."""

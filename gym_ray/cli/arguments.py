@@ -9,7 +9,7 @@ import typer
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML config file.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Dotted assignments over the config."),
+    typer.Argument(metavar="KEY=VALUE", help="Dotted assignments over the config."),
 ]
 Rollouts = Annotated[
     str, typer.Argument(metavar="ROLLOUTS", help="Run directory, or folder of shards.")

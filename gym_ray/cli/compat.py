@@ -14,7 +14,7 @@ app = typer.Typer(
 )  # fmt: skip
 
 _Arguments = Annotated[
-    list[str], typer.Argument(metavar="+KEY=VALUE...", help="As NeMo Gym takes them.")
+    list[str], typer.Argument(metavar="+KEY=VALUE", help="As NeMo Gym takes them.")
 ]
 
 
@@ -31,10 +31,10 @@ def ng_collect_rollouts(
 
     Example:
 
-      gym-ray compat ng_collect_rollouts "+config_paths=[environments/math/config.yaml]"
-      +agent_name=math_with_judge_simple_agent +input_jsonl_fpath=tasks.jsonl
-      +output_jsonl_fpath=results/rollouts.jsonl +num_repeats=4
-      +responses_create_params.temperature=0.7
+      gym-ray compat ng_collect_rollouts "+config_paths=[environments/math/config.yaml]" \\
+        +agent_name=math_with_judge_simple_agent +input_jsonl_fpath=tasks.jsonl \\
+        +output_jsonl_fpath=results/rollouts.jsonl +num_repeats=4 \\
+        +responses_create_params.temperature=0.7
     """
     from gym_ray.compat.collect_rollouts import collect_rollouts, demand
 
@@ -57,9 +57,9 @@ def ng_prepare_data(
 
     Example:
 
-      gym-ray compat ng_prepare_data
-      "+config_paths=[resources_servers/mcqa/configs/mcqa.yaml]" +mode=example_validation
-      +output_dirpath=data/mcqa
+      gym-ray compat ng_prepare_data \\
+        "+config_paths=[resources_servers/mcqa/configs/mcqa.yaml]" +mode=example_validation \\
+        +output_dirpath=data/mcqa
     """
     from gym_ray.compat.prepare_data import demand, prepare_data
     from gym_ray.prepare.prepare_report import render

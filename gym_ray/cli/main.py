@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import importlib.metadata
+import os
 import sys
+import traceback
+from typing import Annotated
 
 import typer
 
@@ -20,6 +25,7 @@ from gym_ray.cli import (
     serve,
     weights,
 )
+from gym_ray.cli.help import dressed
 from gym_ray.errors import GymRayError
 
 app = typer.Typer(
@@ -45,21 +51,52 @@ for group in (env, export, hub, compat, import_):
     app.add_typer(group.app)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"gym-ray {importlib.metadata.version('gym-ray')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
     """Rollouts at scale: tasks and environments in, exact-token training data out."""
 
 
+dressed(app)
+
+
 def main() -> None:
-    """Entry point of the `gym-ray` script."""
+    """Entry point of the `gym-ray` script.
+
+    With `GYM_RAY_TRACEBACK` set, errors have their traceback.
+    """
     try:
         app()
     except GymRayError as error:
         _end(str(error), error.exit_code)
     except OSError as error:
-        _end(f"{error}; what was collected is kept", GymRayError.exit_code)
+        _end(f"{_described(error)}; what was collected is kept", GymRayError.exit_code)
+
+
+def _described(error: OSError) -> str:
+    """An error of the operating system, with where it came from if it names no file."""
+    if error.filename is not None:
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" (in {frames[-1].name}, {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    name = errno.errorcode.get(error.errno or 0, type(error).__name__)
+    return f"{error or name}{place}; set GYM_RAY_TRACEBACK=1 to see how it came about"
 
 
 def _end(message: str, exit_code: int) -> None:
+    if os.environ.get("GYM_RAY_TRACEBACK"):
+        traceback.print_exc()
     print(f"gym-ray: {message}", file=sys.stderr)
     sys.exit(exit_code)

@@ -75,8 +75,8 @@ def prepare(
 
     Example:
 
-      gym-ray prepare environments/math/config.yaml --train tasks.jsonl --validation-share 0.1
-      --output data/math
+      gym-ray prepare environments/math/config.yaml --train tasks.jsonl --validation-share 0.1 \\
+        --output data/math
     """
     from gym_ray.compat.metrics_conflicts import differences
     from gym_ray.config.load import load_config

@@ -17,7 +17,7 @@ def weights(
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Dotted assignments it was started with."),
+        typer.Argument(metavar="KEY=VALUE", help="Dotted assignments it was started with."),
     ] = None,
     version: Annotated[
         int | None, typer.Option("--version", min=1, help="Version of the new weights.")
@@ -41,9 +41,9 @@ def weights(
 
       gym-ray weights deployments/laptop-cpu.yaml --version 1 --checkpoint checkpoints/step-100
     """
+    from gym_ray.policies.weights import WeightsUpdate
     from gym_ray.serving.weights_command import render, update_weights
     from gym_ray.serving.weights_command import weights as show
-    from gym_ray.weights import WeightsUpdate
 
     if (version is None) != (checkpoint is None):
         raise ConfigError("give both --version and --checkpoint, or neither to see what there is")

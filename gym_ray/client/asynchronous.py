@@ -15,7 +15,7 @@ from gym_ray.client.groups import Groups, OnFailure
 from gym_ray.client.results import RolloutGroup, RolloutResult
 from gym_ray.client.tasks import Tasks
 from gym_ray.client.transport import ServiceTransport
-from gym_ray.weights import WeightsReport, WeightsUpdate
+from gym_ray.policies.weights import WeightsReport, WeightsUpdate
 
 
 class AsyncRolloutClient:

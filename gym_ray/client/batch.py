@@ -318,10 +318,13 @@ class Batch:
         except TimeoutError:
             if not deadline.expired():
                 raise
+            missing = self._ledger.outstanding
+            problem = self._transport.problem
             raise CallTimeout(
                 f"not everything was there within {self._options.timeout_seconds:g} s: "
-                f"{self._ledger.outstanding} rollouts are missing; raise timeout_seconds, or call "
-                "again under the same name"
+                + (f"{missing} rollouts are missing" if missing else "no rollout was begun")
+                + (f" ({problem})" if problem else "")
+                + "; raise timeout_seconds, or call again under the same name"
             ) from None
 
     def _end_if_all_here(self) -> None:

@@ -22,7 +22,7 @@ from gym_ray.client.errors import ClientError
 from gym_ray.client.groups import Groups, OnFailure
 from gym_ray.client.results import RolloutGroup, RolloutResult
 from gym_ray.client.tasks import Tasks
-from gym_ray.weights import WeightsReport
+from gym_ray.policies.weights import WeightsReport
 
 T = TypeVar("T")
 

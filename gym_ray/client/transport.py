@@ -69,6 +69,8 @@ class ServiceTransport:
         self._timeout_seconds = timeout_seconds
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+        self.problem: str | None = None
+        """Why the last request was not answered, while it is tried again; None once one was."""
 
     async def ask(
         self,
@@ -132,11 +134,15 @@ class ServiceTransport:
         backoff = pauses(_PAUSE_SECONDS, _PAUSE_MAXIMUM_SECONDS)
         while True:
             try:
-                return read(await once())
+                answer = read(await once())
+                self.problem = None
+                return answer
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                self.problem = str(error) or type(error).__name__
                 if left == 0:
                     raise ServiceUnavailable(self._unreachable(error)) from error
-            except ServiceUnavailable:
+            except ServiceUnavailable as error:
+                self.problem = str(error)
                 if left == 0:
                     raise
             left -= 1
@@ -207,9 +213,9 @@ class ServiceTransport:
         if status in _TRANSIENT:
             return ServiceUnavailable(f"{where}; see the service's log")
         if status == 404:
-            hint = f"{where}; is this a gym-ray service of this version?"
-            # Without a code Serve has answered: a service that restarts has no routes meanwhile.
-            return ServiceUnavailable(hint) if code is None else RequestRefused(hint)
+            if code is None:  # Serve has answered, which has no routes while a service starts.
+                return ServiceUnavailable(f"{where}; is the service still starting?")
+            return RequestRefused(f"{where}; is this a gym-ray service of this version?")
         if status == 413:
             return TooLarge(f"{where} (one task row is too large)")
         return RequestRefused(where)

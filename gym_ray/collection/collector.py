@@ -97,7 +97,8 @@ class _Collector:
         self._stop = StopSignal(
             deadline=None
             if config.collect.run_timeout_seconds is None
-            else started + config.collect.run_timeout_seconds
+            else started + config.collect.run_timeout_seconds,
+            say=progress.say,
         )
 
     def run(self) -> RunSummary:
@@ -169,8 +170,7 @@ class _Collector:
         from gym_ray.serving.cluster import connect, disconnect
         from gym_ray.serving.http import start_http
 
-        self._progress.say("starting Ray")
-        cluster = connect(self._config)
+        cluster = connect(self._config, self._progress.say)
         try:
             self._stop.take_over()
             if self._needs_gateway():
@@ -187,8 +187,7 @@ class _Collector:
                 if self._awaits_group_judges():
                     self._compact(manifest, application.name)
             finally:
-                self._progress.say(f"taking down application {application.name}")
-                application.close()
+                application.close(self._progress.say)
         finally:
             disconnect(cluster)
 
@@ -239,7 +238,8 @@ class _Collector:
         before = manifest.rollouts - len(left)
         running = Pass(rollout_stages(manifest, left, settings))
         try:
-            self._watch(running, before, manifest.rollouts)
+            with self._stop.told_by_others():
+                self._watch(running, before, manifest.rollouts)
             running.raise_error()
         except (GymRayError, KeyboardInterrupt):
             raise

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,9 @@ from gym_ray.store.places import content_tag, open_path, reachable
 
 GENERATED_PREFIX = "env:"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+#: Lines looked at to see whether a file is one of task rows at all.
+_LOOKED_AT = 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class TaskInput:
             section = config.environments[name].model_dump(include={"entrypoint", "params"})
             self._digest = hashlib.sha256(json.dumps(section, sort_keys=True).encode()).hexdigest()
         else:
-            self._files = _find(self._name, key, raw=raw)
+            self._files = _find(self._name, key, Path(config.base_directory), raw=raw)
 
     @property
     def files(self) -> list[Path]:
@@ -145,7 +149,7 @@ class TaskInput:
             ) from error
 
 
-def _find(name: str, key: str, *, raw: bool) -> list[Path]:
+def _find(name: str, key: str, folder: Path, *, raw: bool) -> list[Path]:
     if "://" in name:
         paths = _find_remote(open_path(name), key)
     else:
@@ -153,6 +157,12 @@ def _find(name: str, key: str, *, raw: bool) -> list[Path]:
         if not paths and Path(name).exists():
             paths = [Path(name)]
     if not paths:
+        beside = folder / name
+        if "://" not in name and beside.is_file():
+            raise ConfigError(
+                f"{key} {name!r}: no such file here; paths of rows count from where the command "
+                f"runs, and {beside} is there: write that"
+            )
         raise ConfigError(
             f"{key} {name!r}: no such file; give a JSONL (or .jsonl.gz, .jsonl.zst) or Parquet "
             "file, a glob, or env:NAME"
@@ -168,7 +178,25 @@ def _find(name: str, key: str, *, raw: bool) -> list[Path]:
             raise ConfigError(f"{key} {path}: cannot be read: {reason}") from None
         if path.suffix == PARQUET_SUFFIX:
             check_parquet(path, key, raw=raw)
+        else:
+            _check_jsonl(path, key)
     return paths
+
+
+def _check_jsonl(path: Path, key: str) -> None:
+    """Refuse a file that holds something else altogether, before its lines all become failures.
+
+    Raises:
+        ConfigError: none of its first lines is an object.
+    """
+    lines = (line.removeprefix(_BYTE_ORDER_MARK).strip() for line in text_lines(path, key))
+    first = list(itertools.islice(filter(None, lines), _LOOKED_AT))
+    if first and not any(line.startswith((b"{", b"[")) for line in first):
+        shown = first[0][:60].decode("utf-8", "replace")
+        raise ConfigError(
+            f"{key} {path}: is no file of task rows: it begins with {shown!r}; write one JSON "
+            "object per line, or give a Parquet file (.parquet)"
+        )
 
 
 def _find_remote(named: Path, key: str) -> list[Path]:

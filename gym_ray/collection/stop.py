@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from gym_ray.errors import Interrupted
@@ -17,13 +17,16 @@ class StopSignal:
 
     Args:
         deadline: `time.monotonic()` at which the run should stop by itself, or None.
+        say: told when a signal comes while there is nothing in flight to be told of.
 
     Attributes:
         reason: `signal` or `run_timeout` once stopping was asked for, else None.
     """
 
-    def __init__(self, deadline: float | None) -> None:
+    def __init__(self, deadline: float | None, say: Callable[[str], None]) -> None:
         self.reason: str | None = None
+        self._told_by_others = False
+        self._say = say
         self._deadline = deadline
         self._signals = 0
 
@@ -46,6 +49,15 @@ class StopSignal:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._receive)
             signal.signal(signal.SIGTERM, self._receive)
+
+    @contextlib.contextmanager
+    def told_by_others(self) -> Iterator[None]:
+        """While inside, whoever drives rollouts says what becomes of those in flight."""
+        self._told_by_others = True
+        try:
+            yield
+        finally:
+            self._told_by_others = False
 
     def requested(self) -> bool:
         """Whether to start nothing more and drain."""
@@ -70,3 +82,5 @@ class StopSignal:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
         self.reason = self.reason or "signal"
+        if not self._told_by_others:
+            self._say("stopping; what is starting now is waited for first, and nothing is lost")

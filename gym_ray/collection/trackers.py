@@ -218,7 +218,7 @@ def _open(name: str, config: RunConfig, run_id: str, output: Path) -> Tracker:
     if name == "tensorboard":
         return _TensorBoard(output)
     if name == "mlflow":
-        return _Mlflow(config, run_id)
+        return _Mlflow(config, run_id, output)
     return _Wandb(config, run_id, output)
 
 
@@ -245,10 +245,15 @@ class _Mlflow:
     caller of `gym_ray.collect` has active.
     """
 
-    def __init__(self, config: RunConfig, run_id: str) -> None:
+    def __init__(self, config: RunConfig, run_id: str, output: Path) -> None:
         from mlflow import MlflowClient
 
-        self._client = MlflowClient()
+        uri = None
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            # MLflow's own default is a database, which its client alone cannot make.
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+            uri = (Path() if is_remote(output) else output).resolve().joinpath("mlflow").as_uri()
+        self._client = MlflowClient(tracking_uri=uri)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT)
         found = self._client.get_experiment_by_name(name)
         experiment = self._client.create_experiment(name) if found is None else found.experiment_id

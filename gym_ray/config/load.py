@@ -333,8 +333,14 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}: no such config file") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder; name the YAML file in it") from None
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f":{error.problem_mark.line + 1}"
+        raise ConfigError(
+            f"{path}{line}: not readable as YAML: {error.problem}; a config holds sections such "
+            "as policy:, environments:, collect:"
+        ) from None
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {error}") from None
+        raise ConfigError(f"{path}: not readable as YAML: {one_line(error)}") from None
 
 
 def _explain(where: str, problem: Mapping[str, Any]) -> str:
@@ -345,8 +351,25 @@ def _explain(where: str, problem: Mapping[str, Any]) -> str:
         return f"{where}: {key or 'config'}: {problem['msg']}{got}"
     valid = _keys_at(location[:-1])
     nearest = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.5)
+    if len(location) == 1:  # Of a section that was not named.
+        nearest = keys_named(location[0]) or nearest
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"valid keys: {', '.join(valid)}"
     return f"{where}: unknown key {key!r}; {hint}"
+
+
+def keys_named(name: str) -> list[str]:
+    """Dotted keys of a config that end in a name, such as `collect.num_repeats`."""
+    return [key for key in _dotted_keys(RunConfig) if key.rpartition(".")[2] == name]
+
+
+def _dotted_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        if name in INTERNAL_FIELDS:
+            continue
+        yield f"{prefix}{name}"
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from _dotted_keys(kind, f"{prefix}{name}.")
 
 
 def _keys_at(location: Sequence[str]) -> list[str]:

@@ -65,6 +65,7 @@ class ExportReport:
     dropped: Mapping[str, int]
     noted: Mapping[str, int]
     packing: Packing | None
+    highest_reward: float | None
     environments: Mapping[str, int]
     models: Mapping[str, int]
     runs: Mapping[str, int]
@@ -147,9 +148,23 @@ def render(report: ExportReport) -> str:
             f"  the run is not finished: {report.pending} rollouts are pending, so groups may lack "
             "members"
         )
+    if not any(report.rows.values()):
+        lines.append(_nothing_left(report))
     if report.packing is not None:
         lines.append(_packing(report.packing))
     return "\n".join([*lines, f"dataset: {report.output}"])
+
+
+def _nothing_left(report: ExportReport) -> str:
+    """Why an export has no rows, in terms of what its options could change."""
+    if report.highest_reward is None:
+        return "WARNING: nothing was exported: no rollout has a reward"
+    lowest = report.options.get("min_reward")
+    asked = "" if lowest is None else f", and rewards from {lowest:g} on were asked for"
+    return (
+        f"WARNING: nothing was exported: the highest reward is {report.highest_reward:g}{asked}; "
+        "`gym-ray metrics RUN` has the rewards of all environments"
+    )
 
 
 def card(report: ExportReport, names: list[str]) -> str:

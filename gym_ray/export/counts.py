@@ -23,6 +23,7 @@ class ExportCounts:
         sampled_tokens: of the rows written.
         without_token_ids: rollouts that lack tokens an export cannot do without.
         environments, models, runs: rollouts read, by origin.
+        highest_reward: of the rollouts read; None where none has one.
     """
 
     rollouts: int = 0
@@ -36,12 +37,16 @@ class ExportCounts:
     environments: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     models: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     runs: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    highest_reward: float | None = None
 
     def add(self, other: ExportCounts) -> None:
         for field in dataclasses.fields(self):
             mine: Any = getattr(self, field.name)
             if isinstance(mine, collections.Counter):
                 mine.update(getattr(other, field.name))  # `+` would forget zeros
+            elif field.name == "highest_reward":
+                known = [reward for reward in (mine, other.highest_reward) if reward is not None]
+                self.highest_reward = max(known, default=None)
             else:
                 setattr(self, field.name, mine + getattr(other, field.name))
 
@@ -54,6 +59,7 @@ class ExportCounts:
             environments=_counted(table["environment"]),
             models=_counted(table["model"]),
             runs=_counted(table["run_id"]),
+            highest_reward=pc.max(table["reward"]).as_py(),
         )
 
 

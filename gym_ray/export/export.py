@@ -137,6 +137,7 @@ def export(
             groups=tally.groups,
             pending=run.pending(source.rollouts),
             rows=dict(tally.rows),
+            highest_reward=tally.highest_reward,
             packing=packing_of(
                 tally.lengths, sampled_tokens=tally.sampled_tokens, length=pack_length
             ),
@@ -280,9 +281,8 @@ def _by_ray(job: Job, workers: int, progress: Progress) -> Iterator[ExportCounts
     from gym_ray.config.load import RunConfig
     from gym_ray.serving.cluster import connect, disconnect
 
-    progress.say("starting Ray")
     # Nothing is sampled or verified: the smallest config there is asks for next to nothing.
-    cluster = connect(RunConfig(environments={"none": EnvironmentConfig()}))
+    cluster = connect(RunConfig(environments={"none": EnvironmentConfig()}), progress.say)
     try:
         import ray
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter
 
 from gym_ray.errors import GymRayError
 from gym_ray.gateway.errors import ApiError
-from gym_ray.weights import RefusedUpdate, WeightsReport, WeightsUpdate
+from gym_ray.policies.weights import RefusedUpdate, WeightsReport, WeightsUpdate
 
 _STATUS = {"wrong_source": 400, "version_conflict": 409, "busy": 409, "not_updatable": 409}
 

@@ -8,8 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from gym_ray.policies.call import Call
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
+from gym_ray.policies.weights import Place, StalenessLimit, WeightsUpdate
 from gym_ray.turn import Generation, Tokens
-from gym_ray.weights import Place, StalenessLimit, WeightsUpdate
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -27,9 +27,9 @@ from pydantic import ConfigDict, Field
 
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line
 from gym_ray.policies.engine import EngineLoad, GenerationRequest, PolicyInfo
+from gym_ray.policies.weights import Place, WeightsUpdate
 from gym_ray.renderers.tokenizers import ByteTokenizer
 from gym_ray.turn import Generation, Logprobs, StopReason, Tokens, VersionSpan
-from gym_ray.weights import Place, WeightsUpdate
 
 #: Called with the decoded prompt and the request; returns text, or the very token IDs.
 Reply = Callable[[str, GenerationRequest], str | Sequence[int]]

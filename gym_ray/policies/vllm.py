@@ -51,9 +51,9 @@ from gym_ray.policies.vllm_arguments import LOGPROBS_MODE, check_engine_args
 from gym_ray.policies.vllm_load import VllmLoads
 from gym_ray.policies.vllm_output import generation_of
 from gym_ray.policies.vllm_weights import check_transfer, update_weights
+from gym_ray.policies.weights import Place, Transfer, WeightsUpdate
 from gym_ray.sampling import Sampling
 from gym_ray.turn import Generation
-from gym_ray.weights import Place, Transfer, WeightsUpdate
 
 logger = logging.getLogger(__name__)
 

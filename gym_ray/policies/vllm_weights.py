@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gym_ray.errors import ConfigError
-from gym_ray.weights import Place, Transfer, WeightsUpdate
+from gym_ray.policies.weights import Place, Transfer, WeightsUpdate
 
 _PAUSE_MODES = {"keep": "keep", "drain": "wait"}
 

@@ -154,7 +154,8 @@ class _Reverification:
         self._stop = StopSignal(
             deadline=None
             if config.collect.run_timeout_seconds is None
-            else self._started + config.collect.run_timeout_seconds
+            else self._started + config.collect.run_timeout_seconds,
+            say=progress.say,
         )
 
     def run(self) -> ReverifyReport:
@@ -203,9 +204,10 @@ class _Reverification:
 
         from gym_ray.serving.cluster import connect, disconnect
 
-        self._progress.say("starting Ray")
         # Nothing is sampled: what the policy needs is not asked of the cluster.
-        cluster = connect(self._config.model_copy(update={"policy": PolicyConfig()}))
+        cluster = connect(
+            self._config.model_copy(update={"policy": PolicyConfig()}), self._progress.say
+        )
         try:
             self._stop.take_over()
             cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -216,19 +218,20 @@ class _Reverification:
             stages = min(stages, len(ranges))
             self._progress.say(f"judging {len(todo)} rollouts")
             began = time.monotonic()
-            self._watch(
-                Pass(
-                    lambda monitor: over_ranges(
-                        ranges,
-                        ReverifyStage,
-                        (self._settings(), monitor, stages * STAGE_STARTS),
-                        stages=stages,
-                        open_ranges=_OPEN_RANGES,
-                        num_cpus=processes,
-                    )
-                ),
-                before=len(self._index.table) - len(todo),
-            )
+            with self._stop.told_by_others():
+                self._watch(
+                    Pass(
+                        lambda monitor: over_ranges(
+                            ranges,
+                            ReverifyStage,
+                            (self._settings(), monitor, stages * STAGE_STARTS),
+                            stages=stages,
+                            open_ranges=_OPEN_RANGES,
+                            num_cpus=processes,
+                        )
+                    ),
+                    before=len(self._index.table) - len(todo),
+                )
             self._judging_seconds = time.monotonic() - began
         finally:
             disconnect(cluster)

@@ -126,11 +126,14 @@ class Application:
 
         return serve.get_deployment_handle(ENVIRONMENT_DEPLOYMENT.format(name=name), self.name)
 
-    def close(self) -> None:
+    def close(self, report: Report = lambda text: None) -> None:
         """Let go; take the application down when nobody else holds it."""
         self._lease.release()
-        if not self._lease.others():
-            delete(self.name)
+        if self._lease.others():
+            report(f"leaving application {self.name} to others that use it")
+            return
+        report(f"taking down application {self.name}")
+        delete(self.name)
 
 
 def build(config: RunConfig) -> Any:

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from gym_ray.config.deployment import ResourcesConfig
@@ -30,6 +31,9 @@ STAGE_CPUS = 0.5
 ROLLOUTS_PER_STAGE = 1024
 
 
+Report = Callable[[str], None]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cluster:
     """The Ray cluster in use.
@@ -41,8 +45,12 @@ class Cluster:
     started: bool
 
 
-def connect(config: RunConfig) -> Cluster:
+def connect(config: RunConfig, report: Report = lambda text: None) -> Cluster:
     """Join the cluster `RAY_ADDRESS` names (as inside `ray job submit`), else start one here.
+
+    Args:
+        config: what has to fit.
+        report: is told which of the two is waited for.
 
     Raises:
         ConfigError: GPUs asked for on a machine of our own that has none, or too few.
@@ -72,15 +80,17 @@ def connect(config: RunConfig) -> Cluster:
         "logging_level": "error",
         "runtime_env": {"env_vars": environment},
     }
-    if os.environ.get("RAY_ADDRESS"):
+    if address := os.environ.get("RAY_ADDRESS"):
+        report(f"joining the Ray cluster at {address}")
         try:
             ray.init(**common)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise GymRayError(
-                f"no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: "
+                f"no Ray cluster answers at RAY_ADDRESS={address}: "
                 f"{one_line(error)}; unset it to start Ray on this machine"
             ) from error
         return Cluster(started=False)
+    report("starting Ray on this machine")
     # A small machine starts a dozen light workers at once; Ray's warning about it is moot.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
     _start(

@@ -9,9 +9,9 @@ from typing import Any
 
 from gym_ray.errors import GymRayError
 from gym_ray.policies.engine import PolicyInfo
+from gym_ray.policies.weights import RefusedUpdate, WeightsReport, WeightsUpdate
 from gym_ray.serving.options import POLICY_DEPLOYMENT
 from gym_ray.serving.weights import PolicyWeights
-from gym_ray.weights import RefusedUpdate, WeightsReport, WeightsUpdate
 
 
 class Controller:

@@ -24,6 +24,7 @@ from gym_ray.gateway.sessions import session_routes
 from gym_ray.gateway.token_chat import MessagePolicy, TokenPolicy
 from gym_ray.gateway.weights import weights_router
 from gym_ray.policies.engine import PolicyInfo
+from gym_ray.policies.weights import RefusedUpdate, WeightsReport, WeightsUpdate
 from gym_ray.routing import Router
 from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
@@ -36,7 +37,6 @@ from gym_ray.serving.policy_renderer import load_policy_renderer
 from gym_ray.serving.recorder import Recorder, RecordTarget
 from gym_ray.serving.session_client import SessionClient
 from gym_ray.telemetry.traces import flush_traces
-from gym_ray.weights import RefusedUpdate, WeightsReport, WeightsUpdate
 
 #: Keys of `collect` that decide how `/run` runs a rollout.
 _COLLECT_KEYS = (

@@ -21,10 +21,10 @@ from collections.abc import Callable, Sequence
 from gym_ray.errors import ConfigError, FailureKind, GymRayError, RolloutFailure, one_line
 from gym_ray.policies.bundled import fingerprint
 from gym_ray.policies.engine import Engine, GenerationRequest, UpdatableEngine
+from gym_ray.policies.weights import Place, RefusedUpdate, ReplicaWeights, WeightsUpdate
 from gym_ray.serving.turn_ages import TurnAges
 from gym_ray.serving.weights_record import WeightsStore
 from gym_ray.turn import Generation
-from gym_ray.weights import Place, RefusedUpdate, ReplicaWeights, WeightsUpdate
 
 logger = logging.getLogger("ray.serve")
 

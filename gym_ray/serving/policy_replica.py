@@ -22,6 +22,7 @@ from gym_ray.config.load import RunConfig
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.policies.chat import ChatRequest
 from gym_ray.policies.engine import ChatEngine, PolicyInfo
+from gym_ray.policies.weights import Place, RefusedUpdate, ReplicaWeights, WeightsUpdate
 from gym_ray.serving.coalescing import as_they_finish
 from gym_ray.serving.engines import build_engine
 from gym_ray.serving.live_weights import LiveWeights
@@ -31,7 +32,6 @@ from gym_ray.serving.turn_observer import TurnObserver
 from gym_ray.serving.weights_record import WeightsStore
 from gym_ray.telemetry.logs import set_up_logs
 from gym_ray.telemetry.traces import flush_traces
-from gym_ray.weights import Place, RefusedUpdate, ReplicaWeights, WeightsUpdate
 
 logger = logging.getLogger("ray.serve")
 

@@ -72,7 +72,7 @@ def _serve(
         if stopping.is_set():
             raise Interrupted("stopped while starting up")
 
-    cluster = connect(checked)
+    cluster = connect(checked, report)
     try:
         # After Ray has installed its own.
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -91,10 +91,10 @@ def _serve(
                     while not stopping.wait(_CHECK_SECONDS):
                         pass
                 finally:
-                    report(f"taking down application {application.name} and its gateway")
+                    report("taking down the gateway")
                     gateway.close()
             finally:
-                application.close()
+                application.close(report)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -109,6 +109,8 @@ def _introduce(
     report: Callable[[str], None],
 ) -> None:
     """Say where it is and how to call it."""
+    import ray
+
     variable = config.api_key_env
     asks = bool(variable and os.environ.get(variable))
     if not asks and not _is_loopback(config.host):
@@ -117,9 +119,10 @@ def _introduce(
             + (f"set {variable} to one" if variable else "set serve.api_key_env")
         )
     header = f' -H "Authorization: Bearer ${variable}"' if asks else ""
+    address = ray.get_runtime_context().gcs_address
     report(
-        f"serving {application.policy.model} as {application.name}; collections with the same "
-        "policy, environments and verification use it"
+        f"serving {application.policy.model} as {application.name}; a collection with the same "
+        f"policy, environments and verification uses it: RAY_ADDRESS={address} gym-ray collect …"
     )
     report(f"OpenAI base URL: {gateway.base_url}/v1 (model: {application.policy.model})")
     report(

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Any, TypeVar
 
 from gym_ray.errors import FailureKind, RolloutFailure
-from gym_ray.weights import StalenessLimit
+from gym_ray.policies.weights import StalenessLimit
 
 T = TypeVar("T")
 

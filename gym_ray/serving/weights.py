@@ -25,9 +25,15 @@ from typing import Any
 
 from gym_ray.errors import GymRayError
 from gym_ray.policies.bundled import fingerprint
+from gym_ray.policies.weights import (
+    Place,
+    RefusedUpdate,
+    ReplicaWeights,
+    WeightsReport,
+    WeightsUpdate,
+)
 from gym_ray.serving.live_weights import places
 from gym_ray.serving.weights_record import WeightsRecord, WeightsStore
-from gym_ray.weights import Place, RefusedUpdate, ReplicaWeights, WeightsReport, WeightsUpdate
 
 _ASK_SECONDS = 30.0
 _POLL_SECONDS = 0.25

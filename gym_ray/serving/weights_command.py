@@ -8,9 +8,9 @@ from typing import Any
 
 from gym_ray.config.load import RunConfig, load_config
 from gym_ray.errors import ConfigError, GymRayError
+from gym_ray.policies.weights import RefusedUpdate, WeightsReport, WeightsUpdate
 from gym_ray.serving.application import CONTROLLER_DEPLOYMENT, application_name, ask
 from gym_ray.serving.cluster import connect, disconnect
-from gym_ray.weights import RefusedUpdate, WeightsReport, WeightsUpdate
 
 _ASK_SECONDS = 120.0
 

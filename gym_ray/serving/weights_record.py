@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from gym_ray.weights import WeightsUpdate
+from gym_ray.policies.weights import WeightsUpdate
 
 _NAMESPACE = b"gym_ray_weights"
 

@@ -126,7 +126,11 @@ class VerifierPool:
         try:
             pickled = pickle.dumps((name, payload))
         except Exception as error:
-            message = f"the outcome does not pickle: {one_line(error)}"
+            message = (
+                f"the outcome does not pickle: {one_line(error)}; keep in the state what can be "
+                "sent to another process (a path, rows), or write `async def verify`, which runs "
+                "in this one"
+            )
             raise RolloutFailure(FailureKind.VERIFIER_ERROR, message) from None
         loop = asyncio.get_running_loop()
         item = _Item(pickled, loop.create_future())

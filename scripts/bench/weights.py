@@ -28,9 +28,9 @@ from gym_ray.policies.bundled import resolve_model
 from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.vllm import VllmEngine
+from gym_ray.policies.weights import Place, WeightsUpdate
 from gym_ray.sampling import Sampling
 from gym_ray.turn import Generation
-from gym_ray.weights import Place, WeightsUpdate
 
 Sampled = tuple[GenerationRequest, Generation]
 

@@ -19,9 +19,9 @@ from gym_ray.errors import ConfigError
 from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.vllm import VllmEngine
+from gym_ray.policies.weights import Place, Transfer, WeightsUpdate
 from gym_ray.sampling import Sampling
 from gym_ray.turn import Generation, VersionSpan
-from gym_ray.weights import Place, Transfer, WeightsUpdate
 from tests.forward_pass import TOLERANCE
 
 TOKENS = 128

@@ -25,12 +25,12 @@ from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.batches import batch_routes
 from gym_ray.gateway.weights import weights_router
 from gym_ray.policies.scripted import ScriptedEngine
+from gym_ray.policies.weights import RefusedUpdate, ReplicaWeights, WeightsReport, WeightsUpdate
 from gym_ray.renderers import load_renderer
 from gym_ray.rollout import Producer, Rollout, RolloutSpec, failed_rollout
 from gym_ray.routing import Router
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling
-from gym_ray.weights import RefusedUpdate, ReplicaWeights, WeightsReport, WeightsUpdate
 from tests.gateway.conftest import serving
 from tests.gateway.policies import token_policy
 from tests.replies import row_of, tool_calls

@@ -21,8 +21,8 @@ from gym_ray.client import RolloutResult, ServiceUnavailable, Unauthorized, tran
 from gym_ray.client import errors as client_errors
 from gym_ray.integrations.completion import NotTrainable, completion_of
 from gym_ray.integrations.verl import RolloutAgentLoop, rows
+from gym_ray.policies.weights import RefusedUpdate, ReplicaWeights, WeightsReport
 from gym_ray.rollout import Branch
-from gym_ray.weights import RefusedUpdate, ReplicaWeights, WeightsReport
 from tests.gateway.played import ADMIN_KEY, CALLS, KEY, Played, Weights, played_service, task
 
 

@@ -15,7 +15,7 @@ import gym_ray
 from gym_ray.errors import GymRayError
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.weights import weights_router
-from gym_ray.weights import RefusedUpdate, ReplicaWeights, WeightsReport, WeightsUpdate
+from gym_ray.policies.weights import RefusedUpdate, ReplicaWeights, WeightsReport, WeightsUpdate
 from tests.gateway.conftest import KEY, serving
 from tests.gateway.policies import token_policy
 

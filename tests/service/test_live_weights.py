@@ -24,10 +24,10 @@ import yaml
 import gym_ray
 from gym_ray.config.load import load_config
 from gym_ray.policies.scripted import scripted_logprobs
+from gym_ray.policies.weights import WeightsUpdate
 from gym_ray.rollout import Rollout
 from gym_ray.serving.cluster import connect, disconnect
 from gym_ray.serving.weights_record import WeightsRecord, WeightsStore
-from gym_ray.weights import WeightsUpdate
 from tests.applications import ADMIN_KEY, KEY, Service
 from tests.brittle import once
 from tests.cluster import (

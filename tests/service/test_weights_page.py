@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from gym_ray.config.load import load_config
-from gym_ray.weights import WeightsUpdate
+from gym_ray.policies.weights import WeightsUpdate
 from tests.applications import Service
 from tests.cluster import scripted_config, serve_port, sums, write_rows
 

@@ -137,3 +137,28 @@ def test_an_environment_without_example_rows_is_told_where_to_put_them(tmp_path:
 
     with pytest.raises(ConfigError, match=r"data/example\.jsonl"):
         check_environment(folder)
+
+
+@pytest.mark.parametrize(("agent", "offered"), [("single_turn", False), ("tool_calling", True)])
+def test_tools_that_are_never_offered_are_found(agent: str, offered: bool, tmp_path: Path) -> None:
+    folder = environment(tmp_path / "trial", VERIFY["sound"])
+    code = (folder / "__init__.py").read_text().replace("import Env", "import tool, Env")
+    tool = "\n    @tool\n    def look(self, state, where: str) -> str:\n        return where\n"
+    (folder / "__init__.py").write_text(code + tool)
+    (folder / "config.yaml").write_text(
+        f'environments: {{trial: {{entrypoint: ".:Trial", agent: {agent}}}}}\n'
+    )
+
+    report = check_environment(folder)
+
+    assert ("tools" in failed(report)) is not offered
+    if not offered:
+        (finding,) = (one for one in report.findings if one.check == "tools")
+        assert (
+            finding.detail == "look: agent single_turn never offers them; set agent: tool_calling"
+        )
+
+
+def test_rollouts_that_failed_are_no_verdicts(tmp_path: Path) -> None:
+    folder = environment(tmp_path / "trial", "raise ValueError('no')")
+    assert "determinism" in failed(check_environment(folder))

@@ -1,6 +1,10 @@
 """The command line: exit codes, and messages instead of tracebacks. Nothing here starts Ray."""
 
+import errno
+import importlib.metadata
 import json
+import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +60,81 @@ def test_help_has_an_example_and_exit_code_zero(gym_ray: RunCli) -> None:
     assert "gym-ray collect deployments/laptop-cpu.yaml" in out
 
 
+def test_examples_of_every_command_can_be_pasted(gym_ray: RunCli) -> None:
+    def commands(*path: str) -> list[tuple[str, ...]]:
+        _, _, listed = gym_ray(*path, "--help")[1].partition("Commands:")
+        names = re.findall(r"^  (\S+)", listed, re.M)
+        return [found for name in names for found in commands(*path, name)] if names else [path]
+
+    shown = {command: gym_ray(*command, "--help")[1] for command in commands()}
+    assert len(shown) > 15
+    for command, text in shown.items():
+        examples = re.findall(r"^    (gym-ray (?:.*\\\n)*.*)$", text, re.M)
+        assert examples, command
+        for example in examples:
+            words = shlex.split(example)
+            assert tuple(words[1 : 1 + len(command)]) == command
+            # What a line break would cut off: options have their values.
+            assert not words[-1].startswith("--") or words[-1] in text
+    assert "{" not in shown["collect",].splitlines()[0]
+
+
+def test_every_command_is_listed_with_a_whole_sentence(gym_ray: RunCli) -> None:
+    assert "..." not in gym_ray("--help")[1].partition("Commands:")[2]
+
+
+def test_the_version_is_told(gym_ray: RunCli) -> None:
+    assert gym_ray("--version")[:2] == (0, f"gym-ray {importlib.metadata.version('gym-ray')}\n")
+
+
+def test_keys_of_the_config_are_named_where_they_were_looked_for(
+    gym_ray: RunCli, config: Path
+) -> None:
+    code, _, error = gym_ray("collect", config, "--num-repeats", "3")
+    assert (code, "write collect.num_repeats=VALUE" in error) == (2, True)
+    code, _, error = gym_ray("collect", config, "num_repeats=3")
+    assert (code, "did you mean 'collect.num_repeats'?" in error) == (2, True)
+
+
+def test_what_is_no_config_or_no_task_file_is_refused_in_a_line(
+    gym_ray: RunCli, config: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("# Title\n\n**bold** and *more\n")
+    code, _, error = gym_ray("collect", page)
+    assert (code, error.count("\n")) == (2, 1)
+    assert f"{page}:3: not readable as YAML" in error
+
+    code, _, error = gym_ray("collect", config, f"collect.input={page}")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "is no file of task rows: it begins with '# Title'" in error
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_rows_beside_the_config_are_pointed_at(
+    gym_ray: RunCli, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, _, error = gym_ray("collect", config, "collect.input=rows.jsonl")
+    assert code == 2
+    assert f"{tmp_path / 'rows.jsonl'} is there: write that" in error
+
+
+def test_an_error_of_the_system_says_where_it_came_from(
+    gym_ray: RunCli, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr("gym_ray.config.load.load_config", broken)
+    code, _, error = gym_ray("collect", config)
+    assert code == 1
+    assert "(in broken, " in error
+    assert "GYM_RAY_TRACEBACK=1" in error
+
+
 @pytest.mark.parametrize("arguments", [["colect"], ["collect"], ["collect", "x.yaml", "--nothing"]])
 def test_wrong_usage_has_exit_code_two(gym_ray: RunCli, arguments: list[str]) -> None:
     assert gym_ray(*arguments)[0] == 2
@@ -100,7 +179,7 @@ def test_a_missing_config_and_a_wrong_one_are_named(gym_ray: RunCli, tmp_path: P
 
     assert gym_ray("collect", "none.yaml")[::2] == (2, "gym-ray: none.yaml: no such config file\n")
     code, _, err = gym_ray("collect", tmp_path / "bad.yaml")
-    assert (code, f"{tmp_path}/bad.yaml: not readable as YAML" in err) == (2, True)
+    assert (code, f"{tmp_path}/bad.yaml:2: not readable as YAML" in err) == (2, True)
 
 
 def test_the_corrected_command_works_after_the_mistaken_one(

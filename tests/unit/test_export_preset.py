@@ -51,6 +51,18 @@ def test_what_the_command_line_says_goes_before(make_rollout: Make, tmp_path: Pa
     assert report["preset"] == {"include_truncated": False}
 
 
+def test_an_export_without_rows_says_what_there_is(make_rollout: Make, tmp_path: Path) -> None:
+    rollouts = [make_rollout(0, n, **said(str(n)), reward=n / 10) for n in range(2)]
+    run = store(tmp_path / "run", rollouts)
+
+    code, told = run_command(
+        "export", "sft", run, "--output", tmp_path / "out", "--min-reward", "0.8"
+    )
+
+    assert code == 0
+    assert "WARNING: nothing was exported: the highest reward is 0.1, and rewards from 0.8" in told
+
+
 @pytest.mark.parametrize(
     ("kind", "objective", "rows"),
     [("rl", "rl", 4), ("rl", None, 6), ("dpo", "dpo", 1), ("sft", "rl", 6)],

@@ -61,30 +61,30 @@ def test_lines_keep_their_numbers_and_blank_ones_are_left_out(tmp_path: Path) ->
 def test_a_glob_reads_its_files_in_order_each_counted_from_one(
     tmp_path: Path, write_lines: Write
 ) -> None:
-    second, first = write_lines(["b1", "b2"], "b.jsonl"), write_lines(["a1"], "a.jsonl")
+    second, first = write_lines(["{b1", "{b2"], "b.jsonl"), write_lines(["{a1"], "a.jsonl")
 
     lines = list(task_input(tmp_path / "*.jsonl").lines())
 
     assert [(line.source_file, line.source_line, line.raw) for line in lines] == [
-        (str(first), 1, b"a1"),
-        (str(second), 1, b"b1"),
-        (str(second), 2, b"b2"),
+        (str(first), 1, b"{a1"),
+        (str(second), 1, b"{b1"),
+        (str(second), 2, b"{b2"),
     ]
 
 
 def test_a_name_with_brackets_is_a_name_when_such_a_file_exists(write_lines: Write) -> None:
-    path = write_lines(["x"], "part[1].jsonl")
+    path = write_lines(["{x"], "part[1].jsonl")
 
-    assert [line.raw for line in task_input(path).lines()] == [b"x"]
+    assert [line.raw for line in task_input(path).lines()] == [b"{x"]
 
 
 def test_a_fingerprint_changes_with_the_content_only(write_lines: Write) -> None:
-    path = write_lines(["a", "b"])
+    path = write_lines(["{a", "b"])
     before = task_input(path).fingerprints()
 
-    assert task_input(write_lines(["a", "b"])).fingerprints() == before
-    assert task_input(write_lines(["a", "c"])).fingerprints() != before
-    assert [(f.source_file, f.size) for f in before] == [(str(path), 4)]
+    assert task_input(write_lines(["{a", "b"])).fingerprints() == before
+    assert task_input(write_lines(["{a", "c"])).fingerprints() != before
+    assert [(f.source_file, f.size) for f in before] == [(str(path), 5)]
 
 
 def test_generated_rows_are_numbered_and_fingerprinted_by_their_params() -> None:

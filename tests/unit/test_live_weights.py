@@ -19,11 +19,11 @@ from gym_ray.policies.bundled import fingerprint
 from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.scripted import ScriptedEngine
+from gym_ray.policies.weights import Place, WeightsUpdate
 from gym_ray.sampling import Sampling
 from gym_ray.serving.live_weights import LiveWeights
 from gym_ray.serving.weights_record import WeightsRecord
 from gym_ray.turn import Generation
-from gym_ray.weights import Place, WeightsUpdate
 from tests.play import Play, call_tool
 
 Weights = Callable[[int], WeightsUpdate]

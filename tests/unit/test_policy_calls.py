@@ -13,10 +13,10 @@ from gym_ray.agents.policy_calls import Policy, PolicyCalls
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
+from gym_ray.policies.weights import StalenessLimit
 from gym_ray.renderers.messages import AssistantMessage
 from gym_ray.sampling import Sampling, turn_seed
 from gym_ray.turn import Generation, VersionSpan
-from gym_ray.weights import StalenessLimit
 
 PROMPT = np.arange(6, dtype=np.int32)
 

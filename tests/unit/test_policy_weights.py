@@ -11,10 +11,10 @@ import pytest
 from ray import serve
 
 from gym_ray.errors import GymRayError
+from gym_ray.policies.weights import RefusedUpdate, ReplicaWeights, WeightsReport, WeightsUpdate
 from gym_ray.serving import weights
 from gym_ray.serving.weights import PolicyWeights
 from gym_ray.serving.weights_record import WeightsRecord
-from gym_ray.weights import RefusedUpdate, ReplicaWeights, WeightsReport, WeightsUpdate
 
 UPDATE = WeightsUpdate(version=1, source="/checkpoints/1")
 

@@ -89,7 +89,8 @@ def test_stages_are_drained_once_all_have_heard_of_it_and_have_nothing_left() ->
 
 
 def test_the_first_signal_asks_to_drain_and_the_second_is_urgent() -> None:
-    stop = StopSignal(deadline=None)
+    said: list[str] = []
+    stop = StopSignal(deadline=None, say=said.append)
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
 
     with stop.installed():
@@ -100,16 +101,20 @@ def test_the_first_signal_asks_to_drain_and_the_second_is_urgent() -> None:
         assert (stop.reason, stop.urgent()) == ("signal", False)
         with pytest.raises(Interrupted, match="stopped while starting up"):
             stop.raise_if_requested()
-        os.kill(os.getpid(), signal.SIGINT)
+        (told,) = said  # At once, not when Ray lets go.
+        assert told.startswith("stopping")
+        with stop.told_by_others():
+            os.kill(os.getpid(), signal.SIGINT)
         assert stop.urgent()
+        assert len(said) == 1
 
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
 def test_the_deadline_asks_to_drain_by_itself() -> None:
-    assert not StopSignal(deadline=time.monotonic() + 60).requested()
+    assert not StopSignal(deadline=time.monotonic() + 60, say=print).requested()
 
-    stop = StopSignal(deadline=time.monotonic())
+    stop = StopSignal(deadline=time.monotonic(), say=print)
 
     assert stop.requested()
     assert stop.reason == "run_timeout"
@@ -121,7 +126,7 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
     seen = []
 
     def elsewhere() -> None:
-        stop = StopSignal(deadline=None)
+        stop = StopSignal(deadline=None, say=print)
         with stop.installed():
             stop.take_over()
             seen.append(signal.getsignal(signal.SIGINT))

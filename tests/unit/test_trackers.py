@@ -150,6 +150,20 @@ def _log_records(data: bytes) -> list[bytes]:
     return records
 
 
+def test_mlflow_without_a_server_writes_files_beside_the_rollouts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert report(tmp_path, "mlflow") == []
+
+    client = MlflowClient(tracking_uri=(tmp_path / "mlflow").as_uri())
+    experiment = client.get_experiment_by_name("gym-ray")
+    assert experiment is not None
+    assert len(client.search_runs([experiment.experiment_id])) == 1
+
+
 def test_a_tracker_that_fails_is_said_and_ends_neither_the_run_nor_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

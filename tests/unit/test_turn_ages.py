@@ -7,8 +7,8 @@ from typing import Literal
 import pytest
 
 from gym_ray.errors import FailureKind, RolloutFailure
+from gym_ray.policies.weights import StalenessLimit
 from gym_ray.serving.turn_ages import TurnAges
-from gym_ray.weights import StalenessLimit
 
 Turn = asyncio.Future[str]
 

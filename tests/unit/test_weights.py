@@ -17,9 +17,9 @@ from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.scripted import ScriptedEngine, scripted_logprobs
 from gym_ray.policies.vllm_weights import check_transfer, update_weights
+from gym_ray.policies.weights import Place, Transfer, WeightsUpdate
 from gym_ray.sampling import Sampling
 from gym_ray.turn import VersionSpan
-from gym_ray.weights import Place, Transfer, WeightsUpdate
 
 NCCL = {
     "backend": "nccl",
