@@ -51,7 +51,8 @@ def text_lines(path: Path, key: str) -> Iterator[bytes]:
 
 def _plain(path: Path, file: IO[bytes]) -> Any:
     compression = COMPRESSIONS.get(path.suffix)
-    if compression is None:
-        return file
-    stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), compression)
+    stream: Any = file
+    if compression is not None:
+        stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), compression)
+    # Files of object stores know no lines of a limited length.
     return io.BufferedReader(stream, _BUFFER_BYTES)

@@ -69,7 +69,7 @@ def test_a_template_shows_values_as_they_are_and_runs_nothing() -> None:
     assert fill('{a} {b} {c.d} {"k": 1} \\frac{1}{2} {{a}}', values) == (
         '{b} {a.__class__} 2 ["é"] {"k": 1} \\frac{1}{2} {a}'
     )
-    assert names_in("{a} {{b}} {c.d} {a}") == ["a", "c.d"]
+    assert names_in("{a} {{b}} {c.d} {a}") == [("a", False), ("c.d", False)]
     for missing in ("{z}", "{a.__class__}", "{c.e}", "{b.real}"):
         with pytest.raises(KeyError):
             fill(missing, values)

@@ -102,7 +102,7 @@ def reverify(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., R
     monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.setattr(ray, "get", lambda answer, timeout: answer)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
-    monkeypatch.setattr("gym_ray.serving.cluster.connect", lambda config: None)
+    monkeypatch.setattr("gym_ray.serving.cluster.connect", lambda config, report: None)
     monkeypatch.setattr("gym_ray.serving.cluster.disconnect", lambda cluster: None)
     monkeypatch.setattr(
         f"{module}.over_ranges", lambda ranges, stage, args, **_: (ranges, stage, args)
