@@ -21,7 +21,7 @@ def serve(
 
     Example:
 
-      gym-ray serve deployments/laptop-cpu.yaml serve.port=8001
+      gym-ray serve deployments/laptop-cpu.yaml serve.port=8080
     """
     from gym_ray.serving.serve import serve as run
 

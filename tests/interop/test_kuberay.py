@@ -100,3 +100,23 @@ def test_every_pod_runs_an_image_of_the_dockerfile_as_its_user() -> None:
             target = pod["containers"][0]["image"].rpartition("-")[2]
             assert f" AS {target}\n" in dockerfile
             assert f"--uid {pod['securityContext']['runAsUser']}" in dockerfile
+
+
+def test_the_kustomization_names_every_image_and_makes_the_volume_that_is_mounted() -> None:
+    tree = manifest("kustomization")
+    renamed = {image["name"] for image in tree["images"]}
+    assert all((MANIFESTS / name).exists() for name in tree["resources"])
+    claim = manifest("storage")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    for name, key in (("rayjob", "rayClusterSpec"), ("rayservice", "rayClusterConfig")):
+        cluster = manifest(name)["spec"][key]
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            pod = group["template"]["spec"]
+            images = {container["image"].partition(":")[0] for container in pod["containers"]}
+            assert images <= renamed
+            claims = {
+                volume["persistentVolumeClaim"]["claimName"]
+                for volume in pod["volumes"]
+                if "persistentVolumeClaim" in volume
+            }
+            assert claims == {claim["metadata"]["name"]}
