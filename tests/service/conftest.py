@@ -1,27 +1,49 @@
+"""Applications under test, each started once in the process whose tests share it."""
+
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tests.applications import Playground, Service
 from tests.cluster import scripted_config, sums, write_rows
 
-#: The application a module shares with others, so that one process runs them all (pytest-xdist's
-#: `--dist loadgroup`); a module that shares none is a group of its own.
-GROUPS = ("requests", "playground", "service")
+#: Files that share a large application with others, which one process starts for all of them. Every
+#: process has a Ray cluster, and a cluster one gateway, so what stops the shared service for one of
+#: its own goes with it.
+SHARED = {
+    "test_client.py": "service",
+    "test_live_weights.py": "service",
+    "test_nemo_rl.py": "service",
+    "test_recorded.py": "service",
+    "test_serve.py": "service",
+    "test_sessions.py": "service",
+    "test_weights_page.py": "service",
+    "test_agents.py": "playground",
+    "test_collect.py": "playground",
+    "test_compat.py": "playground",
+    "test_judges.py": "playground",
+    "test_object_stores.py": "playground",
+    "test_observability.py": "playground",
+    "test_observability_page.py": "playground",
+    "test_quotas.py": "playground",
+}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    shared: dict[str, str] = {}
-    for item in items:
-        used = getattr(item, "fixturenames", ())
-        group = next((group for group in GROUPS if group in used), None)
-        if group is not None:
-            shared.setdefault(item.path.name, group)
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            group = shared.get(item.path.name, item.path.stem)
-            item.add_marker(pytest.mark.xdist_group(group))
+class ByApplication(LoadFileScheduling):
+    """Files that share an application are run by the same process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return SHARED.get(Path(file).name, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByApplication:
+    return ByApplication(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -110,6 +110,7 @@ def test_target_is_pinned_unprivileged_watched_and_set_up_for_serve(target: str)
         assert f" {name}={value}" in environment
 
 
+@pytest.mark.long("resolves and installs hundreds of packages, for which it asks the package index")
 @pytest.mark.parametrize("target", TARGETS)
 def test_packages_of_a_target_resolve_to_what_is_pinned(target: str, tmp_path: Path) -> None:
     context = copy_build_context(target, tmp_path)
@@ -122,6 +123,7 @@ def test_packages_of_a_target_resolve_to_what_is_pinned(target: str, tmp_path: P
     assert all(re.fullmatch(r"\S+==\S+", line.partition(";")[0]) for line in pinned)
 
 
+@pytest.mark.long("resolves and installs hundreds of packages, for which it asks the package index")
 def test_gym_ray_installs_from_what_is_copied_and_brings_its_environments(tmp_path: Path) -> None:
     context = copy_build_context("cpu", tmp_path / "context")
     _, own = installs("cpu")

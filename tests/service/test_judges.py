@@ -12,6 +12,11 @@ from gym_ray.store.rows import broken_invariants
 from tests.applications import Playground
 from tests.cluster import logged_requests, scripted_config, write_rows
 
+pytestmark = pytest.mark.long(
+    "a judge and group verifiers through whole collections (50 s of CPU time); their parts are in "
+    "tests/unit/test_judging.py, tests/unit/test_groups.py and tests/environments/test_judge.py"
+)
+
 
 def judged_rows(folder: Path, **fields: Any) -> list[dict[str, Any]]:
     """Eight tasks without an answer to compare with."""
@@ -55,10 +60,6 @@ def test_a_judge_is_deployed_beside_the_policy_and_groups_are_ranked_by_it(
     assert (again.completed, again.reward.mean) == (24, 1.0)
 
 
-@pytest.mark.long(
-    "an application of its own (20 s of CPU time) whose judge fails; that such a failure is a "
-    "verifier error and no reward is in tests/unit/test_judging.py"
-)
 def test_a_judge_that_is_out_is_a_verifier_error_and_never_a_reward(
     tmp_path: Path, cluster: str
 ) -> None:

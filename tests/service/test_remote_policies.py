@@ -20,6 +20,15 @@ from gym_ray.store.rows import broken_invariants
 from tests.cluster import scripted_config, write_rows
 from tests.replies import row_of, tool_calls
 
+pytestmark = [
+    pytest.mark.long(
+        "applications of their own and the tokenizer of a bundled model (80 s of CPU time); what "
+        "such a policy is asked and answers is in tests/unit/test_openai_policy.py, what serves it "
+        "in tests/gateway"
+    ),
+    pytest.mark.timeout(300),
+]
+
 CALLS = tool_calls(("add", {"a": 1, "b": 2}), ("count", {}))
 DEAD = "http://127.0.0.1:1/v1"
 
@@ -52,11 +61,6 @@ def collected(tmp_path: Path, model: str, /, **engine_args: Any) -> gym_ray.RunS
     return gym_ray.collect(config, quiet=True)
 
 
-@pytest.mark.long(
-    "an application of its own and the tokenizer of a bundled model; chat below goes the same way "
-    "into the dataset, and completions' tokens are in tests/unit/test_openai_policy.py"
-)
-@pytest.mark.timeout(300)
 def test_completions_give_contiguous_exact_tokens_though_one_of_two_servers_is_down(
     tmp_path: Path, cluster: str
 ) -> None:
