@@ -9,6 +9,8 @@ from tests.suite import PATIENCE
 
 # Ray must be started by tests on purpose, never by touching ray.data.
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+# Ray's workers yield to everything else by default, and what tests wait for is in them.
+os.environ.setdefault("RAY_worker_niceness", "0")
 announce()
 
 # A shell starts its background jobs with SIGINT ignored, which Python keeps and so does whatever it
