@@ -5,10 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 import gym_ray
 from gym_ray.store.rows import broken_invariants
 from tests.applications import Playground
 from tests.replies import row_of, tool_calls
+
+pytestmark = pytest.mark.long(
+    "an application of eight environments (50 s of CPU time); multi-turn agents are collected "
+    "by the real engine in tests/engine/test_grpo.py, and played in tests/unit/test_agents.py"
+)
 
 
 def test_tool_calls_and_episodes_are_collected_with_their_tokens(

@@ -15,6 +15,11 @@ import yaml
 from gym_ray.cli.main import main
 from tests.cluster import scripted_config, sums, write_rows
 
+pytestmark = pytest.mark.long(
+    "two collections for NeMo Gym's commands (50 s of CPU time); their arguments and files "
+    "are in tests/unit/test_compat_*.py"
+)
+
 PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
 
 Row = dict[str, Any]
@@ -119,11 +124,6 @@ def test_rows_stay_as_they_are_when_no_argument_changes_them(
     assert row["responses_create_params"] == rows[0]["responses_create_params"]
 
 
-@pytest.mark.long(
-    "a policy of its own (26 s of CPU time); the page's collection is of the kind "
-    "test_rollouts_are_collected_into_nemo_gyms_files makes, and the other commands are in "
-    "tests/unit/test_compat_*.py"
-)
 def test_every_command_of_the_migration_page_works(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

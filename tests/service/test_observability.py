@@ -17,6 +17,11 @@ from tests.applications import Playground
 from tests.cluster import SPANS_PORT, sums, until
 from tests.spans import ReceivedSpan, receiver
 
+pytestmark = pytest.mark.long(
+    "an application of eight environments (60 s of CPU time); what is counted, and when, is "
+    "in tests/unit/test_observers.py"
+)
+
 ENVIRONMENT = "observed"
 PROMPT_MARKER = "zebra crossing"
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
+
 import gym_ray
 from tests.applications import Playground
 from tests.cluster import sums, until
+
+pytestmark = pytest.mark.long(
+    "an application of eight environments (50 s of CPU time); who may start is decided as "
+    "tests/unit/test_admission.py has it"
+)
 
 PATIENCE = 60
 

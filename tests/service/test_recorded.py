@@ -9,6 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import gym_ray
 from gym_ray.config.load import load_config
 from tests.applications import Service
@@ -16,6 +18,11 @@ from tests.cluster import SPANS_PORT, scripted_config, serve_port, sums, until, 
 from tests.spans import ReceivedSpan, receiver
 
 #: What lies below what in the traces of two rollouts of one turn.
+pytestmark = pytest.mark.long(
+    "a collection beside the service (50 s of CPU time); what a served rollout records is in "
+    "tests/unit/test_recorder.py, its columns in tests/unit/test_environment_client.py"
+)
+
 TRACES = Counter(
     {
         "attempt under rollout": 2,

@@ -19,6 +19,11 @@ from tests.cluster import until
 from tests.stored import stored_run, sum_rollout, unplayed
 
 #: As the arithmetic environment, but the answer may stand in a sentence.
+pytestmark = pytest.mark.long(
+    "commands of their own (90 s of CPU time); what a command judges, keeps and continues is "
+    "in tests/unit/test_reverify_command.py"
+)
+
 LENIENT = """
 import time
 from gym_ray import Environment, Outcome
@@ -87,10 +92,6 @@ def test_rewards_are_those_of_the_verifier_of_now(
         gym_ray.reverify(source, tmp_path / "new", quiet=True)
 
 
-@pytest.mark.long(
-    "two commands for either ending (60 s of CPU time); a command that continues is in "
-    "tests/unit/test_reverify_command.py, one that is killed in tests/chaos/test_kills.py"
-)
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
 def test_a_command_cut_short_is_continued(
     cluster: str, tmp_path: Path, lenient: str, ending: signal.Signals
