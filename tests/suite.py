@@ -39,6 +39,9 @@ TWO = ("-n", "2", "--dist", "worksteal")
 
 TWO_BY_FILE = ("-n", "2", "--dist", "loadfile")
 
+#: Three, where much of a test's time is spent waiting for processes that are not busy either.
+THREE_BY_FILE = ("-n", "3", "--dist", "loadfile")
+
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -69,9 +72,9 @@ PARTS = {
         Part("gateway", "the HTTP API over a scripted policy", 2.5, 5, TWO),
         Part("sandbox", "untrusted programs and what they try", 1.5, 4, TWO_BY_FILE),
         Part("environments", "the environments that come along", 2, 4, TWO),
-        Part("service", "`collect` and `serve` on a Ray cluster", 10, 45, TWO_BY_FILE),
+        Part("service", "`collect` and `serve` on a Ray cluster", 10, 45, THREE_BY_FILE),
         Part("chaos", "processes and nodes killed in the middle", 4, 20),
-        Part("engine", "vLLM: exact tokens, logprobs, exports that train", 6.5, 20, TWO_BY_FILE),
+        Part("engine", "vLLM: exact tokens, logprobs, exports that train", 6.5, 20, THREE_BY_FILE),
         Part("interop", "rows and servers of NeMo Gym, verl, KubeRay", 1.5, 10),
         Part("fresh", "the README's commands on a machine that has nothing; the image", 0, 75),
     )

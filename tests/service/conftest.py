@@ -26,11 +26,14 @@ SHARED = {
     "test_agents.py": "playground",
     "test_collect.py": "playground",
     "test_compat.py": "playground",
+    "test_export.py": "playground",
     "test_judges.py": "playground",
     "test_object_stores.py": "playground",
     "test_observability.py": "playground",
     "test_observability_page.py": "playground",
     "test_quotas.py": "playground",
+    "test_remote_policies.py": "playground",
+    "test_reverify.py": "playground",
 }
 
 
