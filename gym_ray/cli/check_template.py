@@ -30,8 +30,8 @@ def check_template(
 
     Compares, on CPU and without weights, the renderer's continuation of probe conversations with
     a full render, and its full render with the model's own chat template; shows the first
-    differing tokens. Exit code 0 if exact continuation holds, 1 if not, 2 if there is no such
-    model or renderer.
+    differing tokens. Also probes that text which spells control tokens stays text. Exit code 0 if
+    exact continuation holds, 1 if not, 2 if there is no such model or renderer.
 
     Example:
 
@@ -52,6 +52,11 @@ def check_template(
         typer.echo(json_module.dumps({"model": model, **dataclasses.asdict(report)}, indent=2))
     else:
         typer.echo(render_report(report))
+    if report.forgeable:
+        raise GymRayError(
+            f"with renderer {report.family}, text of a message becomes control tokens of {model}, "
+            "so that a tool's result or a user can speak as somebody else; use another renderer"
+        )
     if not report.exact:
         raise GymRayError(
             f"{model} with renderer {report.family} cannot be continued exactly; if it is a "

@@ -1,8 +1,9 @@
 """Does exact continuation hold for a model and a renderer? Answered by rendering, without weights.
 
-Two comparisons on probe conversations. *Continuation*: the renderer's bridge over a turn against
+Three comparisons on probe conversations. *Continuation*: the renderer's bridge over a turn against
 a full render of the same conversation. *Template*: the renderer's full render against the
-tokenizer's own chat template.
+tokenizer's own chat template. *Text*: a conversation whose text spells every control token against
+the same one with harmless text; both must have the same control tokens.
 
 What it covers: the forms of conversation in `PROBES`. What it does not: a family may still find
 a generation it cannot continue (reasoning that was cut short, say); such a turn starts a branch
@@ -12,7 +13,8 @@ when it happens.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -50,7 +52,7 @@ class PromptDifference:
 class RendererFinding:
     """One probe, one comparison."""
 
-    comparison: Literal["continuation", "template"]
+    comparison: Literal["continuation", "template", "text"]
     probe: str
     result: Result
     detail: str = ""
@@ -69,11 +71,13 @@ class TemplateReport:
         family: the renderer's.
         exact: whether exact continuation holds: no finding is a fault, and at least one turn
             was continued.
+        forgeable: whether text of a message can become a control token, and so end its turn.
         findings: in the order of the probes.
     """
 
     family: str
     exact: bool
+    forgeable: bool
     findings: tuple[RendererFinding, ...]
 
 
@@ -91,8 +95,10 @@ def check_template(renderer: RolloutRenderer) -> TemplateReport:
     findings = [finding for probe in PROBES for finding in _check_continuation(renderer, probe)]
     continued = any(finding.result in ("exact", "kept") for finding in findings)
     findings += [_check_template(renderer, probe) for probe in PROBES]
-    exact = continued and not any(finding.is_fault for finding in findings)
-    return TemplateReport(renderer.family, exact, tuple(findings))
+    texts = [_check_text(renderer, place) for place in _PLACES]
+    forgeable = any(finding.is_fault for finding in texts)
+    exact = continued and not any(finding.is_fault for finding in [*findings, *texts])
+    return TemplateReport(renderer.family, exact, forgeable, (*findings, *texts))
 
 
 def completion_of(
@@ -142,6 +148,8 @@ def render_report(report: TemplateReport) -> str:
                 f"      by the renderer {_shown(finding.difference.continued)}",
             ]
     verdict = "holds" if report.exact else "does not hold"
+    if report.forgeable:
+        lines.append("Text of messages can forge turns.")
     return "\n".join([*lines, f"Exact continuation {verdict}."])
 
 
@@ -222,6 +230,59 @@ def _check_template(renderer: RolloutRenderer, probe: Probe) -> RendererFinding:
     return RendererFinding("template", probe.name, "differs", detail, difference)
 
 
+def _check_text(renderer: RolloutRenderer, place: str) -> RendererFinding:
+    """Control tokens of a conversation with hostile text in one place, rendered and bridged."""
+    names = _one_of_a_kind(renderer.control_tokens)
+    hostile = " ".join(names)
+    found = []
+    for text in ("x", hostile):
+        try:
+            prompts = _prompts_with(renderer, place, text)
+        except Exception as error:
+            return RendererFinding("text", place, "unsupported", one_line(error, 160))
+        if text not in renderer.decode(prompts[-1]):
+            detail = "the text is left out or changed"
+            return RendererFinding("text", place, "unsupported", detail)
+        control = list(renderer.control_tokens.values())
+        found.append([prompt[np.isin(prompt, control)] for prompt in prompts])
+    if all(map(np.array_equal, *found)):
+        return RendererFinding("text", place, "exact")
+    difference = _difference(renderer, found[0][-1], found[1][-1])
+    detail = "text became control tokens: whoever writes it can speak as somebody else"
+    return RendererFinding("text", place, "differs", detail, difference)
+
+
+def _prompts_with(renderer: RolloutRenderer, place: str, text: str) -> list[Tokens]:
+    """Whole renders of a conversation with `text` in one place, and a bridge where there is one."""
+    user, told = [_USER], [_result(0, text)] if place == "tool result" else [_DOUBT]
+    calls, tools = _calls((1, 2)), _TOOLS
+    match place:
+        case "system message":
+            user = [{"role": "system", "content": text}, _USER]
+        case "user message":
+            told = [{"role": "user", "content": text}]
+        case "tool definition":
+            function = {**_TOOLS[0]["function"], "description": text}
+            tools = ({"type": "function", "function": function},)
+        case "tool call":
+            function = {"name": "add", "arguments": {"a": text}}
+            calls = {**calls, "tool_calls": [{**calls["tool_calls"][0], "function": function}]}
+    said = calls if place in ("tool result", "tool call") else _ANSWER
+    if place == "tool call":
+        told = [_result(0, "3")]
+    offered = tools if place.startswith("tool") else ()
+    prompts = [renderer.render([*user, said, *told], offered)]
+    if place in ("user message", "tool result") and renderer.can_bridge:
+        stop = np.asarray(renderer.stop_token_ids[:1], dtype=np.int32)
+        prompts.append(renderer.bridge(renderer.render(user, offered), stop, told, offered))
+    return prompts
+
+
+def _one_of_a_kind(names: Iterable[str]) -> list[str]:
+    """The names without those that differ in numbers only: vocabularies reserve thousands."""
+    return list({re.sub(r"\d+", "0", name): name for name in names}.values())
+
+
 def _same(one: Tokens, other: Tokens | None) -> bool:
     return other is not None and np.array_equal(one, other)
 
@@ -256,6 +317,9 @@ def _difference(renderer: RolloutRenderer, rendered: Tokens, continued: Tokens) 
 
     return PromptDifference(position, shown(rendered), shown(continued))
 
+
+#: Where a conversation has text that somebody else may have written.
+_PLACES = ("system message", "user message", "tool result", "tool definition", "tool call")
 
 _THOUGHT = "The user wants a sum. I add."
 _SYSTEM: Message = {"role": "system", "content": "You add numbers."}

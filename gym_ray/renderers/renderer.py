@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gym_ray.errors import ConfigError, one_line
+from gym_ray.renderers.message_text import CuttingTokenizer, MessageText, control_names
 from gym_ray.renderers.messages import AssistantMessage, Message, ToolCall
 from gym_ray.turn import Tokens
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 CHATML = "chatml"
 _CHATML_CLASS = "gym_ray.renderers.chatml.ChatMLRenderer"
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+|.+:[A-Za-z_]\w*")
+
+#: Families that encode messages without the tokenizer they are given, text as text.
+ENCODE_THEMSELVES = frozenset({"gpt-oss"})
 
 #: What is told to the policy about a tool call that cannot be carried out.
 _PROBLEMS = {
@@ -63,6 +67,7 @@ class RolloutRenderer:
         self.family = family
         self._renderer = renderer
         self._tokenizer = tokenizer
+        self._text = None if family in ENCODE_THEMSELVES else MessageText(tokenizer)
         self.stop_token_ids = tuple(int(token) for token in renderer.get_stop_token_ids())
         self.can_bridge = _can_bridge(renderer)
 
@@ -125,8 +130,9 @@ class RolloutRenderer:
                 conversation anew.
         """
         history = [*prompt.tolist(), *generation.tolist()]
+        marked, marked_tools = self._marked(new_messages, tools)
         bridged = self._renderer.bridge_to_next_turn(
-            prompt.tolist(), generation.tolist(), list(new_messages), tools=list(tools) or None
+            prompt.tolist(), generation.tolist(), marked, tools=marked_tools or None
         )
         if bridged is None:
             roles = ", ".join(sorted({str(message["role"]) for message in new_messages})) or "no"
@@ -182,6 +188,12 @@ class RolloutRenderer:
         )
 
     @functools.cached_property
+    def control_tokens(self) -> dict[str, int]:
+        """Names and IDs of the tokens that no text of a message may become."""
+        names = sorted(control_names(self._tokenizer))
+        return dict(zip(names, self._tokenizer.convert_tokens_to_ids(names), strict=True))
+
+    @functools.cached_property
     def _raw_tokenizer(self) -> Any:
         # Of its own: whether names of control tokens in a text count is state of a Hugging Face
         # tokenizer, and conversations in which they do not are rendered in other threads.
@@ -194,10 +206,19 @@ class RolloutRenderer:
         *,
         generation_prompt: bool,
     ) -> Tokens:
+        marked, marked_tools = self._marked(messages, tools)
         token_ids = self._renderer.render_ids(
-            list(messages), tools=list(tools) or None, add_generation_prompt=generation_prompt
+            marked, tools=marked_tools or None, add_generation_prompt=generation_prompt
         )
         return np.asarray(token_ids, dtype=np.int32)
+
+    def _marked(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]
+    ) -> tuple[list[Message], list[dict[str, Any]]]:
+        """Messages and tools whose text stays text; see `message_text`."""
+        if self._text is None:
+            return list(messages), list(tools)
+        return self._text.messages(messages), self._text.tools(tools)
 
 
 def load_renderer(
@@ -227,7 +248,7 @@ def load_renderer(
         family = _family_of(tokenizer)
     try:
         rollout_renderer = RolloutRenderer(
-            family, _create(family, tokenizer, thinking_retention), tokenizer
+            family, _create(family, CuttingTokenizer(tokenizer), thinking_retention), tokenizer
         )
         # Base models have no chat template, which shows only when it is used.
         rollout_renderer.render([{"role": "user", "content": "?"}])

@@ -31,6 +31,7 @@ class ByteTokenizer:
     vocab_size = 259
 
     _special_ids = {END_OF_TEXT: 256, TURN_START: 257, TURN_END: 258}  # noqa: RUF012
+    control_names = tuple(_special_ids)
     _special_texts = {number: text for text, number in _special_ids.items()}  # noqa: RUF012
     _split = re.compile("(" + "|".join(map(re.escape, _special_ids)) + ")")
 
@@ -94,7 +95,7 @@ def load_tokenizer(model_path: str) -> Any:
     if model_path.startswith(("/", "./", "../", "~")) and not Path(model_path).is_dir():
         raise ConfigError(f"policy.model {model_path!r} is not a directory")
     try:
-        if _is_generic(Path(model_path)):
+        if _says_all(_files_of(model_path)):
             from transformers import PreTrainedTokenizerFast
 
             return PreTrainedTokenizerFast.from_pretrained(model_path)
@@ -109,11 +110,25 @@ def load_tokenizer(model_path: str) -> Any:
         ) from error
 
 
-def _is_generic(directory: Path) -> bool:
-    """Whether tokenizer.json alone says how to tokenize, without a model's own class.
+def _files_of(model_path: str) -> Path:
+    """The directory a model's tokenizer is in, those of the hub in its cache."""
+    if Path(model_path).is_dir():
+        return Path(model_path)
+    from transformers.utils import cached_file
 
-    `AutoTokenizer` would load the same object, but imports torch to find that out: 270 MB and
-    seconds in every process that renders.
+    try:
+        cached_file(model_path, "tokenizer_config.json")
+        return Path(cached_file(model_path, "tokenizer.json")).parent
+    except OSError:  # it has no such file
+        return Path(model_path)
+
+
+def _says_all(directory: Path) -> bool:
+    """Whether tokenizer.json alone says how to tokenize.
+
+    `AutoTokenizer` builds some of these anew by the class they name, and then loses what the
+    class does not know: DeepSeek-V3, whose config names `LlamaTokenizerFast`, loses every space
+    in transformers 5. It also imports torch, 270 MB and seconds in every process that renders.
     """
     if not (directory / "tokenizer.json").is_file():
         return False
@@ -121,7 +136,5 @@ def _is_generic(directory: Path) -> bool:
         settings = json.loads((directory / "tokenizer_config.json").read_text("utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(settings, dict) and settings.get("tokenizer_class") in _GENERIC_CLASSES
-
-
-_GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+    # A class that came with the checkpoint is code, which `AutoTokenizer` refuses by itself.
+    return isinstance(settings, dict) and "auto_map" not in settings
