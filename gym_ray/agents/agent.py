@@ -9,10 +9,9 @@ from typing import Any, Protocol, TypeVar
 
 from gym_ray.agents.toolbox import Toolbox
 from gym_ray.environment import Environment, Step
-from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.policies.chat import ChatAnswer
 from gym_ray.renderers.messages import Message
-from gym_ray.renderers.renderer import BridgeImpossible, RolloutRenderer
+from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.rollout import TruncationReason
 from gym_ray.sampling import Sampling
 from gym_ray.task import Task
@@ -152,14 +151,9 @@ async def bridge_prompt(
     """Prompt tokens of a later turn; see `RolloutRenderer.bridge`.
 
     Raises:
-        RolloutFailure: `environment_error` when the history cannot be continued as it is.
+        BridgeImpossible: the family cannot continue what the policy said.
     """
-    try:
-        return await tokenize(
-            messages, lambda: renderer.bridge(prompt, generation, messages, tools)
-        )
-    except BridgeImpossible as error:
-        raise RolloutFailure(FailureKind.ENVIRONMENT_ERROR, str(error)) from error
+    return await tokenize(messages, lambda: renderer.bridge(prompt, generation, messages, tools))
 
 
 async def tokenize(messages: Sequence[Message], function: Callable[[], T]) -> T:

@@ -58,6 +58,7 @@ class Dialogue(Protocol):
 
         Raises:
             RolloutFailure: the turn could not be sampled.
+            BridgeImpossible: the family cannot continue what the policy said in the last turn.
         """
         ...
 

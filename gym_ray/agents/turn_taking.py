@@ -18,6 +18,7 @@ from gym_ray.environment import Step
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.renderers.items import items_from_message, text_of_items
 from gym_ray.renderers.messages import AssistantMessage, Message
+from gym_ray.renderers.renderer import BridgeImpossible
 from gym_ray.rollout import TruncationReason
 
 
@@ -117,3 +118,7 @@ class TurnTaking:
             if failure.kind == FailureKind.POLICY_REJECTED and number > 0:
                 raise Truncated("context") from None
             raise
+        except BridgeImpossible:
+            # What the policy said is no failure of the environment's. A family that can continue
+            # nothing is refused before anything starts.
+            raise Truncated("context") from None

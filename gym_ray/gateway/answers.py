@@ -82,12 +82,17 @@ def logprobs_of(generation: Generation) -> list[float]:
 def token_names(
     renderer: RolloutRenderer | None, generation: Generation, *, as_ids: bool
 ) -> list[tuple[str, list[int] | None]]:
-    """Name and bytes of every sampled token: its text, or `token_id:N` without bytes."""
+    """Name and bytes of every sampled token: its text, or `token_id:N` without bytes.
+
+    A part of a character has U+FFFD for a text, and its own bytes.
+    """
     token_ids = generation.token_ids.tolist()
     if as_ids or renderer is None:
         return [(f"token_id:{token_id}", None) for token_id in token_ids]
-    texts = [renderer.decode([token_id]) for token_id in token_ids]
-    return [(text, list(text.encode())) for text in texts]
+    return [
+        (renderer.decode([token_id]), list(renderer.token_bytes(token_id)))
+        for token_id in token_ids
+    ]
 
 
 def token_logprobs(

@@ -40,6 +40,7 @@ from gym_ray.policies.call import Call
 from gym_ray.policies.chat import cut_at_stop
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.renderers.renderer import RolloutRenderer
+from gym_ray.renderers.token_bytes import text_offsets
 from gym_ray.turn import Generation, StopReason, Tokens
 
 _TokenPrompt = Annotated[list[TokenId], Field(min_length=1)]
@@ -210,17 +211,13 @@ def _choice(form: _Form, index: int, choice: _Completed) -> dict[str, Any]:
 
 def _logprobs(form: _Form, choice: _Completed) -> dict[str, Any]:
     as_ids = bool(form.body.return_tokens_as_token_ids)
-    texts = token_names(form.renderer, choice.generation, as_ids=False)
-    offsets, position = [], 0
-    for text, _ in texts:
-        offsets.append(position)
-        position += len(text)
-    names = token_names(form.renderer, choice.generation, as_ids=True) if as_ids else texts
+    names = token_names(form.renderer, choice.generation, as_ids=as_ids)
+    spelled = [form.renderer.token_bytes(token) for token in choice.generation.token_ids.tolist()]
     return {
         "tokens": [name for name, _ in names],
         "token_logprobs": logprobs_of(choice.generation),
         "top_logprobs": None,
-        "text_offset": offsets,
+        "text_offset": text_offsets(spelled),
     }
 
 

@@ -156,9 +156,12 @@ async def chat(
         )
     )
     require_whole(generation)
-    return answer_of(
-        request, renderer.parse(generation.token_ids, tokens, tools), tokens, generation
-    )
+    # Stop tokens of the request's own end the turn, and no family knows them.
+    said = generation.token_ids
+    own = set(request.call.stop_token_ids) - set(renderer.stop_token_ids)
+    if len(said) and int(said[-1]) in own:
+        said = said[:-1]
+    return answer_of(request, renderer.parse(said, tokens, tools), tokens, generation)
 
 
 def stop_tokens(request: ChatRequest, renderer: RolloutRenderer) -> tuple[int, ...]:

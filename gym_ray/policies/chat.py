@@ -13,7 +13,7 @@ from typing import Any
 
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.policies.call import Call
-from gym_ray.renderers.messages import AssistantMessage, Message
+from gym_ray.renderers.messages import AssistantMessage, Message, ToolCall
 from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.renderers.tool_choice import structural_tag
 from gym_ray.sampling import Sampling
@@ -109,15 +109,35 @@ def guided_sampling(request: ChatRequest, renderer: RolloutRenderer) -> Sampling
 
 
 def as_asked(said: AssistantMessage, request: ChatRequest) -> tuple[AssistantMessage, bool]:
-    """The message without its stop text, and with one call where only one is wanted.
+    """The message as its client is told it.
+
+    Without the stop text that ended it and what came after, whichever part of the message it is
+    in, and with one call where only one is wanted. A call that names no tool is content: clients
+    look a call's name up, and end where there is none.
 
     Returns:
         The message, and whether a stop text ended it.
     """
-    content = cut_at_stop(said.content, request.call.sampling.stop)
-    calls = said.tool_calls if request.parallel_tool_calls else said.tool_calls[:1]
-    message = AssistantMessage(content, said.reasoning, calls)
-    return message, len(content) < len(said.content)
+    stops = request.call.sampling.stop
+    if said.reasoning is not None:
+        reasoning = cut_at_stop(said.reasoning, stops)
+        if len(reasoning) < len(said.reasoning):
+            return AssistantMessage("", reasoning), True
+    nameless = [call.arguments for call in said.tool_calls if not call.name]
+    whole = "\n".join(filter(None, [said.content, *nameless]))
+    content = cut_at_stop(whole, stops)
+    given = [call for call in said.tool_calls if call.name]
+    calls = [_cut_call(call, stops) for call in given]
+    stopped = len(content) < len(whole) or calls != given
+    wanted = calls if request.parallel_tool_calls else calls[:1]
+    return AssistantMessage(content, said.reasoning, tuple(wanted)), stopped
+
+
+def _cut_call(call: ToolCall, stops: Sequence[str]) -> ToolCall:
+    """A call whose text a stop text ended; what could be read whole was not ended by one."""
+    if call.error is None:
+        return call
+    return dataclasses.replace(call, arguments=cut_at_stop(call.arguments, stops))
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> str:

@@ -190,7 +190,7 @@ def chat_in_tokens(
             )
         )
         return ChatAnswer(
-            message=renderer.parse(generation.token_ids, prompt),
+            message=renderer.parse(generation.token_ids, prompt, ()),
             stop_reason=generation.stop_reason,
             prompt_token_ids=prompt,
             generation=generation,

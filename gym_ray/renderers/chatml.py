@@ -183,7 +183,8 @@ class ChatMLRenderer:
         end = len(token_ids)
         while end and token_ids[end - 1] in stops:
             end -= 1
-        return parse_text(self._decode(token_ids[:end]))
+        # No list of tools leaves open which there are; an empty one says that there are none.
+        return parse_text(self._decode(token_ids[:end]), calls=tools is None or bool(tools))
 
     def _append_turns(
         self, rendered: RenderedTokens, messages: list[Message], *, start: int

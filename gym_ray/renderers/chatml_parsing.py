@@ -7,19 +7,25 @@ Not owned here: whether a named tool exists and whether its arguments fit (agent
 
 from __future__ import annotations
 
-import json
-from typing import Any, NoReturn
+from typing import Any
 
 from renderers.base import ParsedResponse, ParsedToolCall, ToolCallParseStatus
+
+from gym_ray.renderers.argument_values import DECODER
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
 
 
-def parse_text(text: str) -> ParsedResponse:
-    """Split one turn of the policy, decoded and without its stop token, into its channels."""
+def parse_text(text: str, *, calls: bool = True) -> ParsedResponse:
+    """Split one turn of the policy, decoded and without its stop token, into its channels.
+
+    Args:
+        text: what was sampled.
+        calls: whether there are any tools to call; without, calls are text like other text.
+    """
     reasoning, rest, complete = _split_reasoning(text)
-    content, tool_calls = _split_tool_calls(rest)
+    content, tool_calls = _split_tool_calls(rest) if calls else (rest, [])
     return ParsedResponse(
         content=content,
         reasoning_content=reasoning,
@@ -63,7 +69,7 @@ def _read_call(text: str, start: int) -> tuple[ParsedToolCall, int]:
     """The attempt opening at `start`, and where it ends."""
     body = _skip_space(text, start + len(CALL_OPEN))
     try:
-        value, body_end = _DECODER.raw_decode(text, body)
+        value, body_end = DECODER.raw_decode(text, body)
     except (ValueError, RecursionError):
         return _broken_call(text, start)
     close = _skip_space(text, body_end)
@@ -104,7 +110,7 @@ def _call_from(value: Any, *, raw: str) -> ParsedToolCall:
 def _object_or_none(text: str) -> Any:
     """Some models quote the arguments object once more; read it out of its string."""
     try:
-        return _DECODER.decode(text)
+        return DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
 
@@ -113,13 +119,3 @@ def _skip_space(text: str, position: int) -> int:
     while position < len(text) and text[position].isspace():
         position += 1
     return position
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-# Python reads NaN and Infinity as numbers; JSON has neither, and tools elsewhere would choke.
-# Control characters inside a string are read, though JSON wants them escaped: models write line
-# breaks there, and the masks of guided decoding let them through.
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, strict=False)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
-import json
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,11 +21,13 @@ import numpy as np
 
 from gym_ray.errors import ConfigError, one_line
 from gym_ray.renderers.message_text import CuttingTokenizer, MessageText, control_names
-from gym_ray.renderers.messages import AssistantMessage, Message, ToolCall
+from gym_ray.renderers.messages import AssistantMessage, Message
+from gym_ray.renderers.token_bytes import TokenBytes
+from gym_ray.renderers.tool_calls import readable_history, told_call
 from gym_ray.turn import Tokens
 
 if TYPE_CHECKING:
-    from renderers.base import ParsedToolCall, Renderer, Tokenizer
+    from renderers.base import Renderer, Tokenizer
     from renderers.configs import BaseRendererConfig
 
 CHATML = "chatml"
@@ -35,15 +36,6 @@ _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+|.+:[A-Za-z_]\w*")
 
 #: Families that encode messages without the tokenizer they are given, text as text.
 ENCODE_THEMSELVES = frozenset({"gpt-oss"})
-
-#: What is told to the policy about a tool call that cannot be carried out.
-_PROBLEMS = {
-    "invalid_json": "the text between the tool_call tags is not one JSON object",
-    "unclosed_block": "the tool call is not closed by </tool_call>",
-    "missing_name": "the tool call has no function name",
-    "malformed_structure": "the tool call needs a name and an object of arguments",
-    "unknown_tool": "there is no tool of this name",
-}
 
 
 class BridgeImpossible(Exception):
@@ -64,8 +56,11 @@ class RolloutRenderer:
     stop_token_ids: tuple[int, ...]
 
     def __init__(self, family: str, renderer: Renderer, tokenizer: Tokenizer) -> None:
+        from gym_ray.renderers.corrections import CorrectedFamily
+
         self.family = family
         self._renderer = renderer
+        self._family = CorrectedFamily(family, renderer, tokenizer)
         self._tokenizer = tokenizer
         self._text = None if family in ENCODE_THEMSELVES else MessageText(tokenizer)
         self.stop_token_ids = tuple(int(token) for token in renderer.get_stop_token_ids())
@@ -131,16 +126,15 @@ class RolloutRenderer:
         """
         history = [*prompt.tolist(), *generation.tolist()]
         marked, marked_tools = self._marked(new_messages, tools)
-        bridged = self._renderer.bridge_to_next_turn(
-            prompt.tolist(), generation.tolist(), marked, tools=marked_tools or None
+        token_ids = self._family.bridge(
+            prompt.tolist(), generation.tolist(), marked, marked_tools or None
         )
-        if bridged is None:
+        if token_ids is None:
             roles = ", ".join(sorted({str(message["role"]) for message in new_messages})) or "no"
             raise BridgeImpossible(
                 f"renderer {self.family} cannot continue a conversation with {roles} messages "
                 "without rendering its history anew"
             )
-        token_ids = list(bridged.token_ids)
         if token_ids[: len(history)] != history:
             raise BridgeImpossible(
                 f"renderer {self.family} changed tokens of the history it was to continue"
@@ -148,7 +142,7 @@ class RolloutRenderer:
         return np.asarray(token_ids, dtype=np.int32)
 
     def parse(
-        self, generation: Tokens, prompt: Tokens, tools: Sequence[dict[str, Any]] = ()
+        self, generation: Tokens, prompt: Tokens, tools: Sequence[dict[str, Any]] | None = None
     ) -> AssistantMessage:
         """What the policy said.
 
@@ -156,17 +150,17 @@ class RolloutRenderer:
             generation: int32 [G], stop token included when one was sampled.
             prompt: int32 [P], the prompt it was sampled from; some families open the
                 reasoning there.
-            tools: the same as in `render`.
+            tools: the same as in `render`. Where none are offered, everything outside the
+                reasoning is content. None when it is not known which there were.
         """
-        parsed = self._renderer.parse_response(
-            generation.tolist(), tools=list(tools) or None, prompt_ids=prompt.tolist()
-        )
+        offered = None if tools is None else list(tools)
+        parsed = self._family.parse(generation.tolist(), prompt.tolist(), offered)
         return AssistantMessage(
             content=parsed.content,
             reasoning=parsed.reasoning_content,
             tool_calls=tuple(
                 # A prompt only grows within a rollout, so its length makes the ID unique there.
-                _tool_call(call, call_id=call.id or f"call_{len(prompt)}_{index}")
+                told_call(call, call.id or f"call_{len(prompt)}_{index}")
                 for index, call in enumerate(parsed.tool_calls)
             ),
         )
@@ -186,6 +180,14 @@ class RolloutRenderer:
         return str(
             self._tokenizer.decode([int(token) for token in token_ids], skip_special_tokens=False)
         )
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Bytes of a single token, which may be a part of a character."""
+        return self._token_bytes.of(token_id)
+
+    @functools.cached_property
+    def _token_bytes(self) -> TokenBytes:
+        return TokenBytes(self._tokenizer)
 
     @functools.cached_property
     def control_tokens(self) -> dict[str, int]:
@@ -216,6 +218,8 @@ class RolloutRenderer:
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]
     ) -> tuple[list[Message], list[dict[str, Any]]]:
         """Messages and tools whose text stays text; see `message_text`."""
+        if self.family != CHATML:  # which writes them as they were by itself
+            messages = readable_history(messages)
         if self._text is None:
             return list(messages), list(tools)
         return self._text.messages(messages), self._text.tools(tools)
@@ -335,24 +339,3 @@ def _can_bridge(renderer: Renderer) -> bool:
     if isinstance(renderer, DefaultRenderer):
         return False
     return getattr(renderer, "effective_thinking_retention", "all") != "template"
-
-
-def _tool_call(call: ParsedToolCall, *, call_id: str) -> ToolCall:
-    status = str(call.status)
-    if status in ("ok", "unknown_tool") and call.name:
-        arguments = call.arguments if call.arguments is not None else {}
-        error = None if status == "ok" else f"{status}: {_PROBLEMS[status]}"
-        return ToolCall(call_id, call.name, _as_json(arguments), error)
-    error = f"{status}: {_PROBLEMS.get(status, 'the tool call could not be read')}"
-    return ToolCall(call_id, call.name or "", call.raw, error)
-
-
-def _as_json(arguments: dict[str, Any] | str) -> str:
-    if isinstance(arguments, str):
-        return arguments
-    text = json.dumps(arguments, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate, legal in JSON only as an escape
-        return json.dumps(arguments)
-    return text

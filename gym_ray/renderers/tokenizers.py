@@ -79,6 +79,12 @@ class ByteTokenizer:
         text.append(pending.decode("utf-8", "replace"))
         return "".join(text)
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """Bytes of a token: itself, or a control token's name."""
+        if 0 <= token_id < 256:
+            return bytes([token_id])
+        return self.decode(token_id).encode()
+
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
         """ID of a control token's name, None for any other; a list maps element by element."""
         if isinstance(tokens, str):

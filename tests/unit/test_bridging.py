@@ -1,4 +1,4 @@
-"""Histories that cannot be continued: refused before anything starts, or failed."""
+"""Histories that cannot be continued: refused before anything starts, or ended and verified."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gym_ray.agents.bridging import require_bridge
-from gym_ray.errors import ConfigError, FailureKind
+from gym_ray.errors import ConfigError
 from gym_ray.renderers import BridgeImpossible, load_renderer
-from tests.play import RENDERER, Play, call_tool
+from tests.play import RENDERER, Play, call_tool, ended
 
 
 class CannotBridge:
@@ -26,11 +26,11 @@ class CannotBridge:
         raise BridgeImpossible("renderer stubborn renders the history anew")
 
 
-def test_a_history_that_cannot_be_continued_fails_the_rollout(play: Play) -> None:
-    rollout = play(call_tool("add", a=1), "ok", renderer=CannotBridge(can_bridge=True))
+def test_a_history_that_cannot_be_continued_ends_the_rollout_and_is_verified(play: Play) -> None:
+    rollout = play(call_tool("count"), "ok", renderer=CannotBridge(can_bridge=True))
 
-    assert rollout.error_kind == FailureKind.ENVIRONMENT_ERROR
-    assert rollout.error == "renderer stubborn renders the history anew"
+    assert ended(rollout) == ("truncated", "context")
+    assert (len(rollout.turns), rollout.reward) == (1, 1.0)
 
 
 @pytest.mark.parametrize("agent", ["tool_calling", "gymnasium"])
