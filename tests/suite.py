@@ -68,7 +68,7 @@ PARTS = {
     for part in (
         Part("check", "ruff, mypy and the import contracts", 1, 1),
         Part("unit", "modules by themselves; commands, files, pages of docs/", 3, 4, TWO),
-        Part("tokens", "renderers and chat templates, token by token", 1, 1, TWO),
+        Part("tokens", "renderers and chat templates, token by token", 1.5, 4, TWO),
         Part("gateway", "the HTTP API over a scripted policy", 2.5, 5, TWO),
         Part("sandbox", "untrusted programs and what they try", 1.5, 4, TWO_BY_FILE),
         Part("environments", "the environments that come along", 2, 4, TWO),
@@ -164,6 +164,8 @@ def _commands(part: Part, result: Result, everything: bool) -> Iterator[tuple[st
     if part.name == "interop" and not NEMO_GYM_ROWS.is_dir():
         result.unchecked.append("interop: NeMo Gym's rows are not in ../shared/data")
         return
+    if part.name == "tokens" and everything:
+        yield "real tokenizers", "scripts/tokenizers.sh"
     if part.name == "interop" and everything:
         yield "NeMo Gym's environment", "scripts/nemo-gym.sh"
         yield "verl's environment", "scripts/verl.sh"
