@@ -261,17 +261,11 @@ class ChatMLRenderer:
         token_ids = self._encode_piece(text)
         if self._control_ids.isdisjoint(token_ids):
             return token_ids
-        # A vocabulary may hold the turn tokens as plain added tokens, which
-        # split_special_tokens does not cover: cut inside their names instead.
         pieces = _INSIDE_CONTROL.split(text)
         return [token_id for piece in pieces for token_id in self._encode_piece(piece)]
 
     def _encode_piece(self, text: str) -> list[int]:
-        # Hugging Face keeps split_special_tokens as state of the tokenizer and writes it when
-        # it changes. It never does here after construction, so threads may render at once.
-        return list(
-            self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-        )
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _decode(self, token_ids: list[int]) -> str:
         return str(

@@ -10,7 +10,6 @@ through its custom-renderer mechanism.
 
 from __future__ import annotations
 
-import copy
 import difflib
 import functools
 import re
@@ -172,7 +171,7 @@ class RolloutRenderer:
             text: a prompt that is no conversation.
             special: whether the tokenizer adds its own, such as one for the beginning.
         """
-        token_ids = self._raw_tokenizer.encode(text, add_special_tokens=special)
+        token_ids = self._tokenizer.encode(text, add_special_tokens=special)
         return np.asarray(token_ids, dtype=np.int32)
 
     def decode(self, token_ids: Tokens | Sequence[int]) -> str:
@@ -194,12 +193,6 @@ class RolloutRenderer:
         """Names and IDs of the tokens that no text of a message may become."""
         names = sorted(control_names(self._tokenizer))
         return dict(zip(names, self._tokenizer.convert_tokens_to_ids(names), strict=True))
-
-    @functools.cached_property
-    def _raw_tokenizer(self) -> Any:
-        # Of its own: whether names of control tokens in a text count is state of a Hugging Face
-        # tokenizer, and conversations in which they do not are rendered in other threads.
-        return copy.deepcopy(self._tokenizer)
 
     def _render(
         self,

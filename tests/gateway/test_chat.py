@@ -179,6 +179,9 @@ def test_logprobs_name_every_sampled_token(client: openai.OpenAI) -> None:
     assert logprobs.content is not None
     assert logprobs.content[0].token == "h"
     assert len(logprobs.content) == len("hé".encode()) + 1
+    # A token may be a part of a character: its bytes are its own, whatever its text looks like.
+    spelled = [entry.bytes for entry in logprobs.content[:-1]]
+    assert spelled == [[byte] for byte in "hé".encode()]
     assert all(entry.logprob < 0 for entry in logprobs.content)
 
 

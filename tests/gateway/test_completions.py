@@ -54,6 +54,14 @@ def test_logprobs_and_token_ids(client: openai.OpenAI) -> None:
     assert choice.logprobs.text_offset == [0, 1, 2]
 
 
+def test_offsets_count_characters_of_the_text_not_of_parts_of_them(client: openai.OpenAI) -> None:
+    choice = client.completions.create(model=MODEL, prompt="say: hé🦙!", logprobs=0).choices[0]
+
+    assert choice.text == "hé🦙!"
+    assert choice.logprobs is not None
+    assert choice.logprobs.text_offset == [0, 1, 1, 2, 2, 2, 2, 3, 4]
+
+
 def test_stream_of_completions(client: openai.OpenAI) -> None:
     chunks = list(
         client.completions.create(
