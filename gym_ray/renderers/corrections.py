@@ -2,7 +2,7 @@
 
 A correction stands here until the library has it, with the report that asks for it:
 
-* It refuses to continue a turn that ended inside its reasoning: the policy's own behaviour, which
+* It refuses to continue a turn that ended inside its reasoning: the policy's own behavior, which
   is no reason to lose a rollout. The turn is continued as it was sampled (renderers#139 and #152
   close the thoughts of cut turns only).
 * It cuts a block of calls at the first closing tag, also inside an argument (no report with it;
