@@ -25,7 +25,15 @@ from typing import TYPE_CHECKING, Any
 from renderers.base import ParsedResponse, ParsedToolCall
 
 from gym_ray.renderers.argument_values import parameters_of
-from gym_ray.renderers.tool_blocks import FUNCTION, INVOKE, JSON, PAIRS, BlockSyntax, read_blocks
+from gym_ray.renderers.tool_blocks import (
+    FUNCTION,
+    INVOKE,
+    JSON,
+    MARKED_PAIRS,
+    PAIRS,
+    BlockSyntax,
+    read_blocks,
+)
 
 if TYPE_CHECKING:
     from renderers.base import Renderer, Tokenizer
@@ -38,6 +46,7 @@ BLOCKS: dict[str, BlockSyntax] = {
     **dict.fromkeys(("nemotron-3", "nemotron-3-ultra", "nemotron-3.5"), FUNCTION),
     **dict.fromkeys(("glm-4.5", "glm-5", "glm-5.1", "glm-5.3"), PAIRS),
     **dict.fromkeys(("laguna-m.1", "laguna-s-2.1", "laguna-xs-2.1", "laguna-xs.2"), PAIRS),
+    "hy3": MARKED_PAIRS,
     "minimax-m2": INVOKE,
 }
 

@@ -33,7 +33,9 @@ _HTML = re.compile(
     r"|strong|sub|sup|table|tbody|td|tfoot|th|thead|tr|u|ul)/?>"
 )
 #: Added tokens that a policy's turn is made of.
-_OWN = re.compile(r"</?(?:think|tool_calls?|tool_sep|arg_key|arg_value|minimax:tool_call)>")
+_OWN = re.compile(
+    r"</?(?:minimax:)?(?:think|tool_calls?|tool_sep|arg_key|arg_value)(?::opensource)?>"
+)
 
 #: Fields of an assistant's message that are what it said, tags of its own included.
 _SAID = frozenset({"content", "reasoning_content"})

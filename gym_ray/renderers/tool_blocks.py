@@ -134,16 +134,32 @@ def _read_function(
     return name, _arguments(values, parameters.get(name, {})), closed.end()
 
 
-def _read_pairs(
-    text: str, start: int, limit: int, parameters: dict[str, dict[str, Any]]
-) -> _Body | None:
-    """The name, then `<arg_key>KEY</arg_key><arg_value>VALUE</arg_value>`, …"""
-    opened = _NAME.match(text, start, limit)
-    if opened is None:
-        return None
-    name = opened[0].strip()
-    pairs, end = _pairs(text, opened.end(), limit, _KEY, _VALUE_END)
-    return name, _arguments(pairs, parameters.get(name, {})), end
+def _pairs_syntax(mark: str = "") -> BlockSyntax:
+    """The name, then `<arg_key>KEY</arg_key><arg_value>VALUE</arg_value>`, …
+
+    Args:
+        mark: what a family has at the end of each of its tags.
+    """
+    key, key_end, value, value_end, close = (
+        re.escape(f"<{tag}{mark}>")
+        for tag in ("arg_key", "/arg_key", "arg_value", "/arg_value", "/tool_call")
+    )
+    separator = re.escape(f"<tool_sep{mark}>")
+    name_pattern = re.compile(rf"((?:(?!{key}|{close}|{separator})[\s\S])*)(?:{separator})?")
+    key_pattern = re.compile(rf"\s*{key}((?:(?!{key_end})[\s\S])*){key_end}\s*{value}")
+    end_pattern = re.compile(rf"{value_end}(?=\s*(?:{key}|{close}))")
+
+    def read(
+        text: str, start: int, limit: int, parameters: dict[str, dict[str, Any]]
+    ) -> _Body | None:
+        opened = name_pattern.match(text, start, limit)
+        if opened is None:
+            return None
+        name = opened[1].strip()
+        pairs, end = _pairs(text, opened.end(), limit, key_pattern, end_pattern)
+        return name, _arguments(pairs, parameters.get(name, {})), end
+
+    return BlockSyntax(f"<tool_call{mark}>", f"</tool_call{mark}>", read)
 
 
 def _read_invoke(
@@ -195,9 +211,6 @@ _FUNCTION = re.compile(r"\s*<function=([^>]+)>")
 _FUNCTION_END = re.compile(r"\s*</function>")
 _PARAMETER = re.compile(r"\s*<parameter=([^>]+)>")
 _PARAMETER_END = re.compile(r"</parameter>(?=\s*(?:<parameter=|</function>))")
-_NAME = re.compile(r"(?:(?!<arg_key>|</tool_call>)[\s\S])*")
-_KEY = re.compile(r"\s*<arg_key>((?:(?!</arg_key>)[\s\S])*)</arg_key>\s*<arg_value>")
-_VALUE_END = re.compile(r"</arg_value>(?=\s*(?:<arg_key>|</tool_call>))")
 _INVOKE = re.compile(r"\s*<invoke name=\"([^\"]+)\">")
 _INVOKE_END = re.compile(r"\s*</invoke>")
 _NAMED_PARAMETER = re.compile(r"\s*<parameter name=\"([^\"]+)\">")
@@ -205,5 +218,6 @@ _NAMED_PARAMETER_END = re.compile(r"</parameter>(?=\s*(?:<parameter name=|</invo
 
 JSON = BlockSyntax("<tool_call>", "</tool_call>", _read_json)
 FUNCTION = BlockSyntax("<tool_call>", "</tool_call>", _read_function)
-PAIRS = BlockSyntax("<tool_call>", "</tool_call>", _read_pairs)
+PAIRS = _pairs_syntax()
+MARKED_PAIRS = _pairs_syntax(":opensource")
 INVOKE = BlockSyntax("<minimax:tool_call>", "</minimax:tool_call>", _read_invoke, several=True)

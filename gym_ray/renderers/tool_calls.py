@@ -35,14 +35,14 @@ _VALUE_PROBLEMS = {
     "invalid_json": "a value is neither JSON nor text where the tool's schema allows text",
     "malformed_structure": "the tags of the tool call do not fit together",
 }
-_VALUE_TAGS = re.compile(r"<function=|<parameter|<arg_key>|<invoke ")
+_VALUE_TAGS = re.compile(r"<function=|<parameter|<arg_key|<invoke ")
 
 #: Where a name may stand in a call that cannot be read.
 _NAMES = (
     re.compile(r'"name"\s*:\s*("(?:[^"\\\n]|\\.)*")'),
     re.compile(r"<function=([^>\s]+)>"),
     re.compile(r'<invoke name="([^"\n]+)"'),
-    re.compile(r"^\s*<tool_call>\s*([\w.-]+)\s*<arg_key>"),
+    re.compile(r"^\s*<tool_call[\w:]*>\s*([\w.-]+)\s*<(?:arg_key|tool_sep)"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Renderers of seven families without their tokenizers: SmolLM2's, with their special tokens."""
+"""Renderers of fourteen families without their tokenizers: SmolLM2's, with their special tokens."""
 
 from pathlib import Path
 from unittest import mock
@@ -12,6 +12,10 @@ _DEEPSEEK = (
     + [f"tool▁{part}▁{end}" for part in ("calls", "call", "outputs") for end in ("begin", "end")]
     + [f"tool▁output▁{end}" for end in ("begin", "end")]
 )
+_HY3_WORDS = ("hy_begin_of_sentence", "hy_eos", "hy_User", "hy_Assistant", "reasoning_mode")
+_HY3_TAGS = (
+    "think", "tool_calls", "tool_call", "arg_key", "arg_value", "tool_responses", "tool_response",
+)  # fmt: skip
 SPECIAL_TOKENS = [
     *_THINK,
     *_TOOL,
@@ -25,10 +29,17 @@ SPECIAL_TOKENS = [
     *("[gMASK]", "<sop>"),
     *(f"<|{name}|>" for name in ("system", "user", "assistant", "observation")),
     *(f"<{slash}arg_{part}>" for part in ("key", "value") for slash in ("", "/")),
+    *("]~!b[", "]~b]", "[e~[", "<minimax:tool_call>", "</minimax:tool_call>"),
+    *("〈|EOS|〉", "<assistant>", "</assistant>"),
+    *(f"<｜{name}:opensource｜>" for name in _HY3_WORDS),
+    *(f"<{slash}{tag}:opensource>" for tag in _HY3_TAGS for slash in ("", "/")),
+    "<tool_sep:opensource>",
 ]
 FAMILIES = (
     "chatml", "qwen3", "qwen3.5", "llama-3", "kimi-k2", "deepseek-v3", "glm-5", "nemotron-3",
 )  # fmt: skip
+#: Further ways of writing calls.
+OTHER_FAMILIES = ("glm-4.5", "minimax-m2", "laguna-xs.2", "laguna-xs-2.1", "hy3", "qwen3.6")
 
 
 def load_families(tokenizer_directory: Path) -> dict[str, RolloutRenderer]:
@@ -40,4 +51,4 @@ def load_families(tokenizer_directory: Path) -> dict[str, RolloutRenderer]:
     # SmolLM2's unknown token is <|endoftext|>, which families would take for a missing one.
     tokenizer.unk_token = None
     with mock.patch("gym_ray.renderers.tokenizers.load_tokenizer", return_value=tokenizer):
-        return {family: load_renderer("smollm2", family) for family in FAMILIES}
+        return {family: load_renderer("smollm2", family) for family in (*FAMILIES, *OTHER_FAMILIES)}

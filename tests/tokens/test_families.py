@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from gym_ray.renderers import RolloutRenderer
 from tests.tokens import properties
-from tests.tokens.families import FAMILIES
+from tests.tokens.families import FAMILIES, OTHER_FAMILIES
 
 Renderers = dict[str, RolloutRenderer]
-each_family = pytest.mark.parametrize("family", FAMILIES)
+each_family = pytest.mark.parametrize("family", [*FAMILIES, *OTHER_FAMILIES])
 
 
 @each_family
