@@ -148,7 +148,8 @@ def text_stays_text(renderer: RolloutRenderer, text: str) -> None:
             tools = [{"type": "function", "function": tool}]
         rendered.append(renderer.render(messages, tools))
     assert controls(renderer, rendered[0]) == controls(renderer, rendered[1])
-    assert f"x{text}x" in renderer.decode(rendered[1])
+    # Vocabularies of SentencePiece have one sign for the space and for this.
+    assert f"x{text}x".replace("▁", " ") in renderer.decode(rendered[1]).replace("▁", " ")
 
 
 def open_thought_is_continued(renderer: RolloutRenderer, thought: str, stop: int) -> None:

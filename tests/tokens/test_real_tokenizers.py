@@ -1,7 +1,9 @@
 """What holds for every renderer family, on real tokenizers (scripts/tokenizers.sh)."""
 
+import functools
 import unicodedata
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from gym_ray.renderers import RolloutRenderer, load_renderer
 from gym_ray.renderers.check import check_template
+from gym_ray.renderers.tokenizers import load_tokenizer
 from tests.tokens import properties
 
 pytestmark = pytest.mark.long(
@@ -38,7 +41,11 @@ def renderers() -> Renderers:
     assert (TOKENIZERS / "installed").exists(), (
         "run scripts/tokenizers.sh first, as scripts/test.sh all tokens does"
     )
-    return {family: load_renderer(str(TOKENIZERS / name), family) for family, name in ALL.items()}
+    once = functools.cache(load_tokenizer)
+    with mock.patch("gym_ray.renderers.tokenizers.load_tokenizer", once):
+        return {
+            family: load_renderer(str(TOKENIZERS / name), family) for family, name in ALL.items()
+        }
 
 
 @each_family
