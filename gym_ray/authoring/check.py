@@ -8,7 +8,6 @@ sampled; neither Ray nor a model is needed.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
 import json
 import math
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from gym_ray.agents import AGENTS, Toolbox
+from gym_ray.authoring.findings import CheckReport, Finding
 from gym_ray.authoring.judges import scripted_judges, unscripted
 from gym_ray.authoring.loop_clock import LoopClock
 from gym_ray.config.environment import EnvironmentConfig
@@ -56,37 +56,8 @@ _ODD_REPLIES = {
     "deep JSON": "[" * 5000 + "]" * 5000,
 }
 
-
 #: Agents that offer the tools of the task row alone.
 _WITHOUT_METHOD_TOOLS = ("single_turn", "gymnasium")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Finding:
-    """The answer to one question.
-
-    Attributes:
-        check: the question, in a word or two.
-        ok: whether all is well.
-        detail: what was seen; when not `ok`, also what to change.
-    """
-
-    check: str
-    ok: bool
-    detail: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class CheckReport:
-    """Everything found out about one environment."""
-
-    environment: str
-    rows: int
-    findings: tuple[Finding, ...]
-
-    @property
-    def ok(self) -> bool:
-        return all(finding.ok for finding in self.findings)
 
 
 def check_environment(path: Path, name: str | None = None) -> CheckReport:

@@ -1,0 +1,33 @@
+"""What a check of an environment found out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finding:
+    """The answer to one question.
+
+    Attributes:
+        check: the question, in a word or two.
+        ok: whether all is well.
+        detail: what was seen; when not `ok`, also what to change.
+    """
+
+    check: str
+    ok: bool
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CheckReport:
+    """Everything found out about one environment."""
+
+    environment: str
+    rows: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.ok for finding in self.findings)
