@@ -87,6 +87,8 @@ class Outcome:
         truncation_reason: why the rollout was cut short (`length`, `max_turns`, `context`,
             `deadline`), or None when it ended by itself.
         steps: the steps of a `gymnasium` episode; empty for other agents.
+        left_out: what the policy did in this rollout and `items` does not have, a list of items
+            for each history that was left: edited, compacted, or a conversation beside the task's.
     """
 
     task: Task
@@ -95,6 +97,7 @@ class Outcome:
     state: Any = None
     truncation_reason: str | None = None
     steps: tuple[Step, ...] = ()
+    left_out: tuple[list[dict[str, Any]], ...] = ()
 
 
 class Environment:

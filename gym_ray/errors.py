@@ -81,6 +81,11 @@ def pauses(first: float, most: float) -> Iterator[float]:
         pause = min(2 * pause, most)
 
 
+#: How engines word that a prompt fills the context. Failures cross processes as kind and
+#: message, so the message is all there is to tell it by.
+_OVERFLOW_WORDS = ("the context holds", "maximum context length")
+
+
 class RolloutFailure(Exception):
     """One rollout failed. Picklable: both arguments travel in `args`.
 
@@ -96,6 +101,13 @@ class RolloutFailure(Exception):
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
+
+    @property
+    def is_overflow(self) -> bool:
+        """Whether a prompt was refused because it leaves no room in the context."""
+        return self.kind == FailureKind.POLICY_REJECTED and any(
+            words in self.message for words in _OVERFLOW_WORDS
+        )
 
 
 class GymRayError(Exception):

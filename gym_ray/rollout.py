@@ -87,6 +87,8 @@ class Rollout:
         side_branches: other branches of the history, usually none.
         prompt: JSON of the Responses-API input items.
         response: JSON of the output items.
+        left_out: JSON of a list of output items for each side branch: those of its turns that
+            `response` does not have. Empty where there are none.
         tools: JSON of the tools offered.
         sampling: JSON of the sampling parameters.
         attempts: attempts this rollout took, from 1.
@@ -115,6 +117,7 @@ class Rollout:
     side_branches: tuple[Branch, ...] = ()
     prompt: str = "[]"
     response: str = "[]"
+    left_out: str = "[]"
     tools: str = "[]"
     sampling: str = "{}"
     attempts: int = 1
@@ -164,7 +167,14 @@ class Rollout:
     def memory_bytes(self) -> int:
         """About how much memory it takes."""
         tokens = len(self.token_ids) + sum(len(side.token_ids) for side in self.side_branches)
-        texts = (self.spec.task, self.prompt, self.response, self.tools, self.sampling)
+        texts = (
+            self.spec.task,
+            self.prompt,
+            self.response,
+            self.left_out,
+            self.tools,
+            self.sampling,
+        )
         return 2048 + 9 * tokens + sum(map(len, texts)) + 512 * len(self.turns)
 
 

@@ -232,6 +232,7 @@ class Runner:
             side_branches=transcript.side_branches,
             prompt=_json(task.input_items),
             response=_json(episode.items),
+            left_out=_json(episode.left_out) if any(episode.left_out) else "[]",
             tools=_json(episode.tools),
             sampling=sampling.to_json(episode.turn_sampling or calls.samplings),
             attempts=attempt,
@@ -270,6 +271,7 @@ class Runner:
             state=state,
             truncation_reason=episode.truncation_reason,
             steps=episode.steps,
+            left_out=tuple(filter(None, episode.left_out)),
         )
         return await self._verification.verify(outcome)
 

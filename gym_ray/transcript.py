@@ -31,8 +31,8 @@ class PrefixBroken(ValueError):
 class Transcript:
     """Tokens, loss masks and logprobs of one rollout, its branches included.
 
-    The final branch is the one of the newest turn; `token_ids`, `loss_mask`, `logprobs` and
-    `turns` are its, and `side_branches` are the others.
+    The final branch is the one of the newest turn, unless `end_with` names another; `token_ids`,
+    `loss_mask`, `logprobs` and `turns` are its, and `side_branches` are the others.
 
     Example:
         >>> transcript = Transcript()
@@ -45,6 +45,7 @@ class Transcript:
     def __init__(self) -> None:
         self._root = _Piece(None, np.zeros(0, dtype=np.int32))
         self._taken: list[_Piece] = []
+        self._end: _Piece | None = None
 
     def append(
         self,
@@ -77,6 +78,7 @@ class Transcript:
         generation: Generation,
         *,
         tool_seconds: float = 0.0,
+        continues: int | None = None,
     ) -> int:
         """Add one policy call wherever its prompt belongs; its branch becomes the final one.
 
@@ -87,12 +89,25 @@ class Transcript:
             prompt_token_ids: [P] the whole prompt the policy saw, history included.
             generation: what it answered.
             tool_seconds: time spent in tools since the turn it continues.
+            continues: number of a turn whose prompt and generation the prompt starts with, where
+                that is known; turns may have the same tokens.
 
         Returns:
             The turn's number, from 0.
         """
         prompt = np.asarray(prompt_token_ids, dtype=np.int32)
-        return self._hang(self._deepest(prompt), prompt, generation, tool_seconds)
+        below = self._root if continues is None else self._taken[continues]
+        return self._hang(self._deepest(prompt, below), prompt, generation, tool_seconds)
+
+    def end_with(self, turn: int) -> None:
+        """Make the branch that ends with the turn of this number the final one, until another
+        turn is added.
+        """
+        self._end = self._taken[turn]
+
+    def path(self, turn: int) -> list[int]:
+        """Numbers of the turns from the beginning to this one, which is the last."""
+        return [piece.number for piece in self._taken[turn].path() if piece.turn is not None]
 
     def history(self, turn: int) -> tuple[Tokens, Tokens]:
         """Prompt int32 [P] and generation int32 [G] of the turn of this number."""
@@ -104,7 +119,7 @@ class Transcript:
     @property
     def token_ids(self) -> Tokens:
         """int32 [T]: prompts and generations of the final branch, in order."""
-        return np.concatenate([piece.token_ids for piece in self._newest.path()])
+        return np.concatenate([piece.token_ids for piece in self._last.path()])
 
     @property
     def logprobs(self) -> Logprobs:
@@ -119,12 +134,12 @@ class Transcript:
     @property
     def turns(self) -> list[Turn]:
         """Policy calls on the final branch, in order."""
-        return [piece.turn for piece in self._newest.path() if piece.turn is not None]
+        return [piece.turn for piece in self._last.path() if piece.turn is not None]
 
     @property
     def turn_numbers(self) -> list[int]:
         """Numbers of the turns on the final branch, in order."""
-        return [piece.number for piece in self._newest.path() if piece.turn is not None]
+        return [piece.number for piece in self._last.path() if piece.turn is not None]
 
     @property
     def side_branches(self) -> tuple[Branch, ...]:
@@ -134,25 +149,39 @@ class Transcript:
         them only: the final branch if it is there, else the first that has it. Elsewhere it is
         context. So training on all branches of a rollout counts each sampled token once.
         """
-        seen = {id(piece) for piece in self._newest.path()}
-        sides = []
-        for piece in self._taken[:-1]:
-            if not piece.is_leaf:
-                continue
-            sides.append(_branch(piece, without=seen))
-            seen.update(id(step) for step in piece.path())
-        return tuple(sides)
+        return tuple(_branch(piece, without=seen) for piece, seen in self._sides())
+
+    @property
+    def side_turn_numbers(self) -> list[list[int]]:
+        """Numbers of the turns that are masked in on each side branch."""
+        return [
+            [step.number for step in piece.path() if step.turn and id(step) not in seen]
+            for piece, seen in self._sides()
+        ]
+
+    def _sides(self) -> Iterator[tuple[_Piece, set[int]]]:
+        """The ends of the other branches, each with the `id` of all pieces of those before it."""
+        seen = {id(piece) for piece in self._last.path()}
+        for piece in self._taken:
+            if piece.is_leaf and piece is not self._last:
+                yield piece, set(seen)
+                seen.update(id(step) for step in piece.path())
 
     @property
     def _newest(self) -> _Piece:
         return self._taken[-1] if self._taken else self._root
 
     @property
+    def _last(self) -> _Piece:
+        """The last piece of the final branch."""
+        return self._newest if self._end is None else self._end
+
+    @property
     def _final(self) -> Branch:
-        return _branch(self._newest, without=set())
+        return _branch(self._last, without=set())
 
     def _require_prefix(self, prompt: Tokens) -> None:
-        history = self.token_ids
+        history = np.concatenate([piece.token_ids for piece in self._newest.path()])
         if len(prompt) >= len(history) and np.array_equal(prompt[: len(history)], history):
             return
         at = _shared_length(prompt, history)
@@ -161,13 +190,15 @@ class Transcript:
             f"{len(history)} tokens of the transcript; first difference at position {at}"
         )
 
-    def _deepest(self, prompt: Tokens) -> _Piece:
+    def _deepest(self, prompt: Tokens, begin: _Piece) -> _Piece:
         """The piece below which `prompt` goes on; prompt text is cut in two where it parts.
+
+        `prompt` starts with the tokens down to `begin`.
 
         Most sampled tokens kept comes first, then most tokens shared, then the newest.
         """
-        best, best_kept, best_end, best_number = self._root, 0, 0, -1
-        open_pieces = [(self._root, 0)]
+        best, best_kept, best_end, best_number = begin, 0, begin.end, begin.number
+        open_pieces = [(begin, 0)]
         while open_pieces:
             piece, kept = open_pieces.pop()
             for generation in piece.generations:
@@ -203,6 +234,7 @@ class Transcript:
         piece = _Piece(below, generation.token_ids, generation.logprobs, turn, len(self._taken))
         below.generations.append(piece)
         self._taken.append(piece)
+        self._end = None
         return piece.number
 
 

@@ -121,6 +121,17 @@ class Replica:
         yield opened, Caller(self.host, opened, row)
 
 
+def saying(*replies: str) -> Callable[[GenerationRequest], Awaitable[Generation]]:
+    """A policy that says these, call by call, whatever it is asked; the last one for ever."""
+    left = list(replies)
+
+    async def generate(request: GenerationRequest) -> Generation:
+        reply = left.pop(0) if len(left) > 1 else left[0]
+        return await ScriptedEngine(model="m", engine_args={"reply": reply}).generate(request)
+
+    return generate
+
+
 @dataclasses.dataclass(frozen=True)
 class Caller:
     """Makes the policy calls of one session."""
@@ -135,7 +146,8 @@ class Caller:
 
     def request(self, messages: list[dict[str, Any]], **fields: Any) -> ChatRequest:
         of_call = {name: fields.pop(name) for name in Call.__slots__ if name in fields}
-        call = Call(uuid.uuid4().hex, **{"sampling": Sampling(max_output_tokens=2000), **of_call})
+        usual = {"request_id": uuid.uuid4().hex, "sampling": Sampling(max_output_tokens=2000)}
+        call = Call(**{**usual, **of_call})
         tools = tuple(tools_for_chat(self.row["responses_create_params"]["tools"]))
         return ChatRequest(call, tuple(messages), tools, **fields)
 

@@ -68,6 +68,8 @@ class Episode:
         verdict: reward given from outside, instead of the verifier's.
         turn_sampling: how each turn of the final branch was sampled; empty when that branch has
             all turns there were, which whoever sampled them knows.
+        left_out: items of the turns that `items` does not have, for each side branch of the
+            transcript: edited histories, conversations beside the task's.
     """
 
     transcript: Transcript | TokenlessTranscript
@@ -78,6 +80,7 @@ class Episode:
     steps: tuple[Step, ...] = ()
     verdict: Verdict | None = None
     turn_sampling: tuple[Sampling, ...] = ()
+    left_out: tuple[list[dict[str, Any]], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

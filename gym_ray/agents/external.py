@@ -103,8 +103,9 @@ class ExternalAgent:
             except TimeoutError:
                 session.expire()
             except RolloutFailure as failure:
-                # An agent may give up when its session ends at a limit: that is no failure.
-                if not session.over:
+                # An agent may give up when its session ends at a limit, or when its history
+                # outgrows the context: that is no failure.
+                if not session.over and not session.outgrown:
                     raise session.last_failure or failure from None
         if config.reward_from_reply and verdict is None:
             # The verifier's reward would stand among those of replies as if it were one.

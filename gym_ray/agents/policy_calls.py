@@ -151,8 +151,8 @@ class PolicyCalls:
         if room < 1:
             raise RolloutFailure(
                 FailureKind.POLICY_REJECTED,
-                f"the prompt has {used_tokens} tokens and agent_options.max_context_tokens is "
-                f"{limit}; shorten the prompt or raise it",
+                f"the prompt has {used_tokens} tokens and the context holds {limit}, as "
+                f"agent_options.max_context_tokens is {limit}; shorten the prompt or raise it",
             )
         if room >= sampling.max_output_tokens:
             return sampling

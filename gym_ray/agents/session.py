@@ -1,14 +1,14 @@
 """A session: one rollout whose policy calls come from outside, from an agent nobody here wrote.
 
-Owned here: the record of those calls. Every call is kept as a turn, wherever in the history it
-belongs, so an agent may edit or compact its history, or hold several conversations at once; the
-newest turn's branch is the rollout. The rollout's sampling wins over what a call asks for (a
-policy is trained on the distribution it was sampled from): a call may lower
-`max_output_tokens`, name stop texts, and guide decoding, no more. Limits end a session the way
-they end the built-in loops, as truncated.
+Owned here: the calls. Each is kept as a turn, wherever in the history it belongs, so an agent may
+edit or compact its history, or hold several conversations at once. The rollout's sampling wins over
+what a call asks for (a policy is trained on the distribution it was sampled from): a call may lower
+`max_output_tokens`, name stop texts, and guide decoding, no more. `max_turns` and the deadline end
+a session the way they end the built-in loops, as truncated. A call that is refused ends nothing: it
+has its own error, and the session ends when its agent does.
 
-Not owned here: who may call (the host's keys), how calls arrive (gateway), and what drives the
-agent (external.py).
+Not owned here: what becomes of the turns (session_record), who may call (the host's keys), how
+calls arrive (gateway), and what drives the agent (external.py).
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
 from gym_ray.agents.agent import AgentContext, Episode, tokenize
+from gym_ray.agents.conversations import question_of
 from gym_ray.agents.message_tree import MessageTree, Prompt
+from gym_ray.agents.session_record import RecordedTurn, SessionRecord
 from gym_ray.agents.sessions import SessionError
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.policies.chat import (
@@ -32,36 +33,18 @@ from gym_ray.policies.chat import (
     as_asked,
     guided_sampling,
     offered_tools,
-    without_tokens,
 )
 from gym_ray.policies.engine import GenerationRequest
-from gym_ray.renderers.items import (
-    items_from_message,
-    items_from_told,
-    text_of_items,
-    tools_from_chat,
-)
-from gym_ray.renderers.messages import AssistantMessage, Message, with_tool_names
+from gym_ray.renderers.items import text_of_items, tools_from_chat
+from gym_ray.renderers.messages import AssistantMessage, with_tool_names
 from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.rollout import TruncationReason
 from gym_ray.sampling import Sampling
-from gym_ray.turn import Generation, Tokens
+from gym_ray.turn import Generation
 from gym_ray.verdict import Verdict
 
 #: Calls of one session at once; more are asked to come back.
 MAX_CONCURRENT_CALLS = 64
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Recorded:
-    """One turn: what was asked, what came back, and when."""
-
-    messages: tuple[Message, ...] | None
-    tools: tuple[dict[str, Any], ...]
-    said: AssistantMessage
-    generation: Generation
-    sampling: Sampling
-    ended_at: float
 
 
 class Session:
@@ -96,7 +79,12 @@ class Session:
         self.rollout_id = attempt.rollout_id
         self._limits = attempt.limits
         self._conversation = MessageTree(attempt.renderer)
-        self._turns: list[_Recorded] = []
+        self._record = SessionRecord(
+            attempt.rollout_id,
+            self._conversation.transcript,
+            question_of(attempt.task),
+            attempt.renderer.decode,
+        )
         # Prompts are built off the event loop when they are long, from a tree that `add` changes.
         self._history = asyncio.Lock()
         self._running = 0
@@ -109,7 +97,17 @@ class Session:
     @property
     def turns(self) -> int:
         """Policy calls recorded, those of all branches."""
-        return len(self._turns)
+        return len(self._record.turns)
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether the rollout as it stands ends because its next prompt was too long."""
+        return self._record.outgrown()
+
+    @property
+    def turns_left_out(self) -> int:
+        """Turns that do not belong to the conversation that is the rollout."""
+        return self._record.turns_left_out(self._record.last()) if self.turns else 0
 
     @property
     def over(self) -> bool:
@@ -143,14 +141,21 @@ class Session:
 
         with self._call():
             prompt = await self._prompt(request)
-            generation = await self._generation(prompt.token_ids, sampling)
+            generation = await self._generation(prompt, sampling)
             async with self._history:
                 self._require_open()
                 seconds = 0.0
                 if prompt.continues is not None:
-                    seconds = max(0.0, arrived - self._turns[prompt.continues].ended_at)
-                said = self._conversation.add(prompt, generation, tool_seconds=seconds, told=told)
-                self._keep(prompt.messages, prompt.tools, said, generation, sampling)
+                    before = self._record.turns[prompt.continues]
+                    seconds = max(0.0, arrived - before.ended_at)
+                said = self._conversation.add(
+                    prompt,
+                    generation,
+                    name=request.call.request_id,
+                    tool_seconds=seconds,
+                    told=told,
+                )
+                self._record.add(request.call.request_id, prompt, said, generation, sampling)
         return ChatAnswer(
             message=said,
             stop_reason="stop" if stopped else generation.stop_reason,
@@ -169,13 +174,16 @@ class Session:
         self._require_usual_stops(request.call.stop_token_ids)
         sampling = self._narrowed(request.call.sampling)
         with self._call():
-            generation = await self._generation(request.prompt_token_ids, sampling)
+            token_ids = request.prompt_token_ids
+            text = await asyncio.to_thread(self.renderer.decode, token_ids)
+            prompt = Prompt(token_ids, ({"role": "user", "content": text},), (), continues=None)
+            generation = await self._generation(prompt, sampling)
             async with self._history:
                 self._require_open()
-                prompt = request.prompt_token_ids
-                said = self.renderer.parse(generation.token_ids, prompt)
-                self._conversation.transcript.insert(prompt, generation)
-                self._keep(None, (), said, generation, sampling)
+                name = request.call.request_id
+                said = self.renderer.parse(generation.token_ids, token_ids, turn=name)
+                self._conversation.transcript.insert(token_ids, generation)
+                self._record.add(name, prompt, said, generation, sampling)
         return generation
 
     def _require_usual_stops(self, stop_token_ids: Sequence[int]) -> None:
@@ -203,7 +211,7 @@ class Session:
             raise SessionError(
                 "busy", f"the session has {self._running} calls in work; make fewer at once"
             )
-        if len(self._turns) + self._running >= self._limits.max_turns:
+        if self.turns + self._running >= self._limits.max_turns:
             if self._running:
                 raise SessionError("busy", "the calls in work are the last max_turns allows")
             self._truncate("max_turns")
@@ -215,9 +223,8 @@ class Session:
             self._running -= 1
 
     async def _prompt(self, request: ChatRequest) -> Prompt:
-        # A session knows its tokens itself.
-        plain = [without_tokens(message) for message in request.messages]
-        messages, tools = with_tool_names(plain), offered_tools(request)
+        messages = with_tool_names(self._record.with_items(request.messages))
+        tools = offered_tools(request)
         async with self._history:
             try:
                 ask = self._conversation.prompt
@@ -236,44 +243,39 @@ class Session:
             "the prompt of these messages begins otherwise",
         )
 
-    async def _generation(self, prompt: Tokens, sampling: Sampling) -> Generation:
+    async def _generation(self, prompt: Prompt, sampling: Sampling) -> Generation:
         try:
-            generation = await self._sample(prompt, sampling)
+            generation = await self._sample(prompt.token_ids, sampling)
         except RolloutFailure as failure:
             self.last_failure = failure
-            # Guided decoding may be what is refused; otherwise it can only be the length.
-            free = sampling.structural_tag is None
-            if failure.kind == FailureKind.POLICY_REJECTED and self._turns and free:
-                self._truncate("context")
-                self._require_open()
+            if failure.is_overflow:
+                conversations = self._record.conversations
+                conversations.outgrow(prompt.messages, prompt.tools, prompt.follows)
             raise
         self.last_failure = None
         return generation
 
-    def _keep(
-        self,
-        messages: tuple[Message, ...] | None,
-        tools: tuple[dict[str, Any], ...],
-        said: AssistantMessage,
-        generation: Generation,
-        sampling: Sampling,
-    ) -> None:
-        ended_at = time.perf_counter()
-        self._turns.append(_Recorded(messages, tools, said, generation, sampling, ended_at))
-
     # The end.
 
-    def close(self, verdict: Verdict | None = None) -> None:
+    def close(self, verdict: Verdict | None = None, answer: str | None = None) -> None:
         """End the session: to be verified, or with a reward given from outside.
 
+        Args:
+            verdict: from outside.
+            answer: ID of the completion or response that the rollout ends with; None for the
+                newest of the task's conversation.
+
         Raises:
-            SessionError: `conflict` when there is nothing to judge yet, `ended` when it is over.
+            SessionError: `conflict` when there is nothing to judge yet or no such answer, `ended`
+                when it is over.
         """
         if not self.closable:
             raise SessionError("conflict", "this session ends with the agent's own program")
         self._require_open()
-        if not self._turns:
+        if not self.turns:
             raise SessionError("conflict", "the session has no policy call yet; make one first")
+        if answer is not None and not self._record.name(answer):
+            raise SessionError("conflict", f"the session has no answer with the ID {answer!r}")
         self._verdict = verdict
         self._over.set()
 
@@ -313,7 +315,7 @@ class Session:
         self._over.set()
         if self._abandoned:
             raise RolloutFailure(FailureKind.CANCELLED, "the session was abandoned by its client")
-        if not self._turns:
+        if not self.turns:
             if self._truncation_reason == "deadline":
                 raise RolloutFailure(
                     FailureKind.ROLLOUT_TIMEOUT, "the session expired without a policy call"
@@ -323,37 +325,34 @@ class Session:
                 "the agent made no policy call; does it call the address in OPENAI_BASE_URL "
                 "with the key in OPENAI_API_KEY?",
             )
-        transcript = self._conversation.transcript
-        path = [self._turns[number] for number in transcript.turn_numbers]
-        items = self._items(transcript.turn_numbers)
+        record, transcript = self._record, self._conversation.transcript
+        last = record.last()
+        transcript.end_with(last)
+        path = [record.turns[number] for number in transcript.turn_numbers]
+        items = record.items(last)
         return Episode(
             transcript=transcript,
             items=items,
             text=text_of_items(items),
             tools=tools_from_chat(path[-1].tools),
-            truncation_reason=self._truncation_reason or _cut(path[-1], self.sampling),
+            truncation_reason=self._truncation_reason or self._cut(path[-1]),
             verdict=verdict or self._verdict,
             turn_sampling=tuple(turn.sampling for turn in path),
+            left_out=tuple(record.items_left_out(last)),
         )
 
-    def _items(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """What was said and told on a branch after the prompt of its first turn."""
-        items: list[dict[str, Any]] = []
-        for position, number in enumerate(numbers):
-            if position:
-                items += items_from_told(self._told(numbers[position - 1], number))
-            prefix = f"{self.rollout_id}-{position}"
-            items += items_from_message(self._turns[number].said, item_id_prefix=prefix)
-        return items
-
-    def _told(self, before: int, after: int) -> Sequence[Message]:
-        """What the policy was told between two turns; where tokens were sent, as their text."""
-        known, now = self._turns[before].messages, self._turns[after].messages
-        if known is not None and now is not None and len(now) > len(known):
-            return now[len(known) + 1 :]
-        history = sum(len(part) for part in self._conversation.transcript.history(before))
-        prompt, _ = self._conversation.transcript.history(after)
-        return [{"role": "user", "content": self.renderer.decode(prompt[history:])}]
+    def _cut(self, last: RecordedTurn) -> TruncationReason | None:
+        """Why the last answer is incomplete, or was to be the last; None when it is whole, or as
+        short as was asked for.
+        """
+        if self.outgrown:
+            return "context"
+        if last.generation.stop_reason != "length":
+            return None
+        length = len(last.generation.token_ids)
+        if length >= self.sampling.max_output_tokens:
+            return "length"
+        return "context" if length < last.sampling.max_output_tokens else None
 
     def _truncate(self, reason: TruncationReason) -> None:
         if not self.over:
@@ -367,13 +366,3 @@ class Session:
                 "ended",
                 "the session has ended" + (f" (truncated: {reason})" if reason else ""),
             )
-
-
-def _cut(last: _Recorded, sampling: Sampling) -> TruncationReason | None:
-    """Why the last answer is incomplete; None when it is whole, or as short as was asked for."""
-    if last.generation.stop_reason != "length":
-        return None
-    length = len(last.generation.token_ids)
-    if length >= sampling.max_output_tokens:
-        return "length"
-    return "context" if length < last.sampling.max_output_tokens else None

@@ -39,6 +39,8 @@ class SessionState:
         expires_at: when it ends at the latest.
         status: of its rollout; None until that is over, as is all below.
         truncation_reason, reward, reward_components, metrics, error_kind, error: as in the row.
+        turns_left_out: policy calls that do not belong to the conversation that is the rollout:
+            their history was edited or compacted, or they are of a conversation beside it.
     """
 
     session_id: str
@@ -53,16 +55,23 @@ class SessionState:
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     error_kind: FailureKind | None = None
     error: str | None = None
+    turns_left_out: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Closing:
-    """How a session ends: `verify` by the environment, with a `reward` of the client's, or
-    `abandon` for nothing.
+    """How a session ends.
+
+    Attributes:
+        how: `verify` by the environment, with a `reward` of the client's, or `abandon` for nothing.
+        verdict: the client's.
+        answer: ID of the completion or response that the rollout ends with; None for the newest of
+            the task's conversation.
     """
 
     how: Literal["verify", "reward", "abandon"]
     verdict: Verdict | None = None
+    answer: str | None = None
 
 
 class SessionBackend(Protocol):

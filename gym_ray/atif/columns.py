@@ -63,6 +63,7 @@ class Columns(_Strict):
     side_branches: list[KeptBranch]
     prompt: list[dict[str, Any]]
     response: list[dict[str, Any]]
+    left_out: list[list[dict[str, Any]]] = []
     tools: list[dict[str, Any]]
     task: str
     sampling: dict[str, Any]
@@ -145,6 +146,7 @@ def columns_of(rollout: Rollout) -> Columns:
         ],
         prompt=json.loads(rollout.prompt),
         response=json.loads(rollout.response),
+        left_out=json.loads(rollout.left_out),
         tools=json.loads(rollout.tools),
         task=spec.task,
         sampling=json.loads(rollout.sampling),

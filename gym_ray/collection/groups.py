@@ -50,7 +50,7 @@ _CHECK_SECONDS = 0.5
 
 _READ = [
     "task_id", "task_index", "rollout_index", "environment", "source_file", "source_line", "task",
-    "response", "truncation_reason", "reward", "reward_components", "metrics",
+    "response", "left_out", "truncation_reason", "reward", "reward_components", "metrics",
 ]  # fmt: skip
 _WRITTEN = ("reward", "reward_components", "metrics")
 
@@ -284,6 +284,7 @@ def _outcome(row: Mapping[str, Any]) -> Outcome:
         text=text_of_items(items),
         items=items,
         truncation_reason=row["truncation_reason"],
+        left_out=tuple(filter(None, json.loads(row["left_out"]))),
     )
 
 

@@ -13,6 +13,8 @@ from typing import Any, Literal, NoReturn
 
 import pyarrow as pa
 
+from gym_ray.export.counts import ExportCounts
+from gym_ray.nemo_gym import last_items
 from gym_ray.renderers.items import messages_from_items, tools_for_chat
 from gym_ray.renderers.messages import Message
 from gym_ray.store.columns import Column, struct, structs
@@ -22,7 +24,7 @@ Reasoning = Literal["keep", "inline", "drop"]
 #: What `attempts_of` reads of a stored row.
 COLUMNS = (
     "rollout_id", "task_id", "run_id", "task_index", "rollout_index", "environment", "model",
-    "status", "reward", "turns", "prompt", "response", "tools",
+    "status", "reward", "turns", "prompt", "response", "left_out", "tools",
 )  # fmt: skip
 
 #: A message in Parquet, where a column has one type: what a message lacks is null, and the
@@ -86,6 +88,12 @@ class StoredAttempt:
     @property
     def truncated(self) -> bool:
         return bool(self.row["status"] == "truncated")
+
+    @property
+    def turns_left_out(self) -> int:
+        """Turns of the policy that are in no conversation made of it."""
+        left = json.loads(self.row["left_out"])
+        return sum(1 for items in left for _ in last_items(items))
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -159,6 +167,15 @@ def conversation_of(attempt: StoredAttempt, reasoning: Reasoning) -> StoredConve
         raise NoConversation("ends with an empty message")
     completion = [_with_reasoning(message, reasoning) for message in completion]
     return StoredConversation(prompt, completion, tools_for_chat(json.loads(attempt.row["tools"])))
+
+
+def note_turns_left_out(attempts: Sequence[StoredAttempt], tally: ExportCounts) -> None:
+    """Count what the policy said in these rollouts and is in none of their conversations."""
+    left_out = sum(attempt.turns_left_out for attempt in attempts)
+    if left_out:
+        tally.noted["turns of edited histories, or beside the task's conversation, left out"] += (
+            left_out
+        )
 
 
 def as_objects(messages: Sequence[Message]) -> list[Message]:

@@ -19,6 +19,7 @@ from gym_ray.export.conversations import (
     as_objects,
     attempts_of,
     conversation_of,
+    note_turns_left_out,
     plain_text,
     tools_as_text,
     without_ids,
@@ -116,6 +117,7 @@ class DpoRecipe:
             tally.noted["groups without a pair"] += not found
             pairs += found
         tally.rows[TRAIN] += len(pairs)
+        note_turns_left_out([one for pair in pairs for one in (pair[0], pair[2])], tally)
         for chosen, _, rejected, _ in pairs:
             tally.lengths.update((chosen.length, rejected.length))
             tally.sampled_tokens += chosen.sampled_tokens + rejected.sampled_tokens

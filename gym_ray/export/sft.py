@@ -20,6 +20,7 @@ from gym_ray.export.conversations import (
     as_objects,
     attempts_of,
     conversation_of,
+    note_turns_left_out,
     tools_as_text,
     without_ids,
 )
@@ -80,6 +81,7 @@ class SftRecipe:
         for group in groups:
             chosen += self._chosen([attempts[number] for number in group], tally)
         tally.rows[TRAIN] += len(chosen)
+        note_turns_left_out([found.attempt for found in chosen], tally)
         tally.lengths.update(found.attempt.length for found in chosen)
         tally.sampled_tokens += sum(found.attempt.sampled_tokens for found in chosen)
         rows = [

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 
 from gym_ray.gateway.errors import bad_request
 from gym_ray.gateway.sampling_request import TokenId
-from gym_ray.policies.chat import TOKEN_FIELDS
+from gym_ray.policies.chat import ITEM_REFERENCE, TOKEN_FIELDS
 from gym_ray.renderers.items import messages_from_items, tools_for_chat
 from gym_ray.renderers.messages import Message
 from gym_ray.turn import Tokens
@@ -143,11 +143,17 @@ def chat_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     return tuple(_message(message, f"messages.{i}") for i, message in enumerate(messages))
 
 
-def item_messages(items: Sequence[InputItem], instructions: str | None) -> tuple[Message, ...]:
+def item_messages(
+    items: Sequence[InputItem], instructions: str | None, *, item_references: bool = False
+) -> tuple[Message, ...]:
     """Messages of a response's input.
 
     The items of one policy call are one message. Token fields are on the last of them, and so
     are that message's.
+
+    Args:
+        items, instructions: of the request.
+        item_references: whether references to items are taken, each as a message of its own.
 
     Raises:
         ApiError: 400, an item is of a kind no message is made of, or lacks a field.
@@ -157,6 +163,11 @@ def item_messages(items: Sequence[InputItem], instructions: str | None) -> tuple
         messages.append({"role": "system", "content": instructions})
     call: list[dict[str, Any]] = []
     for index, item in enumerate(items):
+        if item_references and item.type == "item_reference" and item.id:
+            messages += messages_from_items(call)
+            call = []
+            messages.append({"role": "assistant", "content": "", ITEM_REFERENCE: item.id})
+            continue
         call.append(_item(item, f"input.{index}"))
         tokens = item.tokens() if item.role in (None, "assistant") else None
         if tokens is None:
@@ -233,7 +244,7 @@ def _item(item: InputItem, where: str) -> dict[str, Any]:
     if needed is None:
         raise bad_request(
             f"items of type {item.type!r} are not supported; send messages, reasoning, "
-            "function_call and function_call_output",
+            "function_call and function_call_output, whole (store: false)",
             param=f"{where}.type",
         )
     for field in needed:

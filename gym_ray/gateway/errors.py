@@ -36,10 +36,6 @@ _FAILURES: Mapping[FailureKind, tuple[int, str]] = {
     FailureKind.ROLLOUT_TIMEOUT: (504, "server_error"),
 }
 
-#: How engines word that a prompt fills the context. Failures cross processes as kind and
-#: message, so the message is all there is to tell it by.
-_OVERFLOW_WORDS = ("the context holds", "maximum context length")
-
 
 class ApiError(HTTPException):
     """A request is answered with an error.
@@ -146,9 +142,7 @@ class _Unexpected:
 
 def _error_of_failure(failure: RolloutFailure) -> ApiError:
     status, kind = _FAILURES.get(failure.kind, (500, "server_error"))
-    code = str(failure.kind)
-    if status == 400 and any(words in failure.message for words in _OVERFLOW_WORDS):
-        code = "context_length_exceeded"
+    code = "context_length_exceeded" if failure.is_overflow else str(failure.kind)
     if status >= 500:
         _LOGGER.warning("a request failed: %s", failure)
     return ApiError(status, failure.message, type=kind, code=code)

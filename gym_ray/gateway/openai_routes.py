@@ -15,7 +15,11 @@ from gym_ray.gateway.strict_route import StrictRoute
 
 
 def openai_routes(
-    get_policy: GetPolicy, *, timeout_seconds: float = 300.0, any_model: bool = False
+    get_policy: GetPolicy,
+    *,
+    timeout_seconds: float = 300.0,
+    any_model: bool = False,
+    item_references: bool = False,
 ) -> APIRouter:
     """Models, chat completions, responses and completions. Mount it at a prefix ending in `/v1`.
 
@@ -23,6 +27,7 @@ def openai_routes(
         get_policy: the dependency that finds the policy of a request.
         timeout_seconds: a policy call that takes longer is aborted.
         any_model: take any model name for the one model there is.
+        item_references: whether the policy remembers the items of its responses.
     """
     router = APIRouter(route_class=StrictRoute, tags=["openai"])
     given = Depends(get_policy)
@@ -38,7 +43,13 @@ def openai_routes(
         return _model_card(policy)
 
     add_chat_route(router, get_policy, timeout_seconds=timeout_seconds, any_model=any_model)
-    add_response_route(router, get_policy, timeout_seconds=timeout_seconds, any_model=any_model)
+    add_response_route(
+        router,
+        get_policy,
+        timeout_seconds=timeout_seconds,
+        any_model=any_model,
+        item_references=item_references,
+    )
     add_completion_route(router, get_policy, timeout_seconds=timeout_seconds, any_model=any_model)
     return router
 

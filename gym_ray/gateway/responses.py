@@ -1,4 +1,6 @@
-"""`POST /responses`. Nothing is stored: a conversation is sent whole, output items included."""
+"""`POST /responses`. A conversation is sent whole, output items included; only a session, which
+stores what it answered, takes references to them.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,12 @@ class ResponseRequest(SamplingFields):
 
 
 def add_response_route(
-    router: APIRouter, get_policy: GetPolicy, *, timeout_seconds: float, any_model: bool
+    router: APIRouter,
+    get_policy: GetPolicy,
+    *,
+    timeout_seconds: float,
+    any_model: bool,
+    item_references: bool,
 ) -> None:
     """See `openai_routes`."""
     given = Depends(get_policy)
@@ -91,7 +98,11 @@ def add_response_route(
         check_stop_tokens(policy, body)
         response_id = new_id("resp_")
         asked = response_request(
-            body, policy, request_id=response_id, timeout_seconds=timeout_seconds
+            body,
+            policy,
+            request_id=response_id,
+            timeout_seconds=timeout_seconds,
+            item_references=item_references,
         )
         form = ResponseForm(
             id=response_id,
@@ -120,7 +131,12 @@ def add_response_route(
 
 
 def response_request(
-    body: ResponseRequest, policy: PolicyBackend, *, request_id: str, timeout_seconds: float
+    body: ResponseRequest,
+    policy: PolicyBackend,
+    *,
+    request_id: str,
+    timeout_seconds: float,
+    item_references: bool = False,
 ) -> ChatRequest:
     """The policy call a response asks for.
 
@@ -132,7 +148,7 @@ def response_request(
     items = body.input
     if isinstance(items, str):
         items = [InputItem(role="user", content=items)]
-    messages = item_messages(items, body.instructions)
+    messages = item_messages(items, body.instructions, item_references=item_references)
     if not messages:
         raise bad_request("input holds no message", param="input")
     tools = chat_tools(body.tools)

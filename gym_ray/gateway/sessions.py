@@ -54,10 +54,22 @@ class SessionRequest(pydantic.BaseModel):
     """Name of the environment; left out, the row is routed as in a collection."""
 
 
-class RewardRequest(pydantic.BaseModel):
-    """A reward from outside."""
+class VerifyRequest(pydantic.BaseModel):
+    """The end of a session."""
 
     model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
+
+    answer: str | None = None
+    """ID of the completion or response that the rollout ends with; left out, the newest of the
+    task's conversation."""
+
+
+#: What ending a session without a body asks for.
+_NEWEST = VerifyRequest()
+
+
+class RewardRequest(VerifyRequest):
+    """A reward from outside."""
 
     reward: Annotated[float, Field(allow_inf_nan=False)]
     reward_components: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
@@ -105,8 +117,10 @@ def session_routes(
             raise _api_error(error) from None
 
     @router.post("/{session_id}/verify", summary="End a session and have it verified")
-    async def verify(session_id: str, request: Request) -> dict[str, Any]:
-        return await close(session_id, request, Closing("verify"))
+    async def verify(
+        session_id: str, request: Request, body: VerifyRequest = _NEWEST
+    ) -> dict[str, Any]:
+        return await close(session_id, request, Closing("verify", answer=body.answer))
 
     @router.post("/{session_id}/reward", summary="End a session with a reward from outside")
     async def reward(session_id: str, body: RewardRequest, request: Request) -> dict[str, Any]:
@@ -114,7 +128,7 @@ def session_routes(
             verdict = Verdict(body.reward, body.reward_components)
         except ValueError as error:
             raise bad_request(str(error), param="reward_components") from None
-        return await close(session_id, request, Closing("reward", verdict))
+        return await close(session_id, request, Closing("reward", verdict, body.answer))
 
     @router.delete("/{session_id}", summary="Throw a session away; its row counts as cancelled")
     async def abandon(session_id: str, request: Request) -> dict[str, Any]:
@@ -142,7 +156,9 @@ def session_routes(
         return _SessionPolicy(sessions, session_id, key, policy)
 
     # Agents nobody here wrote have model names of their own in them.
-    calls = openai_routes(policy_of_session, timeout_seconds=timeout_seconds, any_model=True)
+    calls = openai_routes(
+        policy_of_session, timeout_seconds=timeout_seconds, any_model=True, item_references=True
+    )
     router.include_router(calls, prefix="/{session_id}/v1")
     return router
 

@@ -161,7 +161,8 @@ async def chat(
     own = set(request.call.stop_token_ids) - set(renderer.stop_token_ids)
     if len(said) and int(said[-1]) in own:
         said = said[:-1]
-    return answer_of(request, renderer.parse(said, tokens, tools), tokens, generation)
+    message = renderer.parse(said, tokens, tools, turn=request.call.request_id)
+    return answer_of(request, message, tokens, generation)
 
 
 def stop_tokens(request: ChatRequest, renderer: RolloutRenderer) -> tuple[int, ...]:

@@ -22,6 +22,10 @@ from gym_ray.turn import Generation, StopReason, Tokens
 #: Fields that say which tokens a message of the assistant was, in NeMo Gym's words.
 TOKEN_FIELDS = ("prompt_token_ids", "generation_token_ids", "generation_log_probs")
 
+#: In place of everything else in a message of the assistant: ID of an output item of an earlier
+#: answer, which only a session can look up.
+ITEM_REFERENCE = "item_reference"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ChatRequest:

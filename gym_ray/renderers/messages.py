@@ -8,6 +8,7 @@ because that is what every chat template reads. What the policy said comes out a
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -63,6 +64,15 @@ class AssistantMessage:
                 for call in self.tool_calls
             ]
         return message
+
+
+def call_id_prefix(turn: str) -> str:
+    """What the IDs of a turn's calls begin with: no two turns have the same.
+
+    Args:
+        turn: what no other turn is called, such as the ID of its policy call.
+    """
+    return f"call_{hashlib.blake2b(turn.encode(), digest_size=12).hexdigest()}"
 
 
 def with_tool_names(messages: Sequence[Message]) -> list[Message]:

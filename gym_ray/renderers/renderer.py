@@ -20,7 +20,7 @@ import numpy as np
 
 from gym_ray.errors import ConfigError, one_line
 from gym_ray.renderers.message_text import CuttingTokenizer, MessageText, control_names
-from gym_ray.renderers.messages import AssistantMessage, Message
+from gym_ray.renderers.messages import AssistantMessage, Message, call_id_prefix
 from gym_ray.renderers.token_bytes import TokenBytes
 from gym_ray.renderers.tool_calls import readable_history, told_call
 from gym_ray.turn import Tokens
@@ -141,7 +141,12 @@ class RolloutRenderer:
         return np.asarray(token_ids, dtype=np.int32)
 
     def parse(
-        self, generation: Tokens, prompt: Tokens, tools: Sequence[dict[str, Any]] | None = None
+        self,
+        generation: Tokens,
+        prompt: Tokens,
+        tools: Sequence[dict[str, Any]] | None = None,
+        *,
+        turn: str = "",
     ) -> AssistantMessage:
         """What the policy said.
 
@@ -151,15 +156,18 @@ class RolloutRenderer:
                 reasoning there.
             tools: the same as in `render`. Where none are offered, everything outside the
                 reasoning is content. None when it is not known which there were.
+            turn: what no other turn is called, which IDs of calls are made of. Left out, they
+                are unique in a conversation that only grows.
         """
         offered = None if tools is None else list(tools)
         parsed = self._family.parse(generation.tolist(), prompt.tolist(), offered)
+        # Where a prompt only grows, its length is one no other turn has.
+        ids = call_id_prefix(turn) if turn else f"call_{len(prompt)}"
         return AssistantMessage(
             content=parsed.content,
             reasoning=parsed.reasoning_content,
             tool_calls=tuple(
-                # A prompt only grows within a rollout, so its length makes the ID unique there.
-                told_call(call, call.id or f"call_{len(prompt)}_{index}")
+                told_call(call, call.id or f"{ids}_{index}")
                 for index, call in enumerate(parsed.tool_calls)
             ),
         )

@@ -115,6 +115,7 @@ class Replayer:
             state=state,
             truncation_reason=rollout.truncation_reason,
             steps=steps,
+            left_out=tuple(filter(None, json.loads(rollout.left_out))),
         )
         return Replay(outcome, diverged)
 

@@ -154,7 +154,7 @@ class SessionHost:
             if closing.how == "abandon":
                 entry.session.abandon()
             elif not entry.session.over or not entry.session.closable:
-                entry.session.close(closing.verdict)
+                entry.session.close(closing.verdict, closing.answer)
             assert rollout is not None  # Others are not closable.
             # Waited for, not awaited: a client that goes away does not unmake the end.
             await asyncio.wait([rollout])
@@ -249,6 +249,7 @@ class SessionHost:
             metrics=dict(rollout.metrics),
             error_kind=rollout.error_kind,
             error=rollout.error,
+            turns_left_out=entry.session.turns_left_out,
         )
         self._results[entry.session_id] = _Result(entry.key, state, problem)
         while len(self._results) > _KEPT_RESULTS:

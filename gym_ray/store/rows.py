@@ -50,6 +50,7 @@ def to_table(rollouts: Sequence[Rollout]) -> pa.Table:
         "side_branches": [[_branch_to_dict(b) for b in r.side_branches] for r in rollouts],
         "prompt": [r.prompt for r in rollouts],
         "response": [r.response for r in rollouts],
+        "left_out": [r.left_out for r in rollouts],
         "tools": [r.tools for r in rollouts],
         "task": [spec.task for spec in specs],
         "sampling": [r.sampling for r in rollouts],
@@ -75,7 +76,8 @@ def from_table(table: pa.Table) -> Iterator[Rollout]:
             [
                 field.name
                 for field in SCHEMA
-                if field.name not in ("token_ids", "loss_mask", "logprobs")
+                if field.name in batch.schema.names
+                and field.name not in ("token_ids", "loss_mask", "logprobs")
             ]
         ).to_pylist()
         for index, row in enumerate(plain):
@@ -190,6 +192,7 @@ def _rollout(
         ),
         prompt=row["prompt"],
         response=row["response"],
+        left_out=row.get("left_out") or "[]",
         tools=row["tools"],
         sampling=row["sampling"],
         attempts=row["attempts"],

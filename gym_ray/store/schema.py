@@ -130,6 +130,13 @@ COLUMNS = (
         pa.large_string(),
         "JSON: output items, without token fields, and what the policy was shown in between",
     ),
+    Column(
+        "left_out",
+        pa.large_string(),
+        "JSON: output items of the turns that `response` leaves out because their history was "
+        "edited or compacted, or because they are of a conversation beside the task's: a list of "
+        "items for each of `side_branches`, of the turns that are masked in there; usually empty",
+    ),
     Column("tools", pa.large_string(), "JSON: definitions of the tools offered"),
     _TASK,
     Column(

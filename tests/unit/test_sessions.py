@@ -51,14 +51,20 @@ def test_a_session_leaves_the_row_the_built_in_agent_would(tmp_path: Path) -> No
     assert rollout.loss_mask.tolist() == built_in.loss_mask.tolist()
     assert rollout.logprobs.tolist() == built_in.logprobs.tolist()
     theirs, ours = json.loads(rollout.response), json.loads(built_in.response)
-    assert [without_id(item) for item in theirs] == [without_id(item) for item in ours]
+    assert without_ids(theirs) == without_ids(ours)
     assert (rollout.tools, rollout.prompt) == (built_in.tools, built_in.prompt)
     assert rollout.sampling == built_in.sampling
     assert rollout.side_branches == ()
 
 
-def without_id(item: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in item.items() if name != "id"}
+def without_ids(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Items as they are in every rollout: of a call's ID, which call it is."""
+    numbers: dict[str, int] = {}
+    return [
+        {name: value for name, value in item.items() if name not in ("id", "call_id")}
+        | ({"call": numbers.setdefault(item["call_id"], len(numbers))} if "call_id" in item else {})
+        for item in items
+    ]
 
 
 def test_an_edited_history_is_a_branch_and_the_newest_turn_is_the_rollout(tmp_path: Path) -> None:
@@ -289,12 +295,13 @@ def test_max_turns_ends_a_session_and_further_calls_are_refused(tmp_path: Path) 
     assert len(rollout.side_branches) == 1
 
 
-def test_a_prompt_that_outgrows_the_context_truncates_the_rollout(tmp_path: Path) -> None:
+def test_a_rollout_whose_last_prompt_outgrows_the_context_is_truncated(tmp_path: Path) -> None:
     async def outgrow(caller: Caller) -> SessionState:
         first = (await caller.chat(caller.question)).message.as_message()
         long = {"role": "user", "content": "x" * 5000}
-        with pytest.raises(SessionError, match="context"):
+        with pytest.raises(RolloutFailure) as caught:
             await caller.chat([*caller.question, first, long])
+        assert caught.value.is_overflow
         return await closed(caller)
 
     state, _ = recorded(tmp_path, sum_row("3"), outgrow, options={"max_context_tokens": 3000})

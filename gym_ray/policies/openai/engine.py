@@ -35,6 +35,7 @@ from gym_ray.policies.openai.arguments import OpenAIArgs
 from gym_ray.policies.openai.endpoints import Endpoint
 from gym_ray.policies.openai.tokens import failed, generation_of, is_plain
 from gym_ray.policies.openai.transport import EndpointRefused, EndpointTransport, key_advice
+from gym_ray.renderers.messages import call_id_prefix
 from gym_ray.sampling import Sampling
 from gym_ray.turn import Generation, Tokens
 
@@ -137,7 +138,7 @@ class OpenAIEngine:
         reply = await self._transport.post(
             chat.PATH, body, timeout_seconds=request.call.timeout_seconds
         )
-        said = chat.read(reply.body, call_id_prefix=f"call_{len(request.messages)}")
+        said = chat.read(reply.body, call_id_prefix=call_id_prefix(request.call.request_id))
         prompt = said.prompt_token_ids
         if said.token_ids is not None and prompt is None:
             prompt = await self._tokenized(request, reply.endpoint)
