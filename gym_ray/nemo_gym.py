@@ -66,7 +66,14 @@ FIELDS = (
     Field("_ng_failure_class", "string", "failure kind; only in `rollouts_failures.jsonl`"),
     Field("_ng_failure_terminal", "bool", "beside it: whether a retry would be in vain"),
     Field("agent_ref", "object", "the task row's, else the environment's", True),
-    Field("…", "any", "the task row's other keys, and the rollout's metrics by name"),
+    Field(
+        "…",
+        "any",
+        "the task row's other keys, and the rollout's metrics by name; `side_branches` where "
+        "histories were left (edited, compacted, a conversation beside the task's), a list of objects "
+        "with `output` (items), `token_ids`, `loss_mask` (1 where sampled, and in no other branch) and "
+        "`log_probs`",
+    ),
 )
 
 
@@ -76,7 +83,8 @@ def output_row(rollout: Rollout) -> dict[str, Any]:
     All keys of the task row stay as they are. `response.output` items carry
     `prompt_token_ids`, `generation_token_ids` and `generation_log_probs` on the last item of
     each turn, unless the policy returned none. Metrics become fields of the row where it has
-    none of that name. A failed rollout has `_ng_failure_class` and no reward (null).
+    none of that name. A failed rollout has `_ng_failure_class` and no reward (null). NeMo Gym knows
+    one sequence a rollout, so that the others stand beside it, under `side_branches`.
 
     OpenAI knows two reasons of incomplete responses, so every truncation is
     `max_output_tokens` there; `response.metadata.truncation_reason` says which one it was.
@@ -91,6 +99,8 @@ def output_row(rollout: Rollout) -> dict[str, Any]:
         "response": _response(rollout, row),
         "reward": rollout.reward,
     }
+    if rollout.side_branches:
+        result["side_branches"] = _side_branches(rollout)
     if rollout.reward_components:
         result["reward_components"] = dict(rollout.reward_components)
     result.setdefault("_ng_task_index", rollout.spec.task_index)
@@ -108,7 +118,8 @@ def output_row(rollout: Rollout) -> dict[str, Any]:
 
 def numbers_in(rollout: Rollout) -> int:
     """How many token IDs and logprobs the row of a rollout has: what it costs to write it."""
-    return sum(turn.prompt_length + 2 * turn.generation_length for turn in rollout.turns)
+    sides = sum(3 * len(branch.token_ids) for branch in rollout.side_branches)
+    return sides + sum(turn.prompt_length + 2 * turn.generation_length for turn in rollout.turns)
 
 
 def turn_of_item(item: Mapping[str, Any]) -> str | None:
@@ -143,6 +154,21 @@ def _row_of(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):  # A line that is no task; the rollout has failed of it.
         return {}
     return row if isinstance(row, dict) else {}
+
+
+def _side_branches(rollout: Rollout) -> list[dict[str, Any]]:
+    left_out: list[list[dict[str, Any]]] = json.loads(rollout.left_out)
+    # Imported rollouts may have sequences without items.
+    left_out += [[]] * (len(rollout.side_branches) - len(left_out))
+    return [
+        {
+            "output": items,
+            "token_ids": branch.token_ids.tolist(),
+            "loss_mask": branch.loss_mask.tolist(),
+            "log_probs": branch.logprobs.tolist(),
+        }
+        for branch, items in zip(rollout.side_branches, left_out, strict=True)
+    ]
 
 
 def _agent_ref(row: Mapping[str, Any], environment: str) -> dict[str, Any]:

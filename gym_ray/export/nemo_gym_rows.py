@@ -69,6 +69,8 @@ def _rows(file: str, table: pa.Table, tally: ExportCounts) -> Iterator[dict[str,
         # A task row that was a rollout's before has the number of that one.
         row["_ng_rollout_index"] = rollout.spec.rollout_index
         tally.rows[file] += 1
+        if rollout.side_branches:
+            tally.noted["rollouts have side branches: sequences beside the response's"] += 1
         yield row
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -29,6 +30,7 @@ from gym_ray.export.nemo_gym_rows import NemoGymRecipe
 from gym_ray.export.recipe import Recipe
 from gym_ray.export.rl import RlRecipe
 from gym_ray.export.sft import SftRecipe
+from gym_ray.rollout import Branch
 from gym_ray.store.rows import to_table
 from gym_ray.store.segments import SegmentStore
 from tests.exports import Make, failed, lines, preferences, run_command, said, store, table_of, told
@@ -61,6 +63,22 @@ def test_nemo_gym_has_rollouts_failures_and_tasks(make_rollout: Make, tmp_path: 
     )
     assert report.rows == {"rollouts": 2, "rollouts_failures": 1, "tasks": 3}
     assert report.dropped == {"items do not fit the turns": 1}
+
+
+def test_what_an_export_leaves_out_of_a_rollouts_turns_is_noted(
+    make_rollout: Make, tmp_path: Path
+) -> None:
+    branch = Branch(np.array([1, 7], "i4"), np.array([0, 1], "i1"), np.array([0, -1], "f4"))
+    aside = {"id": "msg_x-7", "type": "message", "role": "assistant", "content": "Title."}
+    left = {"side_branches": (branch,), "left_out": json.dumps([[aside]])}
+    run = store(tmp_path / "run", [make_rollout(0, 0, **said("3"), **left)])
+
+    rows = export(run, tmp_path / "gym", "nemo-gym", NemoGymRecipe(), quiet=True)
+    conversations = export(run, tmp_path / "sft", "sft", SftRecipe(), quiet=True)
+
+    assert list(rows.noted.values()) == list(conversations.noted.values()) == [1]
+    ((name, _),) = conversations.noted.items()
+    assert "beside the task's conversation" in name
 
 
 # The command

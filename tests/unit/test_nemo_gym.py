@@ -13,7 +13,7 @@ from gym_ray.errors import FailureKind
 from gym_ray.nemo_gym import output_row
 from gym_ray.renderers.items import items_from_message
 from gym_ray.renderers.messages import AssistantMessage, ToolCall
-from gym_ray.rollout import Rollout, RolloutSpec
+from gym_ray.rollout import Branch, Rollout, RolloutSpec
 from gym_ray.turn import Turn
 
 TOKEN_FIELDS = {"prompt_token_ids", "generation_token_ids", "generation_log_probs"}
@@ -68,6 +68,24 @@ ROW = {
     "_ng_rollout_id": "x-1",
     "_rowidx": 5,
 }
+
+
+def test_sampled_tokens_beside_the_response_are_in_the_row(
+    make_rollout: Callable[..., Rollout],
+) -> None:
+    item = {"id": "msg_ab12-7", "type": "message", "role": "assistant", "content": "Title."}
+    branch = Branch(
+        np.array([0, 1, 7], np.int32), np.array([0, 0, 1], np.int8), np.array([0, 0, -1], "f4")
+    )
+    rollout = two_turns(
+        make_rollout, ROW, side_branches=(branch, branch), left_out=json.dumps([[item]])
+    )
+
+    row, without = output_row(rollout), output_row(two_turns(make_rollout, ROW))
+
+    tokens = {"token_ids": [0, 1, 7], "loss_mask": [0, 0, 1], "log_probs": [0.0, 0.0, -1.0]}
+    assert row.pop("side_branches") == [{"output": [item], **tokens}, {"output": [], **tokens}]
+    assert row == without
 
 
 def test_every_key_of_the_row_stays_as_it_is(make_rollout: Callable[..., Rollout]) -> None:

@@ -30,7 +30,7 @@ from gym_ray.integrations.nemo_rl.service import service_of
 from gym_ray.integrations.nemo_rl.settings import config_of, settings_of
 from gym_ray.renderers.items import items_from_message
 from gym_ray.renderers.messages import AssistantMessage
-from gym_ray.rollout import Rollout
+from gym_ray.rollout import Branch, Rollout
 from gym_ray.turn import Turn
 from tests.nemo_rl_consumer import Tokenizer, is_infrastructure, read
 
@@ -111,6 +111,8 @@ def test_tensors_are_made_only_when_asked_for(rollout: Rollout) -> None:
         ({name: np.zeros(0, dtype=np.int32) for name in ("token_ids", "loss_mask", "logprobs")},
          "returns no token IDs"),
         ({"turns": (Turn(11, 0, "length", (), 0.0, 0.5),)}, "no token was sampled"),
+        ({"side_branches": (Branch(*(np.zeros(2, kind) for kind in ("i4", "i1", "f4"))),)},
+         "it has 1 side branches"),
     ],
 )  # fmt: skip
 def test_what_could_not_be_trained_on_is_refused(

@@ -47,11 +47,12 @@ def result_of(
         tensors: tokens and logprobs as torch tensors rather than lists.
 
     Raises:
-        Untrainable: no tokens, no finite logprobs, or a reward its components do not sum to.
+        Untrainable: no tokens, no finite logprobs, several branches, which are several sequences
+            with one reward, or a reward its components do not sum to.
     """
     _require_trainable(rollout)
     bare = dataclasses.replace(
-        rollout, token_ids=NO_TOKENS, loss_mask=NO_MASK, logprobs=NO_LOGPROBS, side_branches=()
+        rollout, token_ids=NO_TOKENS, loss_mask=NO_MASK, logprobs=NO_LOGPROBS
     )
     row = output_row(bare)
     for index in _INDICES:
@@ -95,6 +96,12 @@ def _require_trainable(rollout: Rollout) -> None:
         raise Untrainable("the policy's server returns no token IDs of what it sampled")
     if not rollout.sampled_tokens:
         raise Untrainable("no token was sampled; the prompt may fill the model's context")
+    if rollout.side_branches:
+        raise Untrainable(
+            f"it has {len(rollout.side_branches)} side branches, since its agent edited its "
+            "history or held conversations beside the task's, and NeMo RL trains on one sequence a "
+            "rollout; train on `gym-ray export rl`, which has a row for each"
+        )
     if not np.isfinite(rollout.logprobs).all():
         raise Untrainable("logprobs are not finite numbers (NaN or infinite)")
     reward = rollout.reward
