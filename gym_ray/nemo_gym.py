@@ -70,9 +70,9 @@ FIELDS = (
         "…",
         "any",
         "the task row's other keys, and the rollout's metrics by name; `side_branches` where "
-        "histories were left (edited, compacted, a conversation beside the task's), a list of objects "
-        "with `output` (items), `token_ids`, `loss_mask` (1 where sampled, and in no other branch) and "
-        "`log_probs`",
+        "histories were left (edited, compacted, a conversation beside the task's), a list of "
+        "objects with `output` (items), `token_ids`, `loss_mask` (1 where sampled, and in no other "
+        "branch) and `log_probs`",
     ),
 )
 

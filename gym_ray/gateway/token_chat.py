@@ -1,7 +1,8 @@
 """Chat over tokens, without memory: what one request brings is all there is.
 
-A history that brings the tokens of its newest policy call is continued from these very tokens;
-any other history is rendered. Sessions, which remember, are elsewhere and use the pieces here.
+A history that brings the tokens of its newest policy call is continued from these very tokens,
+unless other tools are offered than stand in them; any other history is rendered. Sessions, which
+remember, are elsewhere and use the pieces here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from gym_ray.agents.agent import tokenize
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
+from gym_ray.gateway.rendered_tools import tools_stand_in
 from gym_ray.policies.chat import (
     Chat,
     ChatAnswer,
@@ -280,6 +282,8 @@ def _bridged(
     """The prompt that goes on from the newest tokens the history brings; None to render."""
     index = _newest_with_tokens(messages)
     history = None if index is None else _history(messages[index])
+    if history is not None and not tools_stand_in(renderer, messages, tools, history[0]):
+        index = history = None
     if required_prefix is not None and (
         history is None or not np.array_equal(np.concatenate(history), required_prefix)
     ):

@@ -54,6 +54,53 @@ def test_responses_items_are_continued_from_their_tokens(
     assert engine.requests[1].prompt_token_ids.tolist()[: len(expected)] == expected
 
 
+def tool(name: str) -> Any:
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
+
+
+A, B = tool("add"), tool("subtract")
+
+
+@pytest.mark.parametrize("reworded", [False, True])
+@pytest.mark.parametrize(
+    ("before", "now", "continued"),
+    [
+        ({"tools": [A]}, {"tools": [A]}, True),
+        ({"tools": [A, B]}, {"tools": [A, B], "tool_choice": "auto"}, True),
+        ({}, {}, True),
+        ({"tools": [A, B]}, {"tools": [A]}, False),
+        ({"tools": [A]}, {"tools": [A, B]}, False),
+        ({"tools": [A]}, {"tools": [B]}, False),
+        ({"tools": [A]}, {"tools": [A], "tool_choice": "none"}, False),
+        ({"tools": [A]}, {}, False),
+        ({}, {"tools": [A]}, False),
+    ],
+)
+def test_history_is_continued_from_its_tokens_only_with_the_tools_that_stand_in_them(
+    client: openai.OpenAI,
+    engine: WatchedEngine,
+    before: dict[str, Any],
+    now: dict[str, Any],
+    continued: bool,
+    reworded: bool,
+) -> None:
+    messages: list[Any] = [
+        {"role": "system", "content": "Be brief."}, {"role": "user", "content": "say: a"}
+    ]  # fmt: skip
+    first = client.chat.completions.create(
+        model=MODEL, messages=messages, extra_body=TOKENS, **before
+    )
+    said = first.choices[0].message.model_dump()
+    if reworded:
+        messages[0] = {"role": "system", "content": "Be long."}
+    messages += [said, {"role": "user", "content": "say: b"}]
+    client.chat.completions.create(model=MODEL, messages=messages, **now)
+
+    history = said["prompt_token_ids"] + said["generation_token_ids"]
+    prompt = engine.requests[1].prompt_token_ids.tolist()
+    assert (prompt[: len(history)] == history) is continued
+
+
 @pytest.mark.parametrize("limit", [2, 100])
 def test_required_prefix_is_kept(
     client: openai.OpenAI, engine: WatchedEngine, http: httpx.Client, limit: int
