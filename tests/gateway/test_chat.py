@@ -308,3 +308,19 @@ def test_what_the_engine_gave_up_is_an_error_not_a_finish_reason(connect: Connec
         client.chat.completions.create(model=MODEL, messages=ask("say: four"))
     with pytest.raises(openai.InternalServerError, match="aborted"):
         client.completions.create(model=MODEL, prompt="say: four")
+
+
+def test_ids_of_calls_are_those_of_no_other_answer(client: openai.OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "say: " + tool_calls(("add", {}), ("add", {}))}]
+    tools: Any = [{"type": "function", "function": {"name": "add"}}]
+    answers = [
+        client.chat.completions.create(model=MODEL, messages=messages, tools=tools, n=2)
+        for _ in range(2)
+    ]
+    ids = [
+        call.id
+        for answer in answers
+        for choice in answer.choices
+        for call in choice.message.tool_calls or ()
+    ]
+    assert len(set(ids)) == len(ids) == 8

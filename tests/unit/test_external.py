@@ -96,6 +96,31 @@ def test_a_program_is_told_its_session_and_its_calls_are_the_rollout(tmp_path: P
     assert rollout.token_ids.tolist() == built_in.token_ids.tolist()
 
 
+@pytest.mark.parametrize(
+    ("whose", "ended"),
+    [
+        ("its own", ("truncated", "context", None)),
+        ("a helper's", ("failed", None, "environment_error")),
+    ],
+)
+def test_a_program_that_gives_up_when_its_own_prompt_outgrows_the_context_has_not_failed(
+    tmp_path: Path, whose: str, ended: tuple[str | None, ...]
+) -> None:
+    async def outgrow(caller: Caller) -> None:
+        long = {"role": "user", "content": "x" * 5000}
+        first = (await caller.chat(caller.question)).message.as_message()
+        before = [*caller.question, first] if whose == "its own" else []
+        with pytest.raises(RolloutFailure):
+            await caller.chat([*before, long])
+        if whose != "its own":
+            await caller.chat([*caller.question, first, {"role": "user", "content": "Sure?"}])
+
+    replica = Replica(options={"max_context_tokens": 3000})
+    rollout = asyncio.run(with_calls(tmp_path, replica, outgrow, exit_code=1))
+
+    assert (rollout.status, rollout.truncation_reason, rollout.error_kind) == ended
+
+
 def test_a_program_cannot_judge_itself_with_its_key(tmp_path: Path) -> None:
     async def cheat(caller: Caller) -> None:
         await caller.play()
