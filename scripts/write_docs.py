@@ -94,7 +94,8 @@ TESTING_LONG = """
 ## What is long
 
 Beside these tests, `scripts/test.sh all` installs bubblewrap where it can, repeats the sandbox
-tests as an unprivileged user where it is root, and makes the environments of NeMo Gym and verl.
+tests as an unprivileged user where it is root, and makes the environments of NeMo Gym, verl and the
+clients from PyPI and npm.
 
 | test | why only `scripts/test.sh all` runs it |
 |---|---|

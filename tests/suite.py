@@ -69,7 +69,7 @@ PARTS = {
         Part("check", "ruff, mypy and the import contracts", 1, 1),
         Part("unit", "modules by themselves; commands, files, pages of docs/", 3, 4, TWO),
         Part("tokens", "renderers and chat templates, token by token", 1.5, 4, TWO),
-        Part("gateway", "the HTTP API over a scripted policy", 2.5, 5, TWO),
+        Part("gateway", "the HTTP API over a scripted policy", 2.5, 8, TWO),
         Part("sandbox", "untrusted programs and what they try", 1.5, 4, TWO_BY_FILE),
         Part("environments", "the environments that come along", 2, 4, TWO),
         Part("service", "`collect` and `serve` on a Ray cluster", 10, 45, THREE_BY_FILE),
@@ -169,6 +169,12 @@ def _commands(part: Part, result: Result, everything: bool) -> Iterator[tuple[st
     if part.name == "interop" and everything:
         yield "NeMo Gym's environment", "scripts/nemo-gym.sh"
         yield "verl's environment", "scripts/verl.sh"
+    if part.name == "gateway" and everything:
+        if shutil.which("npm") is None:
+            result.unchecked.append("gateway: outside clients, which need node and npm")
+            pytest += ["--ignore", "tests/gateway/test_outside_clients.py"]
+        else:
+            yield "outside clients", "scripts/outside-clients.sh"
     if part.name == "fresh":
         yield from _fresh(result)
         return
