@@ -19,7 +19,7 @@ from gym_ray.policies.call import Call
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.scripted import ScriptedEngine
-from gym_ray.renderers import load_renderer
+from gym_ray.renderers import RolloutRenderer, load_renderer
 from gym_ray.renderers.items import tools_for_chat
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
@@ -67,6 +67,7 @@ class Replica:
         options: of the agents.
         max_sessions: of the host.
         sampling, timeout_seconds: of every rollout.
+        renderer: of the policy's model.
     """
 
     def __init__(
@@ -79,11 +80,13 @@ class Replica:
         max_sessions: int = 8,
         sampling: Sampling | None = None,
         timeout_seconds: float = 60.0,
+        renderer: RolloutRenderer = RENDERER,
     ) -> None:
         engine = ScriptedEngine(
             model="m", engine_args={"reply": "tests.replies:turns_in_the_prompt"}
         )
         self._environment = environment or RowTools()
+        self._renderer = renderer
         self._generate = generate or engine.generate
         self._options = AgentOptions(**(options or {}))
         self.settings = RunSettings(
@@ -101,7 +104,7 @@ class Replica:
             environment=self._environment,
             agent_name=name,
             agent=agent,
-            renderer=RENDERER,
+            renderer=self._renderer,
             model="m",
             generate=self._generate,
             verification=on_loop(self._environment),

@@ -95,7 +95,11 @@ class MessagePath:
     def behind_texts(self, number: int) -> MessagePath:
         """The place behind some of `texts`."""
         end = self.next + number
-        return dataclasses.replace(self, next=end, last=self.pieces[self.next : end])
+        return MessagePath(self.node, self.pieces, end, self.aside, self.pieces[self.next : end])
+
+    def at(self, node: MessageNode) -> MessagePath:
+        """The same way, which has led to `node`."""
+        return MessagePath(node, self.pieces, self.next, self.aside, self.last)
 
     def without(self, said: Piece) -> MessagePath | None:
         """The place behind a piece; None where it does not come next.
@@ -134,4 +138,4 @@ class MessagePath:
             after = self.next + number - waiting + 1
             aside = (*self.aside, *self.pieces[self.next : after - 1])
             piece = self.pieces[after - 1]
-        return dataclasses.replace(self, next=after, aside=aside, last=(*self.last, piece))
+        return MessagePath(self.node, self.pieces, after, aside, (*self.last, piece))

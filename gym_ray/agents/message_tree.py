@@ -185,7 +185,7 @@ class MessageTree:
         best = begun
         said = [n for n, piece in enumerate(begun.pieces) if piece.kind in ("text", "call")]
         for node in reversed(self._beginnings.values()) if said else ():
-            place = self._deepest(dataclasses.replace(begun, node=node), tokens)
+            place = self._deepest(begun.at(node), tokens)
             if place.node.turn is None:
                 continue
             if best.node.turn is None or place.taken > best.taken:
@@ -209,9 +209,9 @@ class MessageTree:
         """Places behind `node`, where what the node says comes next."""
         first, *more = node.said
         if first.kind in ("told", "output"):
-            found = place.without(first)
+            found = place.behind_texts(0).without(first)
             if found is not None:
-                yield dataclasses.replace(found, node=node)
+                yield found.at(node)
             return
         calls = more if first.kind == "text" else node.said
         text = first if first.kind == "text" else _NO_TEXT
@@ -223,7 +223,7 @@ class MessageTree:
             for call in calls:
                 found = None if found is None else found.without(call)
             if found is not None:
-                yield dataclasses.replace(found, node=node)
+                yield found.at(node)
 
     def _same_text(self, texts: Sequence[Piece], text: Piece) -> bool:
         if same_text(texts, text):

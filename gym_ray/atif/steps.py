@@ -1,8 +1,9 @@
 """Items of a rollout as steps of a trajectory, and back.
 
 A turn of the policy is one step of the agent, and what its calls gave back is that step's
-observation. What the policy said in the prompt (an earlier conversation, an example) was not
-sampled in this rollout, so it is copied context, which the format keeps out of training.
+observation. What the policy said in the prompt (an earlier conversation, an example), or on another
+branch of the rollout, was not sampled in this sequence, so it is copied context, which the format
+keeps out of training.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from gym_ray.renderers.messages import AssistantMessage, Message, ToolCall
 #: Items the policy produces; a message only where its role is the assistant's.
 _SAID = ("reasoning", "message", "function_call")
 
+_SAMPLED = {"llm_call_count": 1}
+
 
 def steps_of(prompt: Sequence[Item], response: Sequence[Item]) -> list[dict[str, Any]]:
     """Steps without numbers and metrics; those the policy took have `llm_call_count` 1.
@@ -37,8 +40,10 @@ def steps_of(prompt: Sequence[Item], response: Sequence[Item]) -> list[dict[str,
     # Items of a prompt come from anywhere, so their IDs say nothing about turns.
     for is_said, group in _grouped([{**item, "id": None} for item in prompt]):
         _add(steps, is_said, group, {"is_copied_context": True})
+    has_turns = any(turn_of_item(item) is not None for item in response)
     for is_said, group in _grouped(response):
-        _add(steps, is_said, group, {"llm_call_count": 1})
+        copied = has_turns and turn_of_item(group[0]) is None
+        _add(steps, is_said, group, {"is_copied_context": True} if copied else _SAMPLED)
     return steps
 
 
@@ -83,9 +88,9 @@ def _is_said(item: Item) -> bool:
 
 
 def _begins_a_turn(item: Item, previous: Item) -> bool:
-    """By IDs where both have them, else within a turn: reasoning, text, calls."""
+    """By IDs where there are any, else within a turn: reasoning, text, calls."""
     now, before = turn_of_item(item), turn_of_item(previous)
-    if now is not None and before is not None:
+    if now is not None or before is not None:
         return now != before
     return item.get("type", "message") != "function_call" and previous.get("type") != "reasoning"
 

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from gym_ray.agents.sessions import Closing, SessionError, SessionState
+from gym_ray.atif.trajectories import trajectory_of
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.nemo_gym import output_row
 from gym_ray.policies.engine import GenerationRequest
+from gym_ray.renderers import load_renderer
 from gym_ray.rollout import Rollout
 from gym_ray.turn import Generation
 from tests.replies import tool_calls
@@ -127,6 +129,35 @@ def test_other_tools_and_another_system_message_make_a_branch_that_leaves_nothin
     assert kinds == ["function_call", "function_call_output", "message"]
     output = output_row(rollout)["response"]["output"]
     assert sum("generation_token_ids" in item for item in output) == len(rollout.turns) == 1
+    said_before, said = [s for s in trajectory_of(rollout)["steps"] if s["source"] == "agent"]
+    assert (said_before["is_copied_context"], said["llm_call_count"]) == (True, 1)
+
+
+def test_a_family_that_cannot_continue_makes_branches_and_leaves_nothing_out(
+    tmp_path: Path,
+) -> None:
+    async def scenario(caller: Caller) -> SessionState:
+        said = await say(caller, user(QUESTION))
+        more = [user(QUESTION), said, answered(said), user("Well?")]
+        again = await say(caller, *more)
+        await say(caller, *more, again, user("Sure?"))
+        return await closed(caller)
+
+    thought = "<think>\nHm.\n</think>\n\n"
+    drops_thoughts = load_renderer(None, thinking_retention="tool_cycle")
+    state, rollout = ended(
+        tmp_path, scenario, thought + CALL, thought + "4", "3", renderer=drops_thoughts
+    )
+
+    assert (state.reward, state.turns_left_out, len(rollout.turns)) == (1.0, 0, 1)
+    assert [json.loads(rollout.left_out), len(rollout.side_branches)] == [[], 2]
+    items = json.loads(rollout.response)
+    kinds = [item.get("role") or item["type"] for item in items]
+    assert kinds == [
+        "reasoning", "function_call", "function_call_output", "user",
+        "reasoning", "assistant", "user", "assistant",
+    ]  # fmt: skip
+    assert ["id" in item for item in items if item["type"] == "message"] == [False] * 3 + [True]
 
 
 def test_the_answer_that_counts_can_be_named(tmp_path: Path) -> None:
