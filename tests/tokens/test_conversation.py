@@ -104,8 +104,13 @@ def split(renderer: RolloutRenderer, tokens: Tokens) -> Tokens:
 def as_sent_back(said: AssistantMessage, draw: Any) -> Message:
     """The message as a client returns it."""
     message = said.as_message()
-    if draw(st.booleans()):
-        message.pop("reasoning_content", None)
+    reasoning = message.get("reasoning_content")
+    match draw(st.sampled_from(["field", "dropped", "inline"])):
+        case "dropped":
+            message.pop("reasoning_content", None)
+        case "inline" if reasoning is not None:
+            del message["reasoning_content"]
+            message["content"] = f"<think>\n{reasoning}\n</think>\n\n{message['content']}"
     if not message["content"] and draw(st.booleans()):
         message["content"] = None if message.get("tool_calls") else ""
     for call, ours in zip(message.get("tool_calls", []), said.tool_calls, strict=True):
