@@ -23,7 +23,7 @@ import math
 import typing
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pydantic
 
@@ -56,6 +56,20 @@ class TaskFields(pydantic.BaseModel):
 def _may_be_null(fields: type[TaskFields], key: str) -> bool:
     annotation = fields.model_fields[key].annotation
     return annotation is Any or type(None) in typing.get_args(annotation)
+
+
+def _says_something(answer: object) -> object:
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        raise ValueError(f"is {json.dumps(answer, default=str)[:60]}; write text or a number")
+    if isinstance(answer, str) and not answer.strip():
+        raise ValueError("is blank; there would be nothing to compare with")
+    if isinstance(answer, float) and not math.isfinite(answer):
+        raise ValueError(f"is {answer}, which is no number an answer could be")
+    return answer
+
+
+#: What a row gives as its right answer: text that is not blank, or a finite number.
+ExpectedAnswer = Annotated[str | int | float, pydantic.BeforeValidator(_says_something)]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

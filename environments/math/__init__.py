@@ -1,32 +1,46 @@
 """Competition mathematics, judged by equivalence with the expected answer.
 
-Owned here: which part of the reply is the answer, and how the expected answer is read. Not owned
-here: mathematical equivalence, which is PyPI `math-verify`'s, the spellings it is taught
-(`notation.py`), and the judge that may be asked where it finds none.
+Owned here: which part of the reply is the answer, and how the expected answer is read. Beside it:
+spellings (`notation.py`, `numerals.py`), what an answer says of its value (`relations.py`), and
+comparing by digits (`comparison.py`). Not owned here: reading formulas and comparing symbols, which
+are PyPI `math-verify`'s, and the judge that may be asked where they find nothing equal.
 """
 
 from __future__ import annotations
 
-import time
+import signal
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-import pydantic
-
-from gym_ray.environment import Environment, Outcome, TaskFields
-from gym_ray.errors import FailureKind, RolloutFailure
+from gym_ray.environment import Environment, ExpectedAnswer, Outcome, TaskFields
 from gym_ray.task import Task, invalid
 from gym_ray.verdict import Verdict
 from gym_ray.verifiers.answers import last_boxed
 from gym_ray.verifiers.judge import conversation_text, equivalent
 
-from .notation import equal_in_notation, in_one_notation, spelled
+from .comparison import decided
+from .notation import equal_in_notation, in_one_notation, in_one_unit, spelled, without_stop
+from .numerals import with_eulers_e
+from .relations import (
+    is_false_equation,
+    is_named,
+    is_relation,
+    named_value,
+    stated,
+    states_no_value,
+    value_of,
+)
 
+S = TypeVar("S")
 T = TypeVar("T")
 
-#: Longest one parse or one comparison may take (math-verify takes whole seconds). There are three
-#: in a verification, so that all of them fit the pool's default deadline of ten.
+#: Longest one parse or one comparison may work. A verification has six at most, and few
+#: need any of it, so that they fit the pool's default deadline of ten seconds.
 STEP_SECONDS = 2
+#: math-verify's own limits, in whole seconds on the clock, which must not go off before ours.
+_NO_ALARM = 3600
+#: Longest text in a box that is read as an answer.
+MOST_CHARACTERS = 2000
 #: How much of the end of a reply is searched when nothing is boxed.
 UNBOXED_CHARACTERS = 1000
 
@@ -46,7 +60,7 @@ class MathEnvironment(Environment):
     """
 
     class Fields(TaskFields):
-        expected_answer: Annotated[str, pydantic.Field(min_length=1)] | int | float
+        expected_answer: ExpectedAnswer
         """LaTeX or plain text, with or without `$...$` or `\\(...\\)` around it."""
 
     def __init__(self, *, require_box: bool = False, judge: str | None = None) -> None:
@@ -56,24 +70,25 @@ class MathEnvironment(Environment):
             self.asked_judges = (judge,)
 
     def warm_up(self) -> None:
-        self._parse(r"\boxed{\frac{1}{2}}")  # the first parse imports and compiles for a second
+        _parsed(r"\boxed{\frac{1}{2}}")  # the first parse imports and compiles for a second
 
     def verify(self, outcome: Outcome) -> Verdict:
-        import math_verify
-
         expected = outcome.task["expected_answer"]
         boxed = last_boxed(outcome.text)
-        answer_text = self._answer_text(outcome, boxed)
-        expected_text, boxed_text = in_one_notation(spelled(str(expected)), spelled(boxed or ""))
-        gold = self._parse(f"\\boxed{{{expected_text}}}")
+        stated_text = self._answer_text(outcome, boxed)
+        expected_text = _gold_text(expected)
+        answer_text = with_eulers_e(stated_text, expected_text)
+        expected_text = without_stop(spelled(with_eulers_e(expected_text, stated_text)))
+        gold = _parsed(f"\\boxed{{{expected_text}}}")
         if not gold:
             raise invalid(f"field 'expected_answer': {expected!r} cannot be read as mathematics")
-        answer = self._parse(spelled(answer_text) if boxed is None else f"\\boxed{{{boxed_text}}}")
-        is_correct = equal_in_notation(expected_text, boxed_text)
-        if is_correct is None:
-            is_correct = _in_time(
-                lambda: math_verify.verify(gold, answer, timeout_seconds=STEP_SECONDS)
-            )
+        if boxed is None:
+            answer = _parsed(spelled(answer_text))
+            is_correct = _equal(gold, answer)
+        else:
+            answer_text = stated(without_stop(spelled(answer_text)))
+            answer = _read(answer_text)
+            is_correct = bool(answer) and _equal_boxed(expected_text, answer_text, gold, answer)
         return Verdict(
             float(is_correct),
             metrics={"answer_found": bool(answer), "answer_boxed": boxed is not None},
@@ -106,33 +121,94 @@ class MathEnvironment(Environment):
 
     def _answer_text(self, outcome: Outcome, boxed: str | None) -> str:
         if boxed is not None:
-            return boxed
+            answer = last_boxed(boxed) or boxed  # one in the other
+            return answer if len(answer) <= MOST_CHARACTERS else ""
         if self._require_box or outcome.truncation_reason or "\\boxed" in outcome.text:
             return ""
         return outcome.text[-UNBOXED_CHARACTERS:]
 
-    @staticmethod
-    def _parse(text: str) -> list[Any]:
-        """What math-verify can read in `text`; empty when nothing, or not in time."""
-        import math_verify
 
-        return _in_time(lambda: math_verify.parse(text, parsing_timeout=STEP_SECONDS))
+def _gold_text(expected: str | int | float) -> str:
+    """The answer alone, where a whole solution in the form of GSM8K's is given."""
+    return str(expected).rpartition("####")[2].strip()
 
 
-def _in_time(step: Callable[[], T]) -> T:
-    """What a step of math-verify says, which says nothing when its time is up.
+def _equal_boxed(expected: str, answer: str, gold: list[Any], read: list[Any]) -> bool:
+    said = equal_in_notation(expected, answer)
+    if said is not None:
+        return said
+    in_unit = in_one_unit(*in_one_notation(expected, answer))
+    if in_unit is None or states_no_value(in_unit[0], in_unit[1]):
+        return False
+    if in_unit[0] != expected:
+        gold = _parsed(f"\\boxed{{{in_unit[0]}}}")
+    if in_unit[1] != answer:
+        read = _read(in_unit[1])
+    return _equal(gold, read)
 
-    Raises:
-        RolloutFailure: `verifier_timeout` when its time was up because others had the processor:
-            then nothing is known of the answer.
+
+def _equal(gold: list[Any], answer: list[Any]) -> bool:
+    """Whether two read texts are equal: by their digits, where those decide, else by symbols."""
+    import math_verify
+
+    if not gold or not answer:
+        return False
+    said: bool | None = in_time(lambda: _by_digits(gold[0], answer[0]), otherwise=False)
+    if said is not None:
+        return said
+    return in_time(
+        lambda: bool(math_verify.verify(gold, answer, timeout_seconds=_NO_ALARM)), otherwise=False
+    )
+
+
+def _by_digits(gold: Any, answer: Any) -> bool | None:
+    if not is_relation(gold) and is_false_equation(answer):
+        return False
+    if not is_relation(answer) and is_named(gold):
+        return decided(value_of(gold), answer)
+    return decided(gold, answer if is_relation(gold) else value_of(answer))
+
+
+def _read(answer: str) -> list[Any]:
+    """A boxed answer; where it is no formula as a whole, what it calls the value of a name."""
+    read = _parsed(f"\\boxed{{{answer}}}", only_latex=True)
+    value = named_value(answer) if all(isinstance(one, str) for one in read) else None
+    return read if value is None else _parsed(f"\\boxed{{{value}}}", only_latex=True)
+
+
+def _parsed(text: str, *, only_latex: bool = False) -> list[Any]:
+    """What math-verify can read in `text`; empty when nothing, or not in time.
+
+    Args:
+        text: a formula in a box, or prose.
+        only_latex: whether to read the box as a whole or not at all; otherwise, where it is no
+            formula, the last number in it counts.
     """
-    began, worked = time.monotonic(), time.process_time()
-    said = step()
-    took = time.monotonic() - began
-    if not said and took >= STEP_SECONDS and time.process_time() - worked < took / 2:
-        raise RolloutFailure(
-            FailureKind.VERIFIER_TIMEOUT,
-            f"the machine was too busy to judge the answer within {STEP_SECONDS} s a step; lower "
-            "verification.processes or the number of environment replicas on a node",
-        )
-    return said
+    import math_verify
+
+    kinds: list[Any] = [math_verify.LatexExtractionConfig()]
+    if not only_latex:
+        kinds.append(math_verify.ExprExtractionConfig())
+    return in_time(lambda: math_verify.parse(text, kinds, parsing_timeout=_NO_ALARM), otherwise=[])
+
+
+def in_time(step: Callable[[], T], *, otherwise: S) -> T | S:
+    """What `step` returns, or `otherwise` when it works for longer than a step may.
+
+    Only time on the processor counts, so that a verdict does not depend on how busy the machine
+    is; a machine that stands still is noticed by the pool of verifiers, and is no verdict.
+    """
+    from math_verify.errors import TimeoutException
+
+    def stop(number: int, frame: object) -> None:
+        raise TimeoutException
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, STEP_SECONDS)
+    try:
+        return step()
+    except TimeoutException:
+        return otherwise
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)

@@ -5,17 +5,31 @@ from __future__ import annotations
 import re
 
 # Escaped characters are matched first, so that `\{` and `\}` of set notation do not count.
-_BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_BRACES = re.compile(
+    r"""\\(?:boxed|fbox)(?:
+      \s*(?P<brace>\{)
+    | \s{0,3}(?P<number>[-+−]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:\\?%)?)
+    # A letter or a command is boxed where a formula ends with it; elsewhere it may be prose.
+    | \s{0,3}(?P<name>(?<=\s)[A-Za-z] | \\(?:pi|infty|emptyset|text\s*\{[^{}]*\}
+        | [dtc]?frac\s*(?:\d\d|\{[^{}]*\}\s*\{[^{}]*\}) | sqrt\s*(?:\d|\{[^{}]*\})))
+      (?=[.,;]?\s*(?:\$|\\[)\]]|\Z))
+    ) | \\. | [{}]""",
+    re.DOTALL | re.VERBOSE,
+)
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Content of the last complete `\boxed{...}`, outermost when nested; None without one.
+    r"""Content of the last complete `\boxed{...}`, outermost when nested; None without one. A box
+    without braces holds the number after it, or the last symbol of a formula.
 
     >>> last_boxed(r"so \boxed{\frac{1}{2}}, and \boxed{3 was cut")
     '\\frac{1}{2}'
+    >>> last_boxed(r"$x = \boxed 7$"), last_boxed(r"I put it in \boxed and so on")
+    ('7', None)
     """
     found: str | None = None
     opened: list[int | None] = []  # where each open box's content starts; None: a plain brace
+    boxes = 0  # how many of these are boxes
     for match in _BRACES.finditer(text):
         token = match.group()
         if token == "{":
@@ -23,8 +37,13 @@ def last_boxed(text: str) -> str | None:
         elif token == "}":
             start = opened.pop() if opened else None
             if start is not None:
+                boxes -= 1
                 found = text[start : match.start()].strip()
-        elif len(token) > 2:
+        elif match["number"] or match["name"]:
+            if not boxes:  # else the box around it is the answer
+                found = match["number"] or match["name"]
+        elif match["brace"]:
+            boxes += 1
             opened.append(match.end())
     return found
 
@@ -123,7 +142,7 @@ def _closes_at_end(text: str, start: int) -> bool:
         token = match.group()
         if token == "}":
             depth -= 1
-        elif token == "{" or len(token) > 2:
+        elif token == "{" or match["brace"]:
             depth += 1
         if depth == 0:
             return match.end() == len(text)

@@ -24,6 +24,8 @@ _DIGITS = re.compile(
     r"(?:(?:[eE]|\s*[x×*]\s*10\s*\^\s*)\{?(?P<exponent>[+-]?\d{1,3})\}?)?"
     r"(?:\s*/\s*(?P<denominator>\d+))?"
 )
+_POWER = re.compile(r"(square_|cubic_)?([^\s\d^²³_-]+)(\^?\{?-?[1-4]\}?|[²³])?")
+_POWERS = {"": 1, "square": 2, "²": 2, "cubic": 3, "³": 3}
 #: More digits than this are no quantity anyone states, and exact arithmetic on them is slow.
 _MOST_CHARACTERS = 400
 
@@ -31,25 +33,49 @@ _MOST_CHARACTERS = 400
 _UNITS: dict[str, tuple[str, Fraction]] = {}
 _SPELLINGS: dict[tuple[str, str], str] = {
     ("length", "m"): "1 m meter metre|1000 km kilometer kilometre|1/100 cm centimeter centimetre|"
-    "1/1000 mm millimeter millimetre|127/5000 in inch inches|381/1250 ft foot feet|"
-    "1143/1250 yd yard|201168/125 mi mile",
-    ("mass", "g"): "1 g gram|1000 kg kilogram|1/1000 mg milligram|1000000 t tonne",
+    "1/1000 mm millimeter millimetre|1/1000000 μm micrometer micrometre|1/1000000000 nm nanometer "
+    "nanometre|127/5000 in inch inches|381/1250 ft foot feet|1143/1250 yd yard|201168/125 mi mile",
+    ("area", "m²"): "10000 hectare|316160658/78125 acre",
+    ("mass", "g"): "1 g gram|1000 kg kilogram|1/1000 mg milligram|1/1000000 μg microgram|"
+    "1000000 t tonne|45359237/100000 lb lbs pound|45359237/1600000 oz ounce|45359237/50 ton",
     ("time", "s"): "1 s sec second|60 min minute|3600 h hr hour|86400 day|604800 week|"
-    "1/1000 ms millisecond",
-    ("volume", "l"): "1 l L liter litre|1/1000 ml mL milliliter millilitre",
-    ("energy", "J"): "1 J joule|1000 kJ kilojoule",
-    ("power", "W"): "1 W watt|1000 kW kilowatt",
-    ("force", "N"): "1 N newton",
-    ("voltage", "V"): "1 V volt",
-    ("frequency", "Hz"): "1 Hz hertz|1000 kHz kilohertz|1000000 MHz megahertz",
-    ("pressure", "Pa"): "1 Pa pascal|1000 kPa kilopascal",
+    "1/1000 ms millisecond|1/1000000 μs microsecond|1/1000000000 ns nanosecond",
+    ("month", "month"): "1 month mo|12 yr year|120 decade|1200 century centuries",
+    ("volume", "l"): "1 l L liter litre|1/1000 ml mL milliliter millilitre|"
+    "473176473/125000000 gal gallon|473176473/500000000 qt quart|473176473/1000000000 pt pint|"
+    "473176473/2000000000 cup|473176473/32000000000 tbsp tablespoon|"
+    "473176473/96000000000 tsp teaspoon",
+    ("energy", "J"): "1 J joule|1000 kJ kilojoule|1000000 MJ megajoule|3600000 kWh|"
+    "523/125 cal calorie|4184 kcal kilocalorie",
+    ("electronvolt", "eV"): "1 eV|1000 keV|1000000 MeV|1000000000 GeV",
+    ("power", "W"): "1 W watt|1000 kW kilowatt|1000000 MW megawatt|1/1000 mW milliwatt",
+    ("force", "N"): "1 N newton|1000 kN kilonewton",
+    ("voltage", "V"): "1 V volt|1000 kV kilovolt|1/1000 mV millivolt",
+    ("current", "A"): "1 A amp ampere|1/1000 mA milliampere",
+    ("resistance", "Ω"): "1 Ω ohm|1000 kΩ",
+    ("charge", "C"): "1 C coulomb",
+    ("capacity", "F"): "1 F farad|1/1000000 μF|1/1000000000000 pF",
+    ("magnetic field", "T"): "1 T tesla",
+    ("frequency", "Hz"): "1 Hz hertz|1000 kHz kilohertz|1000000 MHz megahertz|1000000000 GHz",
+    ("pressure", "Pa"): "1 Pa pascal|1000 kPa kilopascal|1000000 MPa|100000 bar|101325 atm",
+    ("amount", "mol"): "1 mol mole|1/1000 mmol",
+    ("kelvin", "K"): "1 K kelvin",
+    ("speed", "mph"): "1 mph",
+    ("speed of ships", "kn"): "1 knot",
     ("angle", "°"): "1 ° deg degree",
+    ("radian", "rad"): "1 rad radian",
     ("celsius", "°C"): "1 °C ℃",
     ("fahrenheit", "°F"): "1 °F ℉",
     ("share", "%"): "1 % percent",
     ("dollar", "$"): "1 $ USD dollar|1/100 ¢ cent",
     ("euro", "€"): "1 € EUR euro",
     ("pound sterling", "£"): "1 £ GBP",
+    ("yen", "¥"): "1 ¥ JPY yen",
+    ("yuan", "CNY"): "1 CNY RMB yuan",
+    ("rupee", "₹"): "1 ₹ INR rupee",
+    ("byte", "B"): "1 B byte|1000 kB KB kilobyte|1000000 MB megabyte|1000000000 GB gigabyte",
+    ("bit", "bit"): "1 bit",
+    ("unit", "unit"): "1 unit",
 }
 for (_dimension, _), _groups in _SPELLINGS.items():
     for _group in _groups.split("|"):
@@ -94,7 +120,7 @@ def quantity_of(text: str) -> tuple[Fraction, str] | None:
     else:
         head, _, rest = text.partition(" ")
         number = number_of(head)
-    unit = _unit_of(rest.strip())
+    unit = unit_of(rest.strip())
     if number is None or unit is None:
         return None
     return number * unit[1], unit[0]
@@ -136,24 +162,46 @@ def _from_words(text: str) -> Fraction | None:
     return Fraction(sign * (total + group))
 
 
-def _unit_of(text: str) -> tuple[str, Fraction] | None:
-    """Dimension and factor of `km`, `m/s`, `meters per second`, `m^2`, `cm²`."""
-    numerator, per, denominator = re.sub(r"\s+per\s+|\s*/\s*", "/", text).partition("/")
-    above = _power_of(numerator)
-    if above is None or not per:
-        return above
-    below = _power_of(denominator)
-    return below and (f"{above[0]}/{below[0]}", above[1] / below[1])
+def unit_of(text: str) -> tuple[str, Fraction] | None:
+    """Dimension and factor of `km`, `m/s`, `meters per second`, `m^2`, `kg·m/s^2`, `J/(kg K)`.
 
-
-def _power_of(text: str) -> tuple[str, Fraction] | None:
-    match = re.fullmatch(r"(square |cubic )?([^\s\d^²³]+)(\^?[23]|[²³])?", text.strip())
-    unit = match and (_UNITS.get(match[2]) or _plural(match[2].casefold()))
-    if match is None or not unit:
+    >>> unit_of("km/h")
+    ('length/time', Fraction(5, 18))
+    """
+    numerator, per, denominator = re.sub(r"\s+per\s+|\s*/\s*", "/", text.strip()).partition("/")
+    grouped = re.fullmatch(r"\(([^()]*)\)", denominator)
+    above = _powers_of(numerator)
+    below = _powers_of(grouped[1] if grouped else denominator) if per else []
+    if above is None or below is None or not above:
         return None
-    mark = (match[1] or match[3] or "").strip().lstrip("^")
-    power = {"": 1, "square": 2, "2": 2, "²": 2, "cubic": 3, "3": 3, "³": 3}[mark]
-    return (unit[0] if power == 1 else f"{unit[0]}^{power}"), unit[1] ** power
+    powers: dict[str, int] = {}
+    factor = Fraction(1)
+    for sign, units in ((1, above), (-1, below)):
+        for dimension, one, power in units:
+            powers[dimension] = powers.get(dimension, 0) + sign * power
+            factor *= one ** (sign * power)
+    named = sorted(powers.items())
+    over = "·".join(_power_name(name, power) for name, power in named if power > 0)
+    under = [_power_name(name, -power) for name, power in named if power < 0]
+    return "/".join([over, *under]), factor
+
+
+def _power_name(name: str, power: int) -> str:
+    return name if power == 1 else f"{name}^{power}"
+
+
+def _powers_of(text: str) -> list[tuple[str, Fraction, int]] | None:
+    """Each unit of a product, with its dimension, its factor and its power."""
+    units: list[tuple[str, Fraction, int]] = []
+    words = re.sub(r"(square|cubic) ", r"\1_", text.strip())
+    for word in re.split(r"\s*[·*⋅]\s*|\s+", words) if words else []:
+        match = _POWER.fullmatch(word)
+        unit = match and (_UNITS.get(match[2]) or _plural(match[2].casefold()))
+        if match is None or not unit:
+            return None
+        mark = (match[1] or match[3] or "").lstrip("^").strip("{}_")
+        units.append((*unit, _POWERS[mark] if mark in _POWERS else int(mark)))
+    return units
 
 
 def _plural(name: str) -> tuple[str, Fraction] | None:

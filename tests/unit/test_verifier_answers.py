@@ -29,7 +29,18 @@ from gym_ray.verifiers.answers import (
         (r"\boxed{}", ""),
         (r"\boxed{π}", "π"),
         (r"\boxed{4", None),
-        (r"\boxed 4", None),
+        (r"$x = \boxed 4$", "4"),
+        (r"\boxed4", "4"),
+        (r"\boxed -1,234.5.", "-1,234.5"),
+        (r"it is \boxed 50\%.", r"50\%"),
+        (r"$\boxed\frac12$", r"\frac12"),
+        (r"\(\boxed \pi\)", r"\pi"),
+        (r"so $\boxed B$.", "B"),
+        (r"\boxed 4 or \boxed{5}", "5"),
+        (r"\boxed{4} or \boxed 5", "5"),
+        (r"\boxed{x = \boxed 4}", r"x = \boxed 4"),
+        (r"I put it in \boxed and a number", None),
+        (r"in \boxed a number", None),
         ("4", None),
         ("", None),
     ],
@@ -60,7 +71,16 @@ def test_the_last_line_is_the_last_that_is_not_blank(text: str, line: str | None
     assert last_line(text) == line
 
 
-@pytest.mark.parametrize("bomb", [r"\boxed{" * 100_000, "{" * 500_000, "}" * 500_000])
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        r"\boxed{" * 100_000,
+        r"\boxed{" * 50_000 + r"\boxed 7 " * 50_000,
+        r"\boxed" + " " * 500_000,
+        "{" * 500_000,
+        "}" * 500_000,
+    ],
+)
 def test_unbalanced_braces_are_searched_in_linear_time(bomb: str) -> None:
     started = time.process_time()
     assert last_boxed(bomb) is None
