@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 
@@ -11,7 +12,8 @@ def same_output(found: str, expected: str, float_tolerance: float) -> bool:
     outputs may have them on a line each in one test and all on one line in the next.
 
     Args:
-        float_tolerance: when not 0, words that are numbers are compared by value.
+        float_tolerance: when not 0, words that are numbers, as JSON writes them, are compared by
+            value; two whole numbers are still compared exactly.
 
     >>> same_output("1 2 \n3\n\n", "1 2\n3", 0.0)
     True
@@ -25,7 +27,7 @@ def same_output(found: str, expected: str, float_tolerance: float) -> bool:
 
 
 def same_value(found: Any, expected: Any, float_tolerance: float) -> bool:
-    """Equal JSON values; true and false are no numbers.
+    """Equal JSON values; true and false are no numbers, and whole numbers have no tolerance.
 
     >>> same_value([1, {"a": 0.1}], [1.0, {"a": 0.1}], 0.0)
     True
@@ -35,7 +37,8 @@ def same_value(found: Any, expected: Any, float_tolerance: float) -> bool:
     if isinstance(found, bool) or isinstance(expected, bool):
         return found is expected
     if isinstance(found, int | float) and isinstance(expected, int | float):
-        return found == expected or _close(float(found), float(expected), float_tolerance)
+        are_whole = isinstance(found, int) and isinstance(expected, int)
+        return found == expected or (not are_whole and _close(found, expected, float_tolerance))
     if isinstance(found, list) and isinstance(expected, list):
         return len(found) == len(expected) and all(
             same_value(a, b, float_tolerance) for a, b in zip(found, expected, strict=True)
@@ -47,14 +50,26 @@ def same_value(found: Any, expected: Any, float_tolerance: float) -> bool:
     return type(found) is type(expected) and found == expected
 
 
+#: A number as JSON has them; the fraction and the exponent make it no whole one.
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?P<more>(?:\.\d+)?(?:[eE][+-]?\d+)?)", re.ASCII)
+
+
 def _same_word(found: str, expected: str, tolerance: float) -> bool:
     if found == expected:
         return True
-    try:
-        return _close(float(found), float(expected), tolerance)
-    except ValueError:
+    numbers = _NUMBER.fullmatch(found), _NUMBER.fullmatch(expected)
+    if not tolerance or not numbers[0] or not numbers[1]:
         return False
+    if not (numbers[0]["more"] or numbers[1]["more"]):
+        return {found, expected} == {"0", "-0"}
+    return _close(float(found), float(expected), tolerance)
 
 
 def _close(found: float, expected: float, tolerance: float) -> bool:
-    return tolerance > 0 and math.isclose(found, expected, rel_tol=tolerance, abs_tol=tolerance)
+    """Whether two numbers, of which one at most is whole, are as near as the tolerance says."""
+    try:
+        if not (math.isfinite(found) and math.isfinite(expected)):
+            return False
+        return tolerance > 0 and math.isclose(found, expected, rel_tol=tolerance, abs_tol=tolerance)
+    except OverflowError:  # a whole number greater than any float
+        return False

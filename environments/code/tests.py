@@ -35,8 +35,8 @@ class StandardTest:
 
     def program(self, code: str, python: str) -> Program:
         return Program(
-            (python, "-I", "main.py"),
-            files={"main.py": _encoded(code)},
+            (python, "-I", "run.py"),
+            files={"main.py": _encoded(code), "run.py": _RUN},
             stdin=_encoded(self.stdin),
         )
 
@@ -90,33 +90,93 @@ class AssertTest:
         return result.is_success and result.stdout.endswith(self.token.encode())
 
 
+#: What LiveCodeBench's runner puts before every program: all of these names, unless the program has
+#: its own, and calls 50,000 deep. They are made builtins, so that no name of the program's is taken
+#: from here by mistake; `plain` is what the builtins were before.
+_PRELUDE = b"""
+import builtins, resource, sys
+plain = dict(vars(builtins))
+names = {}
+exec('''
+from string import *
+from re import *
+from datetime import *
+from collections import *
+from heapq import *
+from bisect import *
+from copy import *
+from math import *
+from random import *
+from statistics import *
+from itertools import *
+from functools import *
+from operator import *
+from io import *
+from sys import *
+from json import *
+from typing import *
+import string, re, datetime, collections, heapq, bisect, copy, math, random, statistics
+import itertools, functools, operator, io, sys, json
+''', names)
+for key, value in names.items():
+    if key not in plain and not key.startswith("_"):
+        setattr(builtins, key, value)
+# The kernel leaves a main thread 128 MiB to grow into. Its stack is no part of the program's data.
+hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+wanted = 1 << 30
+try:
+    resource.setrlimit(resource.RLIMIT_STACK, (wanted if hard < 0 else min(wanted, hard), hard))
+except (OSError, ValueError):
+    pass
+sys.setrecursionlimit(50_000)
+def module(name, file):
+    found = sys.modules[name] = type(sys)(name)
+    found.__file__ = file
+    with open(file, "rb") as source:
+        exec(compile(source.read(), file, "exec"), found.__dict__)
+    return found.__dict__
+"""
+
+_RUN = (
+    _PRELUDE
+    + b"""
+sys.argv[0] = "main.py"
+module("__main__", "main.py")
+"""
+)
+
 #: What the program prints goes to standard error, so that the last line is the answer.
-_CALL = b"""
-import json, os, sys
+_CALL = (
+    _PRELUDE
+    + b"""
+import json, os
 name, arguments = json.loads(sys.stdin.read())
 answer = os.dup(1)
 os.dup2(2, 1)
-space = {"__name__": "solution"}
-exec(compile(open("solution.py", encoding="utf-8").read(), "solution.py", "exec"), space)
+space = module("solution", "solution.py")
 function = space[name] if name in space else getattr(space["Solution"](), name)
 value = json.dumps(function(*arguments))
 with open(answer, "w") as file:
     file.write("\\n" + value)
 """
+)
 
-#: The token is written only after the statement: a program that exits early has not passed.
-_CHECK = b"""
-import json, os, sys
+#: The token is written only after the statement: a program that exits early has not passed. The
+#: statement sees what the program and the row define, and not what the prelude does.
+_CHECK = (
+    _PRELUDE
+    + b"""
+import json, os
 setup, statement, token = json.loads(sys.stdin.read())
 answer = os.dup(1)
 os.dup2(2, 1)
-space = {"__name__": "solution"}
-exec(compile(open("solution.py", encoding="utf-8").read(), "solution.py", "exec"), space)
+space = module("solution", "solution.py")
 exec(compile(setup, "setup", "exec"), space)
-exec(compile(statement, "test", "exec"), space)
+exec(compile(statement, "test", "exec"), {**space, "__builtins__": plain})
 with open(answer, "w") as file:
     file.write(token)
 """
+)
 
 
 def tests_of(unit_tests: dict[str, Any]) -> list[StandardTest] | list[CallTest] | list[AssertTest]:

@@ -98,21 +98,48 @@ def last_labelled(text: str, label: str) -> str | None:
     return unwrapped(answer)
 
 
+#: What may stand before a fence: blanks, and the mark of a list item. All of it is indentation.
+_ITEM = r"[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?"
+_OPENING = re.compile(rf"({_ITEM})(`{{3,}}|~{{3,}})")
+_ITEM_START = re.compile(r"[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]+(?=\S)")
+#: Blanks before a fence beyond those of its list item; more of them make it content.
+_MOST_BLANKS = 3
+
+
 def last_fenced(text: str) -> str | None:
-    """Content of the last fenced code block (three backticks or tildes at a line's start), up to
-    the end when it is never closed; None without one."""
+    """Content of the last fenced code block (three backticks or tildes at a line's start, or in a
+    list item), up to the end when it is never closed; None without one. Its lines lose the
+    indentation of their fence."""
     found: str | None = None
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     start: int | None = None
-    fence = ""
+    fence, indented, of_item = "", 0, 0
     for number, line in enumerate(lines):
         if start is None:
-            opening = re.match(r"`{3,}|~{3,}", line)
-            if opening:
-                fence, start = opening.group(), number + 1
-        elif line.startswith(fence) and not line.strip(fence[0]).strip():
-            found, start = "".join(lines[start:number]), None
-    return "".join(lines[start:]) if start is not None else found
+            item, opening = _ITEM_START.match(line), _OPENING.match(line)
+            of_item = max(of_item, item.end()) if item else of_item
+            if opening and len(opening[1]) <= of_item + _MOST_BLANKS:
+                indented, fence, start = len(opening[1]), opening[2], number + 1
+            continue
+        closing = line.strip()
+        is_near = len(line) - len(line.lstrip()) <= indented + _MOST_BLANKS
+        if is_near and closing.startswith(fence) and not closing.strip(fence[0]):
+            found, start = _without_indentation(lines[start:number], indented), None
+    return found if start is None else _without_indentation(lines[start:], indented)
+
+
+def _lines(text: str) -> list[str]:
+    """The lines, each with its end. Only a line feed ends one: others may stand in a string."""
+    lines = [line + "\n" for line in text.split("\n")]
+    lines[-1] = lines[-1][:-1]
+    return lines if lines[-1] else lines[:-1]
+
+
+def _without_indentation(lines: list[str], columns: int) -> str:
+    """The lines, each without as many blanks at its start, or without all of them."""
+    if not columns:
+        return "".join(lines)
+    return "".join(line[min(columns, len(line) - len(line.lstrip(" \t"))) :] for line in lines)
 
 
 def unwrapped(answer: str) -> str:
@@ -149,14 +176,18 @@ def _closes_at_end(text: str, start: int) -> bool:
     return False
 
 
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n`]*$", re.MULTILINE)
+_FENCE = re.compile(
+    rf"^(?P<before>{_ITEM})(?P<marks>`{{3,}}|~{{3,}})[ \t]*(?P<language>[^\s`]*)[^\n`]*$",
+    re.MULTILINE,
+)
 
 
 def last_code_block(
     text: str, languages: tuple[str, ...] = ("python", "py", "python3")
 ) -> str | None:
     r"""Content of the last complete fenced block in one of `languages`, else of the last one
-    that names no language; None without either. A block that was cut short is none.
+    that names no language; None without either. A block that was cut short is none. Lines of a
+    block in a list item lose the indentation of their fence.
 
     >>> last_code_block("```python\nx = 1\n```\nor\n```\ny = 2\n```")
     'x = 1\n'
@@ -168,13 +199,19 @@ def last_code_block(
         if opening is None:
             opening = fence
             continue
-        marks, closing_marks = opening[1], fence[1]
-        if fence[2] or closing_marks[0] != marks[0] or len(closing_marks) < len(marks):
+        marks, closing = opening["marks"], fence["marks"]
+        if (
+            fence["language"]
+            or fence["before"].strip()
+            or closing[0] != marks[0]
+            or len(closing) < len(marks)
+        ):
             continue
-        content = text[opening.end() + 1 : fence.start()]
-        if opening[2].lower() in languages:
+        lines = _lines(text[opening.end() + 1 : fence.start()])
+        content = _without_indentation(lines, len(opening["before"]))
+        if opening["language"].lower() in languages:
             named = content
-        elif not opening[2]:
+        elif not opening["language"]:
             nameless = content
         opening = None
     return named if named is not None else nameless

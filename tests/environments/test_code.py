@@ -258,6 +258,30 @@ def test_outputs_are_compared_word_by_word(
     assert same_output(found, expected, tolerance) is is_same
 
 
+@pytest.mark.parametrize("step", [1, -1, 1000])
+@pytest.mark.parametrize("whole", [1_000_000_007, 10**17, -(10**40), 10**400])
+def test_whole_numbers_have_no_tolerance(whole: int, step: int) -> None:
+    assert same_output(str(whole), str(whole), 1e-6)
+    assert same_value([whole], [whole], 1e-6)
+    assert not same_output(str(whole + step), str(whole), 1e-6)
+    assert not same_value([whole + step], [whole], 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "same"),
+    [
+        ("0.30000000000000004", "0.3", True), ("1.0", "1", True), ("1e-7", "0", True),
+        ("1e3", "1000.0", True), ("-0", "0", True), ("1000000008.0", "1000000007", True),
+        ("1_000", "1000", False), ("1_000.0", "1000.0", False), ("+5.0", "5", False),
+        ("inf", "inf", True), ("inf", "1e999", False), ("nan", "1.0", False), ("٣.0", "3", False),
+        ("0x10", "16", False), ("5.0", "5.1", False), ("1e999", "1e1000", False),
+        ("1" * 5000 + ".5", "1", False),
+    ],
+)  # fmt: skip
+def test_numbers_with_tolerance_are_those_of_json(found: str, expected: str, same: bool) -> None:
+    assert same_output(found, expected, 1e-6) == same
+
+
 def test_values_are_compared_as_json() -> None:
     assert same_value([1, 2.0, {"a": None}], [1.0, 2, {"a": None}], 0.0)
     assert not same_value([True], [1], 0.0)

@@ -6,6 +6,7 @@ import pytest
 
 from gym_ray.verifiers.answers import (
     last_boxed,
+    last_code_block,
     last_fenced,
     last_labelled,
     last_line,
@@ -143,3 +144,20 @@ def test_the_last_fenced_block_is_found(text: str, content: str | None) -> None:
 )
 def test_only_what_stands_around_all_of_an_answer_is_unwrapped(text: str, answer: str) -> None:
     assert unwrapped(text) == answer
+
+
+ITEMS = ["", "  ", "   ", "1. Do it:\n   ", "- First:\n  ", "- a\n  - b\n    ", "1. ", "- ", "12) "]
+
+
+@pytest.mark.parametrize("before", ITEMS)
+@pytest.mark.parametrize("marks", ["```", "~~~~"])
+def test_a_block_in_a_list_item_loses_the_indentation_of_its_fence(before: str, marks: str) -> None:
+    content = 'def f():\n    return [\n\n        "a   b",\n    ]\n'
+    lead = before.rpartition("\n")[2]
+    blanks = " " * len(lead)
+    lines = content.split("\n")[:-1]
+    body = "\n".join(blanks + line if line else line for line in lines)
+    text = f"Steps:\n\n{before}{marks}python\n{body}\n{blanks}{marks}\n\nDone."
+    assert last_code_block(text) == content
+    assert last_fenced(text) == content
+    assert last_fenced(text.rpartition(f"{blanks}{marks}")[0]) == content
