@@ -7,6 +7,7 @@ import hypothesis.strategies as st
 import pytest
 
 from gym_ray.environments.mcqa import McqaEnvironment
+from gym_ray.errors import ConfigError
 from tests.environments.judging import example_rows, judged, refusal
 
 OPTIONS = [{"A": "Circle"}, {"B": "Square"}, {"C": "A triangle, with 3 sides"}, {"D": "$x^2$"}]
@@ -117,16 +118,100 @@ def test_what_stands_after_the_last_answer_colon_counts(reply: str, expected_rew
         (r"Option Selected:\s*([A-Za-z])\s*", "option selected: b", 1.0),
         (r"Option Selected:\s*([A-Za-z])\s*", "Option Selected: A\nOption Selected: B", 1.0),
         (r"Option Selected:\s*([A-Za-z])\s*", "Option Selected: Because it is", 0.0),
-        (r"Option Selected:\s*([A-Za-z])\s*", r"\boxed{B}", 0.0),
+        (r"Option Selected:\s*([A-Za-z])\s*", "It is B", 0.0),
+        (r"(?:choose|pick) ([\w, ]+)", "I pick Square", 1.0),
+        (r"(?:choose|pick) ([\w, ]+)", "I pick Circle", 0.0),
+        (r"(?:choose|pick) ([\w, ]+)", "I pick Square dance", 0.0),
+        (["X: (.)", r"Y: ([A-Z])"], "Y: B", 1.0),
+        (["X: (.)", r"Y: ([A-Z])"], "Y: B\nX: A", 0.0),
+        (["X: (.)", r"Y: ([A-Z])"], "Y: B\nX: ?", 1.0),
         (r"\\boxed\{\s*([A-Za-z])\s*\}", r"Answer: \boxed{ B }", 1.0),
         (r"(?:choose|pick) (?:(\d)|([A-Z]))", "I pick B", 1.0),
     ],
 )
 def test_a_rows_own_pattern_goes_before_its_mode(
-    pattern: str, reply: str, expected_reward: float
+    pattern: str | list[str], reply: str, expected_reward: float
 ) -> None:
     template = {"output_regex": pattern, "template_id": "t"}
     assert reward(reply, template_metadata=template) == expected_reward
+
+
+BOXING = r"\\boxed\{\s*([A-Za-z])\s*\}"
+
+
+@pytest.mark.parametrize("pattern", [BOXING, "Option Selected: ([A-Z])", [BOXING, "X: (.)"]])
+@pytest.mark.parametrize(
+    "box", [r"\boxed{%s}", r"\boxed{{%s}}", r"\boxed{\text{%s}}", r"\boxed{(%s)}", r"\boxed{%s: x}"]
+)
+def test_where_a_pattern_finds_nothing_the_mode_decides(pattern: Any, box: str) -> None:
+    template = {"output_regex": pattern}
+    assert reward(f"Answer: {box % 'B'}", template_metadata=template) == 1.0
+    assert reward(f"Answer: {box % 'C'}", template_metadata=template) == 0.0
+    assert reward("Answer: B", template_metadata=template) == 0.0
+    lenient = {"template_metadata": template, "grading_mode": "lenient_answer_colon"}
+    assert reward("Answer: B", **lenient) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected_reward"),
+    [
+        ("Answer: B", 1.0),
+        ("**Answer:** B", 1.0),
+        ("**Answer**: b", 1.0),
+        ("Answer: B, because of its sides", 1.0),
+        ("Answer: the right one is B.", 1.0),
+        (r"Answer: \boxed{B}", 1.0),
+        ("Answer: ب", 1.0),
+        ("Answer: ব", 1.0),
+        ("Answer: A\nAnswer: B", 1.0),
+        ("Answer: B\nAnswer: none of them", 1.0),
+        ("Answer: A or B", 0.0),
+        ("Answer: B, C", 0.0),
+        ("Answer: C", 0.0),
+        ("Answer: because", 0.0),
+        ("B", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_the_markdown_mode_reads_a_sentence_after_the_colon(
+    reply: str, expected_reward: float
+) -> None:
+    row = {"options": OPTIONS, "expected_answer": "B"}
+    environment = McqaEnvironment(grading_mode="lenient_answer_colon_md")
+    assert judged(environment, row, reply).reward == expected_reward
+    assert reward(reply, grading_mode="lenient_answer_colon_md") == expected_reward
+
+
+def test_a_mode_that_is_none_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="lenient_answer_colon_md"):
+        McqaEnvironment(grading_mode="guess")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("letter", ["B", "b", "ب", "ব"])
+def test_letters_of_other_scripts_are_those_of_the_options(letter: str) -> None:
+    template = {"output_regex": [r"الإجابة:\s*(\w)", r"Answer:\s*(\w)"]}
+    assert reward(f"Answer: {letter}", template_metadata=template) == 1.0
+    assert reward(rf"\boxed{{{letter}}}", grading_mode="lenient_boxed") == 1.0
+    assert reward(f"Answer: {letter}", expected="C", template_metadata=template) == 0.0
+
+
+def test_options_may_be_padded_with_null() -> None:
+    padded = [{"A": "x", "B": None}, {"A": None, "B": "y"}]
+    assert reward(r"\boxed{B}", options=padded) == 1.0
+    assert reward(r"\boxed{A}", options=padded) == 0.0
+    assert reward(r"\boxed{y}", options={"A": "x", "B": "y", "C": None},
+                  grading_mode="lenient_boxed") == 1.0  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{}, {"options": None}])
+def test_options_may_be_missing_beside_a_pattern(options: dict[str, Any]) -> None:
+    row = {
+        "template_metadata": {"output_regex": "Pick: ([A-Z])"},
+        "expected_answer": "j",
+        **options,
+    }
+    for reply, right in (("Pick: J", 1.0), ("Pick: K", 0.0), (r"\boxed{J}", 1.0), ("J", 0.0)):
+        assert judged(McqaEnvironment(), row, reply).reward == right
 
 
 def test_template_metadata_without_a_pattern_leaves_the_mode() -> None:
