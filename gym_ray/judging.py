@@ -46,11 +46,14 @@ class JudgeReply:
     Attributes:
         text: without its reasoning, where the model keeps that apart.
         prompt_tokens, output_tokens: how many there were, as far as its server says.
+        is_complete: whether it ended by itself. One that was cut short may name scores that it
+            was not going to give.
     """
 
     text: str
     prompt_tokens: int
     output_tokens: int
+    is_complete: bool = True
 
 
 class Judge(Protocol):
@@ -142,6 +145,7 @@ async def ask_for(
     sampling: Sampling | None = None,
 ) -> T:
     """What a judge's reply says; a reply that cannot be read is counted, and asked for once more.
+    One that was cut short is not read.
 
     Args:
         judge: whom to ask.
@@ -155,7 +159,7 @@ async def ask_for(
     asked = list(messages)
     for _ in range(_REPLIES):
         reply = await judge.ask(asked, sampling=sampling)
-        said = read(reply.text)
+        said = read(reply.text) if reply.is_complete else None
         if said is not None:
             return said
         account().unparsed += 1
@@ -164,10 +168,11 @@ async def ask_for(
             {"role": "assistant", "content": reply.text},
             {"role": "user", "content": _REMINDER},
         ]
+    cut = "" if reply.is_complete else ", cut short by its max_output_tokens"
     raise RolloutFailure(
         FailureKind.VERIFIER_ERROR,
         f"judge {judge.name!r}: {_REPLIES} replies that cannot be read, the last one "
-        f"{_shown(reply.text)}",
+        f"{_shown(reply.text)}{cut}",
     )
 
 

@@ -35,11 +35,13 @@ def judge_that_says(say: Callable[[str], str], **limits: Any) -> PolicyJudge:
     return PolicyJudge("grader", chat, Sampling(temperature=0), JudgeLimits(**limits))
 
 
-def scripted_judge(reply: str, **engine_args: Any) -> PolicyJudge:
+def scripted_judge(
+    reply: str, *, sampling: Sampling | None = None, **engine_args: Any
+) -> PolicyJudge:
     """A judge in tokens, over the scripted policy."""
     engine = ScriptedEngine(model="m", engine_args={"reply": reply, **engine_args})
     chat = chat_in_tokens(load_renderer(None), engine.generate)
-    return PolicyJudge("grader", chat, Sampling(), JudgeLimits())
+    return PolicyJudge("grader", chat, sampling or Sampling(), JudgeLimits())
 
 
 class CannedJudge:

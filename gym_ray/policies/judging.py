@@ -161,7 +161,12 @@ class PolicyJudge:
         spent.output_tokens += answer.output_tokens
         if answer.stop_reason == "abort":
             raise RolloutFailure(FailureKind.POLICY_ERROR, "the generation was aborted")
-        return JudgeReply(answer.message.content, answer.prompt_tokens, answer.output_tokens)
+        return JudgeReply(
+            answer.message.content,
+            answer.prompt_tokens,
+            answer.output_tokens,
+            is_complete=answer.stop_reason == "stop",
+        )
 
     def _failed(self, reason: str) -> RolloutFailure:
         return RolloutFailure(FailureKind.VERIFIER_ERROR, f"judge {self.name!r}: {reason}")

@@ -13,9 +13,11 @@ from gym_ray.environments.judge import JudgeEnvironment
 from gym_ray.environments.math import MathEnvironment
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
 from gym_ray.registry import load_environment, require_judges
+from gym_ray.renderers import load_renderer
+from gym_ray.sampling import Sampling
 from gym_ray.verdict import Verdict
 from tests.environments.judging import example_rows, refusal, task_of
-from tests.judges import CannedJudge, verdict_of
+from tests.judges import CannedJudge, scripted_judge, verdict_of
 
 RATING = {"template": "{prompt}|{rubric}|{response}", "score": {"low": 1, "high": 5}}
 COMPARISON = {
@@ -258,3 +260,35 @@ def test_without_a_judge_nothing_changes() -> None:
     verdict = verdict_of(environment, task_of({"expected_answer": "4"}), "\\boxed{5}")
 
     assert verdict.metrics == {"answer_found": 1.0, "answer_boxed": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("score", "reply"),
+    [
+        ({"form": "rating", "low": 1, "high": 5}, "Perfect is [[5]]. So this is [[1]]"),
+        ({"form": "labels", "labels": {"[[Y]]": 1, "[[N]]": 0}}, "Not [[Y]], I say [[N]]"),
+        ({"form": "json", "high": 1}, 'Not {"score": 1}, I say {"score": 0}'),
+        ({"form": "regex", "pattern": r"Score: (\d+)"}, "Score: 10? No. Score: 0"),
+        ({"form": "rating"}, "<think>Is it [[10]]? Hardly.</think>[[0]]"),
+    ],
+)
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.8, 1.0])
+def test_a_reply_that_was_cut_short_is_not_read(
+    score: dict[str, Any], reply: str, share: float
+) -> None:
+    whole = len(load_renderer(None).encode(reply, special=False))
+    most = max(1, int(whole * share)) if share < 1 else whole + 10
+    environment = JudgeEnvironment(judge="grader", template="{response}?", score=score)
+    environment.judges = {
+        "grader": scripted_judge(reply, sampling=Sampling(max_output_tokens=most))
+    }
+
+    def verdict() -> Verdict:
+        return verdict_of(environment, task_of({}), "mine")
+
+    if share == 1.0:
+        assert (verdict().reward, verdict().metrics["judge_unparsed"]) == (0.0, 0.0)
+        return
+    with pytest.raises(RolloutFailure, match="cut short by its max_output_tokens") as caught:
+        verdict()
+    assert caught.value.kind is FailureKind.VERIFIER_ERROR

@@ -1,13 +1,14 @@
 """Asking judges: what it costs, how often and how fast, and what comes of one that is silent."""
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
 
 from gym_ray.environment import Environment, Outcome
 from gym_ray.errors import FailureKind, RolloutFailure
-from gym_ray.judging import Judge, accounting, ask_for, judge_parameters, time_limit
+from gym_ray.judging import Judge, JudgeReply, accounting, ask_for, judge_parameters, time_limit
 from gym_ray.policies import judging
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.judging import JudgeLimits, PolicyJudge, RateLimit
@@ -104,6 +105,19 @@ def test_a_second_reply_that_cannot_be_read_is_a_verifier_error() -> None:
     assert failure.message == (
         "judge 'grader': 2 replies that cannot be read, the last one 'about seven'"
     )
+
+
+def test_a_reply_that_was_cut_short_is_counted_and_asked_for_once_more() -> None:
+    class CutFirst(CannedJudge):
+        async def ask(self, *arguments: Any, **options: Any) -> JudgeReply:
+            reply = await super().ask(*arguments, **options)
+            return dataclasses.replace(reply, is_complete=len(self.asked) > 1)
+
+    async def ask() -> tuple[int, int]:
+        with accounting() as spent:
+            return await ask_for(CutFirst("10", "7"), ASKED, number), spent.unparsed
+
+    assert asyncio.run(ask()) == (7, 1)
 
 
 def failing(kind: FailureKind, times: int, **limits: Any) -> tuple[PolicyJudge, list[str]]:
