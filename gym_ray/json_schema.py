@@ -10,7 +10,8 @@ import datetime
 import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import Any
 
 from gym_ray.errors import one_line
@@ -63,15 +64,35 @@ def _schema_problem(schema: str) -> str | None:
 @functools.lru_cache(maxsize=4096)
 def _validator(schema: str) -> Any:
     from jsonschema import FormatChecker
-    from jsonschema.validators import Draft202012Validator, validator_for
+    from jsonschema.validators import Draft202012Validator, extend, validator_for
     from referencing import Registry
 
     formats = FormatChecker(_FORMATS)
     formats.checks("date-time")(_is_date_time)
     parsed = json.loads(schema)
-    return validator_for(parsed, default=Draft202012Validator)(
-        parsed, registry=Registry(), format_checker=formats
-    )
+    draft = validator_for(parsed, default=Draft202012Validator)
+    exact = {
+        name: _is_multiple for name in ("multipleOf", "divisibleBy") if name in draft.VALIDATORS
+    }
+    if isinstance(parsed, dict):
+        # The draft is chosen; where the schema refers to itself it would be chosen anew, as it is
+        # in the library.
+        parsed = {key: value for key, value in parsed.items() if key != "$schema"}
+    return extend(draft, exact)(parsed, registry=Registry(), format_checker=formats)
+
+
+def _is_multiple(validator: Any, step: Any, value: Any, schema: Any) -> Iterator[Any]:
+    """Of the decimals as they are written: 19.99 is a multiple of 0.01, though no float says so."""
+    from jsonschema.exceptions import ValidationError
+
+    if not validator.is_type(value, "number"):
+        return
+    try:
+        is_multiple = (Fraction(str(value)) / Fraction(str(step))).denominator == 1
+    except (ValueError, ZeroDivisionError):  # an infinite number, or steps of nothing
+        is_multiple = False
+    if not is_multiple:
+        yield ValidationError(f"{value!r} is not a multiple of {step}")
 
 
 def _is_date_time(value: object) -> bool:

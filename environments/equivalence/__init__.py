@@ -10,7 +10,7 @@ from typing import Annotated
 
 import pydantic
 
-from gym_ray.environment import Environment, Outcome, TaskFields
+from gym_ray.environment import Environment, ExpectedAnswer, Outcome, TaskFields
 from gym_ray.task import Task
 from gym_ray.verdict import Verdict
 from gym_ray.verifiers.answers import (
@@ -24,7 +24,6 @@ from gym_ray.verifiers.normal_form import NormalForm, normal_form
 
 NOTHING: NormalForm = ("words",)
 
-Answer = Annotated[str, pydantic.Field(min_length=1)] | int | float
 
 
 class EquivalenceEnvironment(Environment):
@@ -38,7 +37,7 @@ class EquivalenceEnvironment(Environment):
     """
 
     class Fields(TaskFields):
-        expected_answer: Answer | Annotated[list[Answer], pydantic.Field(min_length=1)]
+        expected_answer: ExpectedAnswer | Annotated[list[ExpectedAnswer], pydantic.Field(min_length=1)]
         """One answer, or all that are right."""
 
         @pydantic.field_validator("expected_answer")

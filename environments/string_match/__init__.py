@@ -10,7 +10,7 @@ from typing import Literal
 
 import pydantic
 
-from gym_ray.environment import Environment, Outcome, TaskFields
+from gym_ray.environment import Environment, ExpectedAnswer, Outcome, TaskFields
 from gym_ray.task import Task
 from gym_ray.verdict import Verdict
 from gym_ray.verifiers.answers import last_boxed, last_labelled, last_line, unwrapped
@@ -23,7 +23,7 @@ class StringMatchEnvironment(Environment):
     """Reward 1 when the answer a reply states equals `expected_answer`, else 0."""
 
     class Fields(TaskFields):
-        expected_answer: str | int | float
+        expected_answer: ExpectedAnswer
         extraction_mode: ExtractionMode = "final_answer"
         case_sensitive: bool = False
 

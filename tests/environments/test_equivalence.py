@@ -55,6 +55,19 @@ def same(one: str, other: str) -> bool:
         (r"\$5", "5 dollars"),
         ("July 4, 1776", "1776-07-04"),
         ("4th of July 1776", "Jul 4 1776"),
+        ("[8.124, 12.852]", "[8.124,12.852]"),
+        ("3, 5, 7", "3,5,7"),
+        ("3; 5", "3;5"),
+        ("(1, 2)", "(1,2)"),
+        ("(1, -2)", "(1,-2)"),
+        ("1, 1,000, 5", "1; 1,000; 5"),
+        ("-5", "- 5"),
+        ("-5 km", "- 5 km"),
+        ("3 - 2", "3-2"),
+        ("x = -5", "x = - 5"),
+        ("10:30", "10 : 30"),
+        ("2/3 cup", "2 / 3 cup"),
+        ("covid-19", "covid 19"),
     ],
 )
 def test_what_means_the_same_is_worth_one(one: str, other: str) -> None:
@@ -68,6 +81,18 @@ def test_what_means_the_same_is_worth_one(one: str, other: str) -> None:
         ("1.5", "15"),
         ("10:30", "10 30"),
         ("1990-1995", "1990 1995"),
+        ("3 - 2", "3 2"),
+        ("3 - 2", "3, -2"),
+        ("3 * 4", "3 4"),
+        ("10 : 30", "10 30"),
+        ("1,2", "12"),
+        ("3,5", "3.5"),
+        ("8.124,12.852", "8.12412852"),
+        ("(1, -2)", "(1, 2)"),
+        ("x = - 5", "x = 5"),
+        ("at -5 degrees today", "at 5 degrees today"),
+        ("1,2,3", "1,23"),
+        ("1234,567", "1234567"),
         ("3/4 cup", "3-4 cup"),
         ("twenty eleven", "31"),
         ("5!", "5"),
@@ -151,3 +176,29 @@ def test_every_example_is_solved_by_each_of_its_expected_answers() -> None:
         for answer in expected if isinstance(expected, list) else [expected]:
             assert reward(expected, f"\\boxed{{{answer}}}") == 1.0
         assert reward(expected, r"\boxed{something else}") == 0.0
+
+
+NUMBER = st.decimals(-(10**4), 10**4, places=2, allow_nan=False).map(lambda d: f"{d.normalize():f}")
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(
+    numbers=st.lists(NUMBER.filter(lambda text: "." in text), min_size=2, max_size=5),
+    separators=st.tuples(st.sampled_from([",", ";"]), st.sampled_from([", ", "; ", " , "])),
+    brackets=st.sampled_from(["%s", "(%s)", "[%s]"]),
+    at=st.integers(0, 4),
+)
+def test_a_list_is_the_same_with_blanks_and_without(
+    numbers: list[str], separators: tuple[str, str], brackets: str, at: int
+) -> None:
+    tight, wide = (brackets % mark.join(numbers) for mark in separators)
+    assert same(tight, wide)
+    other = list(numbers)
+    other[at % len(other)] += "7"
+    assert not same(tight, brackets % separators[1].join(other))
+    negated = list(numbers)
+    position = at % len(negated)
+    negated[position] = f"-{negated[position]}".replace("--", "")
+    if float(numbers[position]):
+        assert not same(tight, brackets % separators[1].join(negated))
+        assert same(wide, brackets % separators[0].join(one.replace("-", "- ") for one in numbers))
