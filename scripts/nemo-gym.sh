@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Creates .nemo-gym, or finds that it is there already: NVIDIA NeMo Gym's model server in an
-# environment of its own, for tests/interop/test_nemo_gym_model_server.py.
+# environment of its own, for tests/interop/test_nemo_gym_model_server.py, and its stored rollouts, for
+# tests/interop/test_stored_rollouts.py.
 #
 # NeMo Gym asks for Python 3.13.14 and for packages that its model server never imports. The
 # server itself runs unchanged on the Python of .venv, so the wheel is installed as it is and

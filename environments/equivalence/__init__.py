@@ -25,19 +25,21 @@ from gym_ray.verifiers.normal_form import NormalForm, normal_form
 NOTHING: NormalForm = ("words",)
 
 
-
 class EquivalenceEnvironment(Environment):
     r"""Reward 1 when the reply's answer means the same as an expected one, else 0.
 
-    The answer is the content of the last `\boxed{...}`, else of the last `<answer>` tag, else what
-    stands after the last `Answer:`, else the last line of a reply that was not cut short.
+    The answer is the content of the last `\boxed{...}`, else of the last `<answer>` or
+    `<final_answer>` tag, else what stands after the last `Answer:`, else the last line of a reply
+    that was not cut short.
 
     Args:
         require_box: give no reward to answers outside a box.
     """
 
     class Fields(TaskFields):
-        expected_answer: ExpectedAnswer | Annotated[list[ExpectedAnswer], pydantic.Field(min_length=1)]
+        expected_answer: (
+            ExpectedAnswer | Annotated[list[ExpectedAnswer], pydantic.Field(min_length=1)]
+        )
         """One answer, or all that are right."""
 
         @pydantic.field_validator("expected_answer")
@@ -75,6 +77,8 @@ class EquivalenceEnvironment(Environment):
         if boxed is not None or self._require_box or "\\boxed" in outcome.text:
             return boxed
         marked = last_tagged(outcome.text, "answer")
+        if marked is None:
+            marked = last_tagged(outcome.text, "final_answer")
         if marked is None:
             marked = last_labelled(outcome.text, "answer")
         if marked is not None or outcome.truncation_reason:
