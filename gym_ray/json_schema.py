@@ -82,7 +82,7 @@ def _validator(schema: str) -> Any:
 
 
 def _is_multiple(validator: Any, step: Any, value: Any, schema: Any) -> Iterator[Any]:
-    """Of the decimals as they are written: 19.99 is a multiple of 0.01, though no float says so."""
+    """Whether the decimals as written divide: 19.99 is a multiple of 0.01, if no float says so."""
     from jsonschema.exceptions import ValidationError
 
     if not validator.is_type(value, "number"):
