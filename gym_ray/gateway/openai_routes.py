@@ -20,6 +20,7 @@ def openai_routes(
     timeout_seconds: float = 300.0,
     any_model: bool = False,
     item_references: bool = False,
+    route_class: type[StrictRoute] = StrictRoute,
 ) -> APIRouter:
     """Models, chat completions, responses and completions. Mount it at a prefix ending in `/v1`.
 
@@ -28,8 +29,9 @@ def openai_routes(
         timeout_seconds: a policy call that takes longer is aborted.
         any_model: take any model name for the one model there is.
         item_references: whether the policy remembers the items of its responses.
+        route_class: of every route, for what has to happen before a body is read.
     """
-    router = APIRouter(route_class=StrictRoute, tags=["openai"])
+    router = APIRouter(route_class=route_class, tags=["openai"])
     given = Depends(get_policy)
 
     @router.get("/models", summary="The one model there is")

@@ -2,8 +2,10 @@
 and sessions with keys of their own.
 
 Covered here: a route is closed unless this file says otherwise, so one that is added later
-cannot be forgotten. Below `/sessions/{id}` the gateway's key is not asked for: those routes must
-check the session's own key themselves, with `bearer_key` and `same_key`.
+cannot be forgotten. What is asked for is decided on the route that will answer, never on the
+spelling of the path: a path may be spelled in more ways than any list foresees. Below
+`/sessions/{id}` the gateway's key is not asked for: those routes must check the session's own
+key themselves (`sessions.py` does it in its route class).
 
 Not covered: TLS, rate limits, and who is whom. Put a proxy in front where these matter.
 """
@@ -11,22 +13,22 @@ Not covered: TLS, rate limits, and who is whom. Put a proxy in front where these
 from __future__ import annotations
 
 import hmac
-import re
 
 from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gym_ray.gateway.errors import ApiError
 
 #: Routes that tell nothing worth a key.
-OPEN_PATHS = frozenset({"/health", "/openapi.json"})
+OPEN_ROUTES = frozenset({"/health", "/openapi.json"})
 
 #: Routes that tell or change what is being served. The gateway's key does not open them, and
 #: without a key of their own they are closed to everyone.
-ADMIN_PATHS = frozenset({"/weights"})
+ADMIN_ROUTES = frozenset({"/weights"})
 
-#: Routes of one session. `POST /sessions`, which makes one, needs the gateway's key.
-_SESSION_PATH = re.compile(r"/sessions/[^/]+(/.*)?")
+#: How routes of one session begin. `POST /sessions`, which makes one, needs the gateway's key.
+SESSION_ROUTE = "/sessions/{session_id}"
 
 
 class KeyGuard:
@@ -35,7 +37,7 @@ class KeyGuard:
     Args:
         app: what is guarded.
         api_key: None asks for none.
-        admin_key: of `ADMIN_PATHS`; None closes them.
+        admin_key: of `ADMIN_ROUTES`; None closes them.
     """
 
     def __init__(self, app: ASGIApp, *, api_key: str | None, admin_key: str | None = None) -> None:
@@ -51,8 +53,9 @@ class KeyGuard:
             await refused.response()(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> ApiError | None:
-        if _path_of(scope).rstrip("/") not in ADMIN_PATHS:
-            return None if self._admits(scope) else unauthorized("the gateway's key")
+        route = _route_of(scope)
+        if route not in ADMIN_ROUTES:
+            return None if self._admits(route, scope) else unauthorized("the gateway's key")
         if self._admin_key is None:
             return ApiError(
                 403,
@@ -64,9 +67,10 @@ class KeyGuard:
             return None
         return unauthorized("the gateway's admin key")
 
-    def _admits(self, scope: Scope) -> bool:
-        path = _path_of(scope)
-        if self._api_key is None or path in OPEN_PATHS or _SESSION_PATH.fullmatch(path):
+    def _admits(self, route: str, scope: Scope) -> bool:
+        if self._api_key is None or route in OPEN_ROUTES:
+            return True
+        if route == SESSION_ROUTE or route.startswith(f"{SESSION_ROUTE}/"):
             return True
         return same_key(bearer_key(Headers(scope=scope)), self._api_key)
 
@@ -100,7 +104,18 @@ def unauthorized(wanted: str) -> ApiError:
     )
 
 
-def _path_of(scope: Scope) -> str:
-    """Path below where the app is mounted."""
+def _route_of(scope: Scope) -> str:
+    """Template of the route that will answer, as the application's own router finds it; "" for
+    none. A path that is only redirected to a route counts as that route's.
+    """
+    routes: list[BaseRoute] = scope["app"].routes
     path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", "").rstrip("/"))
+    redirected = path.rstrip("/") if path.endswith("/") else f"{path}/"
+    for spelling in (path, redirected):
+        asked = {**scope, "path": spelling}
+        # A route whose method fits goes before one whose path alone does.
+        for wanted in (Match.FULL, Match.PARTIAL):
+            for route in routes:
+                if route.matches(asked)[0] is wanted:
+                    return str(getattr(route, "path", ""))
+    return ""

@@ -14,13 +14,14 @@ import dataclasses
 import json
 import uuid
 from collections import OrderedDict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import pydantic
 from fastapi import APIRouter, Request
 from pydantic import Field
+from starlette.responses import Response
 
 from gym_ray.agents.sessions import Closing, Refusal, SessionBackend, SessionError, SessionState
 from gym_ray.gateway.backend import PolicyBackend
@@ -92,6 +93,8 @@ def session_routes(
         timeout_seconds: a policy call that takes longer is aborted.
     """
     router = APIRouter(prefix="/sessions", route_class=StrictRoute, tags=["sessions"])
+    keyed = _asking_for_the_key_of(sessions)
+    routes = APIRouter(prefix="/{session_id}", route_class=keyed)
 
     @router.post("", status_code=201, summary="Open a session")
     async def open_session(body: SessionRequest, request: Request) -> dict[str, Any]:
@@ -109,20 +112,20 @@ def session_routes(
             "rollout_id": opened.rollout_id,
         }
 
-    @router.get("/{session_id}", summary="How a session stands")
+    @routes.get("", summary="How a session stands")
     async def session_state(session_id: str, request: Request) -> dict[str, Any]:
         try:
             return _state_of(await sessions.state(session_id, _key(request)))
         except SessionError as error:
             raise _api_error(error) from None
 
-    @router.post("/{session_id}/verify", summary="End a session and have it verified")
+    @routes.post("/verify", summary="End a session and have it verified")
     async def verify(
         session_id: str, request: Request, body: VerifyRequest = _NEWEST
     ) -> dict[str, Any]:
         return await close(session_id, request, Closing("verify", answer=body.answer))
 
-    @router.post("/{session_id}/reward", summary="End a session with a reward from outside")
+    @routes.post("/reward", summary="End a session with a reward from outside")
     async def reward(session_id: str, body: RewardRequest, request: Request) -> dict[str, Any]:
         try:
             verdict = Verdict(body.reward, body.reward_components)
@@ -130,7 +133,7 @@ def session_routes(
             raise bad_request(str(error), param="reward_components") from None
         return await close(session_id, request, Closing("reward", verdict, body.answer))
 
-    @router.delete("/{session_id}", summary="Throw a session away; its row counts as cancelled")
+    @routes.delete("", summary="Throw a session away; its row counts as cancelled")
     async def abandon(session_id: str, request: Request) -> dict[str, Any]:
         return await close(session_id, request, Closing("abandon"))
 
@@ -140,27 +143,50 @@ def session_routes(
         except SessionError as error:
             raise _api_error(error) from None
 
-    known: OrderedDict[tuple[str, str], None] = OrderedDict()
-
     async def policy_of_session(session_id: str, request: Request) -> PolicyBackend:
-        """The key is asked for before anything else of the request is looked at."""
-        key = _key(request)
-        if (session_id, key) not in known:
-            try:
-                await sessions.state(session_id, key)
-            except SessionError as error:
-                raise _api_error(error) from None
-            known[session_id, key] = None
-            while len(known) > _KNOWN_KEYS:
-                known.popitem(last=False)
-        return _SessionPolicy(sessions, session_id, key, policy)
+        return _SessionPolicy(sessions, session_id, _key(request), policy)
 
     # Agents nobody here wrote have model names of their own in them.
     calls = openai_routes(
-        policy_of_session, timeout_seconds=timeout_seconds, any_model=True, item_references=True
+        policy_of_session,
+        timeout_seconds=timeout_seconds,
+        any_model=True,
+        item_references=True,
+        route_class=keyed,
     )
-    router.include_router(calls, prefix="/{session_id}/v1")
+    routes.include_router(calls, prefix="/v1")
+    router.include_router(routes)
     return router
+
+
+def _asking_for_the_key_of(sessions: SessionBackend) -> type[StrictRoute]:
+    """Routes of one session, which look at nothing but its ID and the key before both fit: a
+    body is what anybody can send, and reading one can cost as much as they like.
+    """
+    known: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    async def require_key(session_id: str, key: str) -> None:
+        if (session_id, key) in known:
+            return
+        try:
+            await sessions.state(session_id, key)
+        except SessionError as error:
+            raise _api_error(error) from None
+        known[session_id, key] = None
+        while len(known) > _KNOWN_KEYS:
+            known.popitem(last=False)
+
+    class SessionRoute(StrictRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def guarded(request: Request) -> Response:
+                await require_key(request.path_params["session_id"], _key(request))
+                return await handle(request)
+
+            return guarded
+
+    return SessionRoute
 
 
 #: Tokens of one answer that no session gives.
