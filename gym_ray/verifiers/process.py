@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
-from gym_ray.verifiers.worker import FRAME_LENGTH, frame
+from gym_ray.verifiers.worker import FRAME_HEAD, frame
 
 #: What a process answers: a value, a failure, or None (it is warm, or there is no answer).
 Answer = Any
@@ -51,6 +51,7 @@ class VerifierProcess(asyncio.Protocol):
         self.has_gone = False
         self.when_gone: Callable[[], None] | None = None
         self._answer: asyncio.Future[Answer] | None = None
+        self._question = 0  # number of the current one, or of the last
         self._received = bytearray()
         self._transport: asyncio.Transport | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -109,9 +110,10 @@ class VerifierProcess(asyncio.Protocol):
         assert self._transport is not None
         loop = asyncio.get_running_loop()
         self._answer = loop.create_future()
+        self._question += 1
         self._timeout = timeout_seconds
         self._watch(timeout_seconds)
-        self._transport.write(frame(payload))
+        self._transport.write(frame(self._question, payload))
         try:
             answer = await self._answer
         except _Died as death:
@@ -160,20 +162,36 @@ class VerifierProcess(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        if len(self._received) < FRAME_LENGTH.size:
+        while len(self._received) >= FRAME_HEAD.size:
+            length, question = FRAME_HEAD.unpack_from(self._received)
+            end = FRAME_HEAD.size + length
+            if len(self._received) < end:
+                return
+            payload = bytes(self._received[FRAME_HEAD.size : end])
+            del self._received[:end]
+            self._answered(question, payload)
+
+    def _answered(self, question: int, payload: bytes) -> None:
+        is_asked = self._answer is not None and not self._answer.done()
+        if self.has_gone:
             return
-        end = FRAME_LENGTH.size + FRAME_LENGTH.unpack_from(self._received)[0]
-        if len(self._received) < end:
-            return
-        payload = bytes(self._received[FRAME_LENGTH.size : end])
-        del self._received[:end]
-        if self._answer is None or self._answer.done():
+        if not is_asked or question != self._question:
+            # Two processes answer here, and which verdict is whose can no longer be told.
+            self.has_gone = True
+            self._kill()
+            message = "the verifier's process gave an answer nobody had asked for and was killed"
+            if is_asked:
+                self._settle(RolloutFailure(FailureKind.VERIFIER_ERROR, message))
             return
         try:
-            self._answer.set_result(pickle.loads(payload))
+            self._settle(pickle.loads(payload))
         except Exception as error:
             message = f"the verdict does not unpickle: {one_line(error)}"
-            self._answer.set_result(RolloutFailure(FailureKind.VERIFIER_ERROR, message))
+            self._settle(RolloutFailure(FailureKind.VERIFIER_ERROR, message))
+
+    def _settle(self, answer: Answer) -> None:
+        assert self._answer is not None
+        self._answer.set_result(answer)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.has_gone = True

@@ -1,13 +1,14 @@
 """The worker's side of the verifier pool: one process, one built object, one call at a time.
 
 Owned here: answering every call with exactly one value or one failure, whatever it raises, and
-dying with the parent. Not owned here: deadlines. A process that hangs inside C code
+dying with the parent. A verifier may fork: a child that comes back from it answers nothing and
+ends. Not owned here: deadlines. A process that hangs inside C code
 cannot watch itself, so the parent does (pool.py).
 
-Frames on the socket are an 8-byte big-endian length and a pickle. The parent sends a factory and
-the function that is called with what it builds, then names and payloads; the worker answers the
-first with None once warm, each call with what the function returns, and either with a
-`RolloutFailure`.
+Frames on the socket are an 8-byte big-endian length, the 8-byte number of the question, and a
+pickle. The parent sends a factory and the function that is called with what it builds, then names
+and payloads; the worker answers the first with None once warm, each call with what the function
+returns, and either with a `RolloutFailure`. An answer has its question's number.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from typing import Any
 
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 
-FRAME_LENGTH = struct.Struct("!Q")
+#: Length of the pickle, and number of the question.
+FRAME_HEAD = struct.Struct("!QQ")
 
 #: Option of Linux's prctl(2): the signal this process gets when the thread that started it ends.
 _PR_SET_PDEATHSIG = 1
@@ -37,19 +39,58 @@ def run(descriptor: int, parent_pid: int) -> None:
     _die_with(parent_pid)
     faulthandler.enable()  # a segfault in a verifier leaves its stack on stderr
     with socket.socket(fileno=descriptor) as parent, contextlib.suppress(EOFError, OSError):
+        # Where a child lives on, the parent has to notice this process's death all the same.
+        os.register_at_fork(after_in_child=parent.close)
+        questions = _Questions(parent)
         try:
-            built, function = _warm(_receive(parent))
+            built, function = _warm(questions.next())
         except Exception as error:
-            _send(parent, RolloutFailure(FailureKind.ENVIRONMENT_ERROR, one_line(error)))
+            questions.answer(RolloutFailure(FailureKind.ENVIRONMENT_ERROR, one_line(error)))
             return
-        _send(parent, None)
+        questions.answer(None)
         while True:
-            _send(parent, _answer(built, function, _receive(parent)))
+            questions.answer(_answer(built, function, questions))
 
 
-def frame(payload: bytes) -> bytes:
+def frame(number: int, payload: bytes) -> bytes:
     """`payload` as it travels on the socket."""
-    return FRAME_LENGTH.pack(len(payload)) + payload
+    return FRAME_HEAD.pack(len(payload), number) + payload
+
+
+class _Questions:
+    """The parent's questions, one at a time, and their answers."""
+
+    def __init__(self, parent: socket.socket) -> None:
+        self._parent = parent
+        self._pid = os.getpid()
+        self._number = 0
+
+    def next(self) -> bytes:
+        length, self._number = FRAME_HEAD.unpack(self._exactly(FRAME_HEAD.size))
+        return self._exactly(length)
+
+    def answer(self, answer: Any) -> None:
+        self.end_if_child(1)
+        payload = answer if isinstance(answer, bytes) else pickle.dumps(answer)
+        self._parent.sendall(frame(self._number, payload))
+
+    def end_if_child(self, code: object) -> None:
+        """Leave when a fork in the verifier came back here: the process that was asked answers.
+
+        Args:
+            code: what the child leaves with, as `sys.exit` takes it.
+        """
+        if os.getpid() != self._pid:
+            os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))
+
+    def _exactly(self, length: int) -> bytes:
+        pieces = bytearray()
+        while len(pieces) < length:
+            piece = self._parent.recv(min(length - len(pieces), 1 << 20))
+            if not piece:
+                raise EOFError("the parent closed the socket")
+            pieces += piece
+        return bytes(pieces)
 
 
 def _warm(payload: bytes) -> tuple[Any, Callable[[Any, str, Any], Any]]:
@@ -62,9 +103,10 @@ def _warm(payload: bytes) -> tuple[Any, Callable[[Any, str, Any], Any]]:
 
 
 def _answer(
-    built: Any, function: Callable[[Any, str, Any], Any], payload: bytes
+    built: Any, function: Callable[[Any, str, Any], Any], questions: _Questions
 ) -> bytes | RolloutFailure:
-    """The pickled answer to one pickled call, or why there is none."""
+    """The pickled answer to the next pickled call, or why there is none."""
+    payload = questions.next()
     try:
         name, argument = pickle.loads(payload)
         try:
@@ -75,26 +117,9 @@ def _answer(
     except RolloutFailure as failure:
         return failure
     except BaseException as error:  # SystemExit as well: it costs this rollout, not the process
+        if isinstance(error, SystemExit):
+            questions.end_if_child(error.code)
         return RolloutFailure(FailureKind.VERIFIER_ERROR, one_line(error))
-
-
-def _receive(parent: socket.socket) -> bytes:
-    (length,) = FRAME_LENGTH.unpack(_receive_exactly(parent, FRAME_LENGTH.size))
-    return _receive_exactly(parent, length)
-
-
-def _receive_exactly(parent: socket.socket, length: int) -> bytes:
-    pieces = bytearray()
-    while len(pieces) < length:
-        piece = parent.recv(min(length - len(pieces), 1 << 20))
-        if not piece:
-            raise EOFError("the parent closed the socket")
-        pieces += piece
-    return bytes(pieces)
-
-
-def _send(parent: socket.socket, answer: Any) -> None:
-    parent.sendall(frame(answer if isinstance(answer, bytes) else pickle.dumps(answer)))
 
 
 def _die_with(parent_pid: int) -> None:

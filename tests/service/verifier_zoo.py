@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 from gym_ray.environment import Environment, Outcome
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.verdict import Verdict
+from gym_ray.verifiers.worker import frame
 
 
 class Zoo(Environment):
@@ -83,6 +85,31 @@ class Zoo(Environment):
     def use_alarm(self, argument: str) -> float:
         """What needs the main thread."""
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        return 1.0
+
+    def fork(self, argument: str) -> float:
+        """Fork as the argument says; the child does what nobody meant it to."""
+        system, _, rest = argument.partition(" ")
+        then, _, reward = rest.partition(" ")
+        child = ctypes.CDLL(None).fork() if system == "in_c" else os.fork()
+        if child:
+            return float(reward)
+        if then == "misses":
+            os.execvp("no-such-program", ["no-such-program"])
+        if then == "leaves":
+            sys.exit(0)
+        return -1.0
+
+    def fork_and_wait(self, argument: str) -> float:
+        """The exit code of a child that ends itself by `sys.exit`."""
+        child = os.fork()
+        if not child:
+            sys.exit(int(argument))
+        return float(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    def intrude(self, argument: str) -> float:
+        """Answer some question beside the worker, on its own socket."""
+        os.write(int(sys.argv[1]), frame(int(argument), pickle.dumps(-1.0)))
         return 1.0
 
     def start_child(self, argument: str) -> None:
