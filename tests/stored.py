@@ -83,9 +83,11 @@ def arithmetic_config(output: Path, entrypoint: str = "") -> dict[str, Any]:
     }
 
 
-def stored_run(folder: Path, rollouts: Sequence[Rollout], *, is_complete: bool = True) -> Path:
+def stored_run(
+    folder: Path, rollouts: Sequence[Rollout], *, is_complete: bool = True, entrypoint: str = ""
+) -> Path:
     """Write a run directory that holds these rollouts."""
-    config = load_config(arithmetic_config(folder))
+    config = load_config(arithmetic_config(folder, entrypoint))
     directory = RunDirectory.open(config)
     directory.save_config(config)
     directory.segments.write("b", rollouts)

@@ -15,3 +15,9 @@ Rollouts = Annotated[
     str, typer.Argument(metavar="ROLLOUTS", help="Run directory, or folder of shards.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
+TrustRun = Annotated[
+    bool,
+    typer.Option(
+        "--trust-run", help="Run the code that a run from elsewhere names in its run.yaml."
+    ),
+]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gym_ray.cli.arguments import Quiet, Rollouts
+from gym_ray.cli.arguments import Quiet, Rollouts, TrustRun
 from gym_ray.errors import ConfigError
 
 #: Rollouts between two lines of progress.
@@ -43,6 +43,7 @@ def metrics(
     json: Annotated[
         bool, typer.Option("--json", help="Print the metrics as JSON on standard output.")
     ] = False,
+    trust_run: TrustRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Metrics of a run: mean reward and pass@k with intervals, failures, turns, tokens.
@@ -62,7 +63,7 @@ def metrics(
     from gym_ray.metrics.text import render_comparison, render_metrics
     from gym_ray.telemetry.progress import Progress
 
-    options = Options(_parsed(k), success, confidence, resamples, seed)
+    options = Options(_parsed(k), success, confidence, resamples, seed, trust_run)
     if other is not None and tasks is not None:
         raise ConfigError("--tasks is of one run; give it without ROLLOUTS_B")
     with Progress(quiet=quiet) as progress:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gym_ray.cli.arguments import Overrides, Quiet, Rollouts
+from gym_ray.cli.arguments import Overrides, Quiet, Rollouts, TrustRun
 from gym_ray.errors import FailedShareExceeded, GymRayError, Interrupted
 
 
@@ -25,6 +25,7 @@ def reverify(
     json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON on standard output.")
     ] = False,
+    trust_run: TrustRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Compute the rewards of stored rollouts anew, into a new dataset; nothing is sampled.
@@ -39,7 +40,14 @@ def reverify(
     from gym_ray.reverification.report import render_changes
     from gym_ray.reverification.reverify import reverify as run
 
-    report = run(rollouts, output, config=config, overrides=overrides or [], quiet=quiet)
+    report = run(
+        rollouts,
+        output,
+        config=config,
+        overrides=overrides or [],
+        trust_run=trust_run,
+        quiet=quiet,
+    )
     typer.echo(report.to_json() if json else render_changes(report))
     again = "re-issue the same command to continue"
     if report.interrupted is not None:

@@ -105,7 +105,7 @@ def scored_tasks(
     """
     _check(options)
     files = run.files()
-    voting = _voting(run, notes)
+    voting = _voting(run, notes, trust=options.trust_run)
     for group in groups(files, voting, report):
         name = group[0].environment
         scored = score_task(group, options, votes=name in voting)
@@ -129,16 +129,16 @@ def _check(options: Options) -> None:
         raise ConfigError(f"{options.resamples} resamples are too few; take 100 or more")
 
 
-def _voting(run: StoredRun, notes: list[str]) -> dict[str, Environment]:
+def _voting(run: StoredRun, notes: list[str], *, trust: bool) -> dict[str, Environment]:
     """Environments of a run that tell the answer a reply settles on."""
     stored = run.config_if_there()
     if stored is None:
         notes.append(f"no majority@k: {run.path} has no run.yaml to say which environments judged")
         return {}
     try:
-        config = stored.checked()
+        config = stored.checked(trust=trust)
     except ConfigError as error:
-        notes.append(f"no majority@k: {stored.file} cannot be used: {error}")
+        notes.append(f"no majority@k: {error}")
         return {}
     found = {}
     for name, section in config.environments.items():

@@ -27,6 +27,7 @@ class Options:
         confidence: of the intervals.
         resamples: bootstrap resamples and random sign changes.
         seed: of both.
+        trust_run: load environments that a run names which came from elsewhere.
     """
 
     ks: tuple[int, ...] | None = None
@@ -34,6 +35,7 @@ class Options:
     confidence: float = 0.95
     resamples: int = 2000
     seed: int = 0
+    trust_run: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

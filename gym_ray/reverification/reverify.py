@@ -61,6 +61,7 @@ def reverify(
     *,
     config: str | Path | None = None,
     overrides: Sequence[str] = (),
+    trust_run: bool = False,
     quiet: bool = False,
 ) -> ReverifyReport:
     """Judge stored rollouts anew, into a new dataset; continue what an earlier call left there.
@@ -71,6 +72,7 @@ def reverify(
         config: YAML file whose `environments` and `verification` count; by default what the
             rollouts were collected with.
         overrides: dotted assignments over it.
+        trust_run: run the code that the rollouts' own config names, though it came from elsewhere.
         quiet: no progress on standard error.
 
     Returns:
@@ -86,7 +88,7 @@ def reverify(
         raise ConfigError(f"--output {str(output)!r} is what is reverified; name a new folder")
     require_kept_output("--output", str(output))
     with kept_from_writers(source.home), Progress(quiet=quiet) as progress:
-        checked = _config_of(source, target, config, overrides)
+        checked = _config_of(source, target, config, overrides, trust=trust_run)
         index = source.index()
         _check_source(source.path, index, checked)
         directory = RunDirectory.open(checked, kind="reverify")
@@ -97,7 +99,12 @@ def reverify(
 
 
 def _config_of(
-    source: StoredRun, output: Path, config: str | Path | None, overrides: Sequence[str]
+    source: StoredRun,
+    output: Path,
+    config: str | Path | None,
+    overrides: Sequence[str],
+    *,
+    trust: bool,
 ) -> RunConfig:
     if config is not None:
         checked = load_config(config, overrides)
@@ -108,7 +115,7 @@ def _config_of(
                 f"{source.path} has no run.yaml to take the environments from; name a config with "
                 "--config"
             )
-        checked = stored.checked(overrides)
+        checked = stored.checked(overrides, trust=trust)
     collect = checked.collect.model_copy(update={"output": str(output)})
     return checked.model_copy(update={"collect": collect})
 

@@ -128,6 +128,9 @@ class RunDirectory:
                     f"{path} holds a run that was begun with another config:\n  {listing}\n"
                     f"Restore these values to continue it, or name a new {key}"
                 )
+            if not found.is_ours:
+                # The folder that its code is looked for in is not its author's to say.
+                run["base_directory"] = str(Path(config.base_directory).resolve())
             directory = cls(path, hold, run, resumed=True)
         else:
             strangers = sorted(entry.name for entry in path.iterdir() if _is_strange(entry))

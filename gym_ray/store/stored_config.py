@@ -17,6 +17,7 @@ import yaml
 
 from gym_ray.config.load import RunConfig, load_config, resolve
 from gym_ray.errors import ConfigError, FileAbsent, FileTorn, one_line
+from gym_ray.store.origin import is_ours, mark_of
 from gym_ray.store.places import write_text_whole
 from gym_ray.store.stored_text import stored_text
 
@@ -37,12 +38,14 @@ class StoredConfig:
         tree: the sections of the config, as written: of any version, and not checked.
         values: the same with the value of every `${…}` that has one here.
         facts: the section `run`: ID, kind, versions, fingerprint of the model.
+        is_ours: this user wrote it, on this machine; else it may be anybody's.
     """
 
     file: Path
     tree: Mapping[str, Any]
     values: Mapping[str, Any]
     facts: Mapping[str, Any]
+    is_ours: bool = False
 
     @classmethod
     def read(cls, folder: Path, *, instead: str = _INSTEAD) -> StoredConfig:
@@ -80,7 +83,9 @@ class StoredConfig:
             inner = section.values() if name == "environments" and isinstance(section, dict) else ()
             if not all(_may_be_section(part) for part in (section, *inner)):
                 raise torn(f"{name} is no section")
-        return cls(file, tree, values, facts)
+        mark = facts.pop("origin", None)
+        ours = is_ours(text.replace(_origin(mark), "", 1), mark)
+        return cls(file, tree, values, facts, ours)
 
     @classmethod
     def read_if_there(cls, folder: Path, *, instead: str = _INSTEAD) -> StoredConfig | None:
@@ -90,12 +95,25 @@ class StoredConfig:
         except FileAbsent:
             return None
 
-    def checked(self, overrides: Sequence[str] = ()) -> RunConfig:
+    def checked(self, overrides: Sequence[str] = (), *, trust: bool = False) -> RunConfig:
         """The config, checked; entry points given as paths resolve as they did for the run.
 
+        The code that it names runs where the config is used, so one that came from elsewhere is
+        not given out.
+
+        Args:
+            overrides: dotted assignments over it.
+            trust: the user has said that it may be anybody's.
+
         Raises:
-            ConfigError: it is of another version, or an override is wrong.
+            ConfigError: it came from elsewhere, is of another version, or an override is wrong.
         """
+        if not (trust or self.is_ours):
+            raise ConfigError(
+                f"{self.file} was not written by you on this machine, or was changed since, and "
+                "the code that it names is not run: give --trust-run if you trust its author, or, to "
+                "reverify, a config of your own with --config"
+            )
         config = load_config(self.tree, overrides)
         base_directory = self.facts.get("base_directory")
         if base_directory is None:
@@ -146,7 +164,16 @@ def write_config(folder: Path, config: RunConfig, facts: Mapping[str, Any]) -> N
     """
     last = {key: value for key, value in facts.items() if key != "id"} | {"id": facts["id"]}
     text = config.to_yaml() + yaml.safe_dump({"run": last}, sort_keys=False)
+    mark = mark_of(text)
+    if mark is not None:
+        before, id_, after = text.rpartition("\n  id: ")
+        text = f"{before}\n{_origin(mark)[:-1]}{id_}{after}"
     write_text_whole(folder / CONFIG_FILE, text)
+
+
+def _origin(mark: object) -> str:
+    """The line of the mark, which is itself not part of what is marked."""
+    return f"  origin: {mark}\n"
 
 
 def _torn(file: Path, instead: str, why: str) -> FileTorn:

@@ -164,11 +164,9 @@ def test_environments_that_tell_answers_have_a_majority(tmp_path: Path) -> None:
         for task, group in enumerate(replies)
         for repeat, reply in enumerate(group)
     ]
-    run = stored_run(tmp_path / "run", [_said(rollout) for rollout in rollouts])
-    text = (run / "run.yaml").read_text()
-    start = text.index("entrypoint:")
-    end = text.index("\n", start)
-    (run / "run.yaml").write_text(f"{text[:start]}entrypoint: {voting}:Voting{text[end:]}")
+    run = stored_run(
+        tmp_path / "run", [_said(rollout) for rollout in rollouts], entrypoint=f"{voting}:Voting"
+    )
 
     report = metrics(run)
 
