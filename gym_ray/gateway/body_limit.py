@@ -1,4 +1,6 @@
-"""No request is larger than it may be, whether or not it says how large it is."""
+"""No request is larger than it may be, whether or not it says how large it is, and no crowd of
+large ones takes all the memory there is.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,16 @@ from gym_ray.gateway.errors import ApiError
 #: off while it sends never sees the answer.
 _DRAIN_SECONDS = 5.0
 
+#: Bodies up to here are not counted together: what small requests take, others decide.
+_SMALL_BYTES = 1024 * 1024
+#: Bytes of large bodies that are in work at once, in bodies of the largest size. Parsed, a body may
+#: take thirty times its size.
+_BODIES_AT_ONCE = 4
+
 
 class BodyLimit:
-    """ASGI middleware that answers 413 to bodies that are too large, counting as it reads.
+    """ASGI middleware that answers 413 to bodies that are too large, counting as it reads, and
+    503 to large ones while others fill what there is for them.
 
     Args:
         app: what is guarded.
@@ -25,6 +34,7 @@ class BodyLimit:
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._held_bytes = 0  # of large bodies, in all requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -34,19 +44,30 @@ class BodyLimit:
             await self._drain(receive)
             await self._too_large().response()(scope, receive, send)
             return
-        read_bytes = 0
+        read_bytes = held_bytes = 0
 
         async def counted() -> Message:
-            nonlocal read_bytes
+            nonlocal read_bytes, held_bytes
             message = await receive()
             read_bytes += len(message.get("body", b""))
+            refused: ApiError | None = None
             if read_bytes > self._max_bytes:
+                refused = self._too_large()
+            elif read_bytes > _SMALL_BYTES:
+                self._held_bytes += read_bytes - held_bytes
+                held_bytes = read_bytes
+                if self._held_bytes > _BODIES_AT_ONCE * self._max_bytes:
+                    refused = self._too_many()
+            if refused is not None:
                 if message.get("more_body", False):
                     await self._drain(receive)
-                raise self._too_large()
+                raise refused
             return message
 
-        await self._app(scope, counted, send)
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            self._held_bytes -= held_bytes
 
     async def _drain(self, receive: Receive) -> None:
         """Drop what is still coming: at most as much as would have been allowed."""
@@ -67,6 +88,16 @@ class BodyLimit:
             f"the body is larger than {self._max_bytes} bytes; send less, or raise "
             "serve.max_body_bytes",
             code="request_too_large",
+        )
+
+    def _too_many(self) -> ApiError:
+        return ApiError(
+            503,
+            f"large bodies of other requests hold {_BODIES_AT_ONCE * self._max_bytes} bytes, which "
+            "is all there is for them; try again later",
+            type="server_error",
+            code="busy",
+            headers={"Retry-After": "1"},
         )
 
 

@@ -40,6 +40,7 @@ from gym_ray.gateway.sampling_request import (
     sampling_of,
 )
 from gym_ray.gateway.streaming import Stream
+from gym_ray.gateway.token_chat import check_length
 from gym_ray.policies.call import Call
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 
@@ -106,6 +107,7 @@ def chat_requests(
         structural_tag=json_tag(body.response_format),
     )
     messages = chat_messages(body.messages)
+    check_length(policy.renderer, policy.info.context_length, messages=messages, tools=tools)
     return [
         ChatRequest(
             Call(

@@ -34,7 +34,7 @@ from gym_ray.gateway.sampling_request import (
     sampling_of,
 )
 from gym_ray.gateway.streaming import Stream
-from gym_ray.gateway.token_chat import check_room, require_whole
+from gym_ray.gateway.token_chat import check_length, check_room, require_whole
 from gym_ray.gateway.tokenization import renderer_of
 from gym_ray.policies.call import Call
 from gym_ray.policies.chat import cut_at_stop
@@ -130,6 +130,9 @@ async def _generation_requests(
         max_output_tokens=body.max_tokens,
         structural_tag=json_tag(body.response_format),
     )
+    for text in [body.prompt] if _is_one(body.prompt) else body.prompt:
+        if isinstance(text, str):
+            check_length(form.renderer, policy.info.context_length, text=text)
     prompts = await asyncio.to_thread(_prompts, form)
     if len(prompts) * choices > MAX_CHOICES:
         raise bad_request(f"prompts times n may be at most {MAX_CHOICES}", param="n")

@@ -33,6 +33,7 @@ from gym_ray.gateway.sampling_request import (
     schema_tag,
 )
 from gym_ray.gateway.streaming import Stream
+from gym_ray.gateway.token_chat import check_length
 from gym_ray.policies.call import Call
 from gym_ray.policies.chat import ChatRequest
 
@@ -152,6 +153,7 @@ def response_request(
     if not messages:
         raise bad_request("input holds no message", param="input")
     tools = chat_tools(body.tools)
+    check_length(policy.renderer, policy.info.context_length, messages=messages, tools=tools)
     return ChatRequest(
         Call(
             request_id=f"{request_id}/0",

@@ -222,6 +222,56 @@ def check_room(prompt: Tokens, context_length: int) -> None:
         )
 
 
+def check_length(
+    renderer: RolloutRenderer | None,
+    context_length: int,
+    *,
+    text: str = "",
+    messages: Sequence[Message] = (),
+    tools: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Raises `RolloutFailure` `policy_rejected` for a prompt that surely overflows the context.
+
+    It is asked before anything is tokenized: tokens of a text a hundred times too long would be
+    made, in a hundred times its memory, only to be counted.
+
+    Args:
+        renderer: of the policy's model; None when it takes no tokens.
+        context_length: most tokens of prompt plus generation; 0 when that is not known.
+        text: of a prompt that is no conversation.
+        messages, tools: of a conversation.
+    """
+    if renderer is None or not context_length:
+        return
+    characters = len(text) + _characters([tools, [_rendered_part(message) for message in messages]])
+    if len(messages) <= context_length and not renderer.too_long(characters, context_length):
+        return
+    raise RolloutFailure(
+        FailureKind.POLICY_REJECTED,
+        f"the prompt has {characters} characters and the context holds {context_length} tokens, "
+        "which cannot stand for as many; shorten the conversation",
+    )
+
+
+def _rendered_part(message: Message) -> list[Any]:
+    """What of a message becomes tokens by its text; what it says of tokens does not."""
+    return [message.get(name) for name in ("content", "reasoning_content", "tool_calls")]
+
+
+def _characters(value: Any) -> int:
+    """Characters of all strings in a JSON value, however deep."""
+    waiting, characters = [value], 0
+    while waiting:
+        match waiting.pop():
+            case str(text):
+                characters += len(text)
+            case dict(fields):
+                waiting += fields.values()
+            case list(items) | tuple(items):
+                waiting += items
+    return characters
+
+
 def answer_of(
     request: ChatRequest, said: AssistantMessage, prompt: Tokens, generation: Generation
 ) -> ChatAnswer:

@@ -26,7 +26,7 @@ from gym_ray.gateway.chat_requests import (
 from gym_ray.gateway.errors import bad_request
 from gym_ray.gateway.sampling_request import TokenId, refuse_what_cannot_be_honored
 from gym_ray.gateway.strict_route import StrictRoute
-from gym_ray.gateway.token_chat import closed_prompt_tokens, prompt_tokens
+from gym_ray.gateway.token_chat import check_length, closed_prompt_tokens, prompt_tokens
 from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.turn import Tokens
 
@@ -68,7 +68,7 @@ def tokenize_routes(get_policy: GetPolicy) -> APIRouter:
     async def tokenize(body: TokenizeRequest, policy: PolicyBackend = given) -> Response:
         check_model(policy, body.model)
         renderer = renderer_of(policy)
-        tokens = await _tokens(renderer, body)
+        tokens = await _tokens(renderer, body, policy.info.context_length)
         answer: dict[str, Any] = {
             "count": len(tokens),
             "max_model_len": policy.info.context_length or None,
@@ -98,11 +98,12 @@ def renderer_of(policy: PolicyBackend) -> RolloutRenderer:
     return policy.renderer
 
 
-async def _tokens(renderer: RolloutRenderer, body: TokenizeRequest) -> Tokens:
+async def _tokens(renderer: RolloutRenderer, body: TokenizeRequest, context_length: int) -> Tokens:
     refuse_what_cannot_be_honored(body.model_extra or {})
     if (body.prompt is None) == (body.messages is None):
         raise bad_request("send either prompt or messages", param="prompt")
     if body.messages is None:
+        check_length(renderer, context_length, text=body.prompt or "")
         special = body.add_special_tokens is not False
         return await asyncio.to_thread(renderer.encode, body.prompt or "", special=special)
     if body.add_special_tokens:
@@ -111,6 +112,7 @@ async def _tokens(renderer: RolloutRenderer, body: TokenizeRequest) -> Tokens:
             param="add_special_tokens",
         )
     messages, tools = chat_messages(body.messages), chat_tools(body.tools)
+    check_length(renderer, context_length, messages=messages, tools=tools)
     if not body.add_generation_prompt:
         return await closed_prompt_tokens(renderer, messages, tools)
     prefix = prefix_of(body.required_prefix_token_ids)

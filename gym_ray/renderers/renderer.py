@@ -192,6 +192,22 @@ class RolloutRenderer:
         """Bytes of a single token, which may be a part of a character."""
         return self._token_bytes.of(token_id)
 
+    def too_long(self, characters: int, tokens: int) -> bool:
+        """Whether a text of so many characters surely has more tokens than that.
+
+        It is asked before a text is encoded, which takes memory many times its size.
+        """
+        return 0 < self._longest_token * tokens < characters
+
+    @functools.cached_property
+    def _longest_token(self) -> int:
+        """Characters of the longest token, or bytes, which are no fewer; 0 when nobody says."""
+        longest = getattr(self._tokenizer, "longest_token", None)
+        if longest is not None:
+            return int(longest)
+        vocabulary = getattr(self._tokenizer, "get_vocab", dict)()
+        return max(map(len, vocabulary), default=0)
+
     @functools.cached_property
     def _token_bytes(self) -> TokenBytes:
         return TokenBytes(self._tokenizer)

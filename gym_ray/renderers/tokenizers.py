@@ -29,6 +29,7 @@ class ByteTokenizer:
     unk_token_id: int | None = None
     eos_token_id: int | None = 258
     vocab_size = 259
+    longest_token = len(END_OF_TEXT)
 
     _special_ids = {END_OF_TEXT: 256, TURN_START: 257, TURN_END: 258}  # noqa: RUF012
     control_names = tuple(_special_ids)
