@@ -20,6 +20,10 @@ SERVE_ENVIRONMENT = {
     # died is noticed without this.
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "300",
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "gym_ray.serving.bounded_http.bound_proxy",
+    # By gRPC's default, a call between replicas may carry 4 MiB: less than a long rollout, and less
+    # than the bodies the gateway takes. What may be as large is decided where it comes in.
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": "2147483647",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }

@@ -37,6 +37,11 @@ async def of_one_call(
     """Run attempts at once; yields what finished together, together. Without their tasks: the
     caller has these, and they may be the largest part of a rollout.
     """
-    async with contextlib.aclosing(as_they_finish(attempts)) as batches:
+    bare = [_without_task(attempt) for attempt in attempts]
+    async with contextlib.aclosing(as_they_finish(bare, lambda one: one.memory_bytes)) as batches:
         async for finished in batches:
-            yield [without_task(rollout) for rollout in finished]
+            yield finished
+
+
+async def _without_task(attempt: Coroutine[Any, Any, Rollout]) -> Rollout:
+    return without_task(await attempt)

@@ -1,7 +1,8 @@
 """Coalescing: requests that are made in the same pass of the event loop travel as one Serve call.
 
 A Serve call costs about the same for one request as for sixteen. Requests that start together
-are sent together, and answers come back as they are ready.
+are sent together, and answers come back as they are ready. What is large travels by itself: every
+message has a limit, and is in memory several times while it is sent.
 
 Owned here: which requests share a call, and that every one of them is settled: with its answer,
 or with a failure when the call broke, ended early, or took too long. Not owned here: what a
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
@@ -21,6 +22,32 @@ from gym_ray.errors import FailureKind, RolloutFailure, one_line
 Q = TypeVar("Q")
 A = TypeVar("A")
 T = TypeVar("T")
+
+#: About how many bytes share one message, in either direction. One item may be larger.
+MESSAGE_BYTES = 8 * 1024 * 1024
+
+
+def parcels(
+    items: Iterable[T], bytes_of: Callable[[T], int], *, size: int | None = None
+) -> Iterator[list[T]]:
+    """Items in order, in lists that may travel as one message each.
+
+    Args:
+        items: what travels.
+        bytes_of: about how large an item is.
+        size: items of one list, at most.
+    """
+    parcel: list[T] = []
+    held = 0
+    for item in items:
+        more = bytes_of(item)
+        if parcel and (len(parcel) == size or held + more > MESSAGE_BYTES):
+            yield parcel
+            parcel, held = [], 0
+        parcel.append(item)
+        held += more
+    if parcel:
+        yield parcel
 
 
 class Coalescer(Generic[Q, A]):
@@ -31,6 +58,7 @@ class Coalescer(Generic[Q, A]):
         read: `(position, answer)` of every answer in one element of that stream; a
             `RolloutFailure` for an answer settles the request as failed.
         seconds: how long a call with these requests may take.
+        bytes_of: about how large a request is.
         size: requests of one call, at most. With 1 a request that is given up is cancelled at
             once; in a shared call, when nobody waits for any request of it any more.
         broken: kind of failure when a call breaks.
@@ -43,6 +71,7 @@ class Coalescer(Generic[Q, A]):
         send: Callable[[Sequence[Q]], Any],
         read: Callable[[Sequence[Q], Any], Iterable[tuple[int, A | RolloutFailure]]],
         seconds: Callable[[Sequence[Q]], float],
+        bytes_of: Callable[[Q], int],
         size: int,
         broken: FailureKind,
         callee: str,
@@ -50,6 +79,7 @@ class Coalescer(Generic[Q, A]):
         self._send_call = send
         self._read = read
         self._seconds = seconds
+        self._bytes_of = bytes_of
         self._size = size
         self._broken = broken
         self._callee = callee
@@ -74,8 +104,8 @@ class Coalescer(Generic[Q, A]):
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
         waiting = [(request, future) for request, future in waiting if not future.done()]
-        for start in range(0, len(waiting), self._size):
-            call = asyncio.ensure_future(self._call(waiting[start : start + self._size]))
+        for parcel in parcels(waiting, lambda one: self._bytes_of(one[0]), size=self._size):
+            call = asyncio.ensure_future(self._call(parcel))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
 
@@ -107,14 +137,21 @@ class Coalescer(Generic[Q, A]):
 
 
 async def as_they_finish(
-    coroutines: Sequence[Coroutine[Any, Any, T]],
+    coroutines: Sequence[Coroutine[Any, Any, T]], bytes_of: Callable[[T], int]
 ) -> AsyncGenerator[list[T], None]:
-    """The other side of a call: run coroutines at once; yields what finished together, together."""
+    """The other side of a call: run coroutines at once; yields what finished together, together,
+    as far as it may travel as one message.
+
+    Args:
+        coroutines: what to run.
+        bytes_of: about how large a result is.
+    """
     running = {asyncio.ensure_future(coroutine) for coroutine in coroutines}
     try:
         while running:
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            yield [task.result() for task in done]
+            for parcel in parcels([task.result() for task in done], bytes_of):
+                yield parcel
     finally:
         for task in running:
             task.cancel()

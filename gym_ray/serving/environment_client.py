@@ -2,7 +2,8 @@
 
 The one way there is, for collection as for what is served. Rollouts wait in a queue, go to
 environment replicas in calls of up to 16, come back as they finish, and are tried again at
-transport and provider failures.
+transport and provider failures. A call that breaks with many rollouts costs none of them an
+attempt, since one may be to blame: see `suspects.py`.
 
 Owned here: which rollouts share a call, how long a call may take, what is tried again and when,
 giving up, the root of a rollout's trace, and the row of a rollout that reached no replica. Not
@@ -15,7 +16,7 @@ import asyncio
 import contextvars
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from gym_ray.config.load import RunConfig
@@ -23,7 +24,9 @@ from gym_ray.errors import RETRYABLE, FailureKind, one_line, pauses
 from gym_ray.rollout import Producer, Rollout, RolloutSpec, with_spec
 from gym_ray.runner import RunSettings
 from gym_ray.serving.admission import UNLIMITED, Admission
+from gym_ray.serving.coalescing import parcels
 from gym_ray.serving.queues import Queues
+from gym_ray.serving.suspects import Suspects, is_suspect, is_to_blame
 from gym_ray.telemetry.observer import RolloutObserver
 from gym_ray.telemetry.traces import Span, is_traced, root_span
 
@@ -87,6 +90,8 @@ class EnvironmentClient:
         self._call_seconds = settings.run.timeout_seconds + settings.start_seconds + _GRACE_SECONDS
         self._observer = RolloutObserver()
         self._queues: Queues[_Job] = Queues()
+        self._suspects: Suspects[_Job] = Suspects()
+        self._calls: set[_Call] = set()
         self._streams: dict[str, Any] = {}
         self._is_pump_due = False
         self._unstarted = 0
@@ -135,11 +140,25 @@ class EnvironmentClient:
     # Starting.
 
     def _enqueue(self, job: _Job) -> None:
-        job.attempt += 1
         job.timer = None
+        environment = job.spec.environment
+        job.is_suspect = is_suspect(job.breaks)
+        job.is_held = job.is_suspect and not self._suspects.admit(environment, job.breaks, job)
+        if not job.is_held:
+            self._wait(job)
+
+    def _wait(self, job: _Job) -> None:
+        job.is_held = False
         job.is_waiting = True
         self._queues.add(job.spec.environment, job)
         self._pump_soon()
+
+    def _give_place(self, job: _Job) -> None:
+        """A suspect is done with its place, which is the next one's."""
+        if job.is_suspect:
+            job.is_suspect = False
+            if (following := self._suspects.left(job.spec.environment, job.breaks)) is not None:
+                self._wait(following)
 
     def _pump_soon(self) -> None:
         """Start what may start once this pass of the event loop is over: what begins together
@@ -158,15 +177,33 @@ class EnvironmentClient:
             environment, count = starting
             jobs = self._queues.take(environment, count)
             self._admission.started(environment, count)
-            call = _Call(environment, {job.spec.rollout_id: job for job in jobs})
             for job in jobs:
-                job.is_waiting = False
-                job.call = call
-                if job.attempt == 1:
-                    self._begin(job)
-            call.task = asyncio.ensure_future(self._make(call))
+                if job.is_suspect:
+                    self._start(environment, [job])
+            others = [job for job in jobs if not job.is_suspect]
+            for parcel in parcels(others, lambda job: len(job.spec.task)):
+                self._start(environment, parcel)
+
+    def _start(self, environment: str, jobs: Sequence[_Job]) -> None:
+        call = _Call(environment, {job.spec.rollout_id: job for job in jobs})
+        call.is_alone = len(jobs) == 1 and not self._others(call)
+        self._calls.add(call)
+        for job in jobs:
+            job.is_waiting = False
+            job.call = call
+            if not job.has_begun:
+                self._begin(job)
+        call.task = asyncio.ensure_future(self._make(call))
+
+    def _others(self, call: _Call) -> bool:
+        """Whether other rollouts of its environment are in work."""
+        return any(
+            other.jobs and other is not call and other.environment == call.environment
+            for other in self._calls
+        )
 
     def _begin(self, job: _Job) -> None:
+        job.has_begun = True
         self._no_longer_unstarted(job)
         if is_traced(job.spec.rollout_id, self._settings.trace_share):
             job.span = root_span(job.spec, self._settings.run.run_id)
@@ -178,7 +215,7 @@ class EnvironmentClient:
 
     async def _make(self, call: _Call) -> None:
         """One call to an environment replica; every rollout of it is settled when this returns."""
-        reason = "the environment replica returned without a result"
+        reason, is_overdue = "the environment replica returned without a result", False
         jobs = list(call.jobs.values())
         stream: Any = None
         try:
@@ -202,11 +239,14 @@ class EnvironmentClient:
             if stream is not None:
                 stream.cancel()
             reason = f"the environment replica gave no result within {self._call_seconds:g} s"
+            is_overdue = True
         except Exception as error:
             reason = one_line(error)
+        finally:
+            self._calls.discard(call)
         if call.jobs:
             logger.warning("call to environment %s broke: %s", call.environment, reason)
-            self._settle(call, [self._unreached(job, reason) for job in call.jobs.values()])
+            self._broke(call, reason, is_overdue=is_overdue)
 
     def _stream(self, environment: str) -> Any:
         if environment not in self._streams:
@@ -220,6 +260,31 @@ class EnvironmentClient:
 
     # Ending.
 
+    def _broke(self, call: _Call, reason: str, *, is_overdue: bool) -> None:
+        """Every rollout that is left of a call is tried again, or has failed."""
+        jobs = list(call.jobs.values())
+        rollouts = [self._unreached(job, reason) for job in jobs]
+        is_blamed = len(jobs) == 1 and (
+            is_to_blame(jobs[0].breaks) or (call.is_alone and not self._others(call))
+        )
+        if is_blamed or is_overdue:
+            self._settle(call, rollouts)
+            return
+        for job, rollout in zip(jobs, rollouts, strict=True):
+            self._give_place(job)
+            job.breaks += 1
+            self._try_again(call, job, rollout)
+        self._pump_soon()
+
+    def _try_again(self, call: _Call, job: _Job, rollout: Rollout) -> None:
+        self._observer.retried(rollout)
+        self.retried += 1
+        job.backoff = job.backoff or pauses(_BACKOFF_SECONDS, _BACKOFF_MAXIMUM_SECONDS)
+        job.timer = asyncio.get_running_loop().call_later(next(job.backoff), self._enqueue, job)
+        self._admission.finished(call.environment, 1, to_write=0)
+        job.call = None
+        del call.jobs[job.spec.rollout_id]
+
     def _settle(self, call: _Call, rollouts: Iterable[Rollout]) -> None:
         """Sort results into rollouts that have ended and attempts to make again."""
         ended = []
@@ -230,22 +295,18 @@ class EnvironmentClient:
             # Replicas send no task back.
             rollout = with_spec(rollout, job.spec)
             again = rollout.error_kind in RETRYABLE and job.attempt < self._settings.max_attempts
+            self._give_place(job)
             if again:
-                self._observer.retried(rollout)
-                self.retried += 1
-                job.backoff = job.backoff or pauses(_BACKOFF_SECONDS, _BACKOFF_MAXIMUM_SECONDS)
-                job.timer = asyncio.get_running_loop().call_later(
-                    next(job.backoff), self._enqueue, job
-                )
-                self._admission.finished(call.environment, 1, to_write=0)
-            else:
-                if job.span is not None:
-                    job.span.end_rollout(rollout)
-                job.size = rollout.memory_bytes
-                job.has_ended = True
-                job.end.set_result(rollout)
-                self._admission.finished(call.environment, 1, to_write=1, size=job.size)
-                ended.append(rollout)
+                job.attempt += 1
+                self._try_again(call, job, rollout)
+                continue
+            if job.span is not None:
+                job.span.end_rollout(rollout)
+            job.size = rollout.memory_bytes
+            job.has_ended = True
+            job.end.set_result(rollout)
+            self._admission.finished(call.environment, 1, to_write=1, size=job.size)
+            ended.append(rollout)
             job.call = None
             del call.jobs[rollout.spec.rollout_id]
         self._observer.finished(ended)
@@ -257,11 +318,15 @@ class EnvironmentClient:
             self._admission.written(1, size=job.size)
         elif job.timer is not None:
             job.timer.cancel()
+        elif job.is_held:
+            self._suspects.withdraw(job.spec.environment, job.breaks, job)
         elif job.is_waiting:
             self._queues.remove(job.spec.environment, job)
-            if job.attempt == 1:
+            self._give_place(job)
+            if not job.has_begun:
                 self._no_longer_unstarted(job)
         elif (call := job.call) is not None:
+            self._give_place(job)
             del call.jobs[job.spec.rollout_id]
             self._admission.finished(call.environment, 1, to_write=0)
             if not call.jobs and call.task is not None:
@@ -278,6 +343,9 @@ class _Job:
     Attributes:
         end: becomes its last attempt's rollout.
         attempt: the one it waits for or is in, from 1.
+        breaks: calls that broke with it and others, which cost no attempt.
+        is_suspect: it has, or waits for, a place among the suspects.
+        is_held: it waits for one.
         backoff: seconds before each further attempt, once there was a first.
         size: bytes of memory, once it has ended.
         span: root of its trace, when it is traced.
@@ -285,8 +353,12 @@ class _Job:
 
     spec: RolloutSpec
     end: asyncio.Future[Rollout]
-    attempt: int = 0
+    attempt: int = 1
+    breaks: int = 0
+    is_suspect: bool = False
+    is_held: bool = False
     backoff: Iterator[float] | None = None
+    has_begun: bool = False
     is_waiting: bool = False
     call: _Call | None = None
     timer: asyncio.TimerHandle | None = None
@@ -297,10 +369,15 @@ class _Job:
 
 @dataclasses.dataclass(eq=False, slots=True)
 class _Call:
-    """A call to a replica, and its rollouts that are neither settled nor given up, by ID."""
+    """A call to a replica, and its rollouts that are neither settled nor given up, by ID.
+
+    Attributes:
+        is_alone: nothing else of its environment was in work when it began.
+    """
 
     environment: str
     jobs: dict[str, _Job]
+    is_alone: bool = False
     task: asyncio.Task[None] | None = None
 
 

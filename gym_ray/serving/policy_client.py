@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gym_ray.errors import FailureKind
+from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.serving.coalescing import Coalescer
@@ -28,6 +28,29 @@ _GRACE_SECONDS = 30.0
 #: What a call carries, turn by turn, and what comes back.
 Request = GenerationRequest | ChatRequest
 Reply = Generation | ChatAnswer
+
+#: Of a token ID and a log-probability.
+_ENTRY_BYTES = 4
+
+
+def request_bytes(request: Request) -> int:
+    """About how large a turn is on its way."""
+    if isinstance(request, GenerationRequest):
+        return _ENTRY_BYTES * len(request.prompt_token_ids)
+    return sum(len(str(message.get("content"))) for message in request.messages)
+
+
+def reply_bytes(reply: Reply | RolloutFailure) -> int:
+    """About how large its answer is."""
+    match reply:
+        case Generation():
+            return 2 * _ENTRY_BYTES * len(reply.token_ids)
+        case ChatAnswer():
+            said = reply.message
+            tokens = 0 if reply.prompt_token_ids is None else len(reply.prompt_token_ids)
+            sampled = 0 if reply.generation is None else reply_bytes(reply.generation)
+            return len(str(said)) + _ENTRY_BYTES * tokens + sampled
+    return 0
 
 
 class PolicyClient:
@@ -50,6 +73,7 @@ class PolicyClient:
                 + start_seconds
                 + _GRACE_SECONDS
             ),
+            bytes_of=request_bytes,
             size=call_turns,
             broken=FailureKind.POLICY_UNAVAILABLE,
             callee="policy replica",

@@ -27,7 +27,7 @@ from gym_ray.serving.coalescing import as_they_finish
 from gym_ray.serving.engines import build_engine
 from gym_ray.serving.live_weights import LiveWeights
 from gym_ray.serving.options import POLICY_DEPLOYMENT, replica_tag
-from gym_ray.serving.policy_client import Reply, Request
+from gym_ray.serving.policy_client import Reply, Request, reply_bytes
 from gym_ray.serving.turn_observer import TurnObserver
 from gym_ray.serving.weights_record import WeightsStore
 from gym_ray.telemetry.logs import set_up_logs
@@ -61,7 +61,8 @@ class PolicyReplica:
             self._observer.watch(request, self._generate(index, request))
             for index, request in enumerate(requests)
         ]
-        async with contextlib.aclosing(as_they_finish(turns)) as batches:
+        answered = as_they_finish(turns, lambda answer: reply_bytes(answer[1]))
+        async with contextlib.aclosing(answered) as batches:
             async for answers in batches:
                 yield answers
 

@@ -111,8 +111,8 @@ class StoredConfig:
         if not (trust or self.is_ours):
             raise ConfigError(
                 f"{self.file} was not written by you on this machine, or was changed since, and "
-                "the code that it names is not run: give --trust-run if you trust its author, or, to "
-                "reverify, a config of your own with --config"
+                "the code that it names is not run: give --trust-run if you trust its author, or, "
+                "to reverify, a config of your own with --config"
             )
         config = load_config(self.tree, overrides)
         base_directory = self.facts.get("base_directory")
