@@ -111,6 +111,7 @@ class Runner:
             generate,
             chat,
             stop_token_ids=() if renderer is None else renderer.stop_token_ids,
+            vocabulary_size=2**31 if renderer is None else renderer.vocabulary_size,
             turn_timeout_seconds=turn_timeout_seconds,
             max_context_tokens=self._options.max_context_tokens,
             priority=priority,

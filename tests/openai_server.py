@@ -46,6 +46,7 @@ class Script:
         honors_prefix: `required_prefix_token_ids` is continued; else history is rendered anew.
         raw_logprobs: logprobs are not of the distribution sampled from.
         completions: there is a route `/completions`.
+        ids: in place of the token IDs that were sampled, with a logprob each.
         misdeeds: what is done instead of answering, once each: a status, or `hang`.
     """
 
@@ -55,6 +56,7 @@ class Script:
     honors_prefix: bool = True
     raw_logprobs: bool = False
     completions: bool = True
+    ids: list[Any] | None = None
     misdeeds: deque[int | str] = dataclasses.field(default_factory=deque)
 
 
@@ -125,6 +127,10 @@ class Server:
                 "token_logprobs": self._logprobs(generation, body),
             },
         }
+        if (ids := self._invented(body)) is not None:
+            names = [f"token_id:{one}" for one in ids]
+            choice["token_ids"] = ids
+            choice["logprobs"] = {"tokens": names, "token_logprobs": [-0.5] * len(ids)}
         return web.json_response({"choices": [choice], "usage": _usage(prompt, generation)})
 
     async def _chat(self, request: web.Request) -> web.Response:
@@ -155,12 +161,20 @@ class Server:
         if tells == "ids":
             choice["token_ids"] = generation.token_ids.tolist()
             answer_body["prompt_token_ids"] = prompt.tolist()
+        if tells != "none" and (ids := self._invented(body)) is not None:
+            entries = [{"token": f"token_id:{one}", "logprob": -0.5} for one in ids]
+            choice["logprobs"] = {"content": entries}
+            if tells == "ids":
+                choice["token_ids"] = ids
         return web.json_response(answer_body)
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         if self.script.chat_tokens == "none":
             return _error(404, "no such route")
         return web.json_response({"tokens": self._prompt(await request.json()).tolist()})
+
+    def _invented(self, body: dict[str, Any]) -> list[Any] | None:
+        return None if body["max_tokens"] == PROBE_TOKENS else self.script.ids
 
     async def _received(self, body: dict[str, Any]) -> web.Response | None:
         if body["max_tokens"] == PROBE_TOKENS:

@@ -14,7 +14,7 @@ from typing import Any
 from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.policies.call import Call
 from gym_ray.policies.chat import Chat, ChatAnswer, ChatRequest
-from gym_ray.policies.engine import GenerationRequest
+from gym_ray.policies.engine import GenerationRequest, require_sound
 from gym_ray.policies.weights import StalenessLimit
 from gym_ray.renderers.messages import Message
 from gym_ray.sampling import Sampling, turn_seed
@@ -32,6 +32,7 @@ class Policy:
         generate: with tokens.
         chat: with messages; None for a policy that takes tokens.
         stop_token_ids: tokens that end a turn.
+        vocabulary_size: tokens that can be sampled are below it.
         turn_timeout_seconds: deadline of one turn.
         max_context_tokens: most tokens of prompt plus generation; None for the policy's own limit.
         priority: of the calls; lower numbers go first.
@@ -40,6 +41,7 @@ class Policy:
     generate: Generate
     chat: Chat | None = None
     stop_token_ids: tuple[int, ...] = ()
+    vocabulary_size: int = 2**31
     turn_timeout_seconds: float = 300.0
     max_context_tokens: int | None = None
     priority: int = 0
@@ -91,8 +93,7 @@ class PolicyCalls:
             staleness=self._staleness(self._oldest_version),
         )
         generation = await self._policy.generate(request)
-        if generation.stop_reason == "abort":
-            raise RolloutFailure(FailureKind.POLICY_ERROR, "the engine aborted the generation")
+        require_sound(generation, self._policy.vocabulary_size)
         self.samplings.append(sampling)
         versions = [span.version for span in generation.version_spans]
         if self._oldest_version is not None:

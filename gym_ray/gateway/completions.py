@@ -34,11 +34,11 @@ from gym_ray.gateway.sampling_request import (
     sampling_of,
 )
 from gym_ray.gateway.streaming import Stream
-from gym_ray.gateway.token_chat import check_length, check_room, require_whole
+from gym_ray.gateway.token_chat import check_length, check_room
 from gym_ray.gateway.tokenization import renderer_of
 from gym_ray.policies.call import Call
 from gym_ray.policies.chat import cut_at_stop
-from gym_ray.policies.engine import GenerationRequest
+from gym_ray.policies.engine import GenerationRequest, require_sound
 from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.renderers.token_bytes import text_offsets
 from gym_ray.turn import Generation, StopReason, Tokens
@@ -175,7 +175,7 @@ def _is_one(prompt: str | list[Any]) -> bool:
 
 async def _completed(form: _Form, policy: PolicyBackend, request: GenerationRequest) -> _Completed:
     generation = await policy.generate(request)
-    require_whole(generation)
+    require_sound(generation, form.renderer.vocabulary_size)
     whole = form.renderer.decode(_without_stop(generation, request.call.stop_token_ids))
     text = cut_at_stop(whole, request.call.sampling.stop)
     stop_reason = generation.stop_reason if len(text) == len(whole) else "stop"

@@ -26,7 +26,7 @@ from gym_ray.policies.chat import (
     offered_tools,
     without_tokens,
 )
-from gym_ray.policies.engine import GenerationRequest, PolicyInfo
+from gym_ray.policies.engine import GenerationRequest, PolicyInfo, require_sound
 from gym_ray.renderers.messages import AssistantMessage, Message
 from gym_ray.renderers.renderer import BridgeImpossible, RolloutRenderer
 from gym_ray.sampling import Sampling
@@ -157,7 +157,7 @@ async def chat(
             tokens,
         )
     )
-    require_whole(generation)
+    require_sound(generation, renderer.vocabulary_size)
     # Stop tokens of the request's own end the turn, and no family knows them.
     said = generation.token_ids
     own = set(request.call.stop_token_ids) - set(renderer.stop_token_ids)
@@ -204,12 +204,6 @@ async def closed_prompt_tokens(
         return _rendered(renderer, lambda: renderer.render_closed(plain, tools))
 
     return await tokenize(messages, render)
-
-
-def require_whole(generation: Generation) -> None:
-    """Raises `RolloutFailure` `policy_error` for a generation the engine gave up, as runners do."""
-    if generation.stop_reason == "abort":
-        raise RolloutFailure(FailureKind.POLICY_ERROR, "the engine aborted the generation")
 
 
 def check_room(prompt: Tokens, context_length: int) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Protocol, runtime_checkable
 
+from gym_ray.errors import FailureKind, RolloutFailure
 from gym_ray.policies.call import Call
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.weights import Place, StalenessLimit, WeightsUpdate
@@ -67,6 +68,26 @@ class PolicyInfo:
     context_length: int
     seed: int
     weights_version: int = 0
+
+
+def require_sound(generation: Generation, vocabulary_size: int) -> None:
+    """See that a generation is whole, and of tokens there are.
+
+    Args:
+        generation: what an engine returned.
+        vocabulary_size: token IDs are below it.
+
+    Raises:
+        RolloutFailure: `policy_error`.
+    """
+    if generation.stop_reason == "abort":
+        raise RolloutFailure(FailureKind.POLICY_ERROR, "the engine aborted the generation")
+    highest = int(generation.token_ids.max(initial=0))
+    if highest >= vocabulary_size:
+        raise RolloutFailure(
+            FailureKind.POLICY_ERROR,
+            f"the engine returned token ID {highest}, and the vocabulary has {vocabulary_size}",
+        )
 
 
 class Engine(Protocol):

@@ -192,6 +192,13 @@ class RolloutRenderer:
         """Bytes of a single token, which may be a part of a character."""
         return self._token_bytes.of(token_id)
 
+    @functools.cached_property
+    def vocabulary_size(self) -> int:
+        """Above every token ID that the model may sample."""
+        from gym_ray.renderers.tokenizers import vocabulary_size
+
+        return vocabulary_size(self._tokenizer)
+
     def too_long(self, characters: int, tokens: int) -> bool:
         """Whether a text of so many characters surely has more tokens than that.
 

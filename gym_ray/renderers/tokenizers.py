@@ -117,6 +117,38 @@ def load_tokenizer(model_path: str) -> Any:
         ) from error
 
 
+def vocabulary_size(tokenizer: Any) -> int:
+    """How many token IDs a model of this tokenizer has, those included that pad its matrices.
+
+    Args:
+        tokenizer: of any kind; 2^31 for one that does not say.
+    """
+    if isinstance(tokenizer, ByteTokenizer):
+        return tokenizer.vocab_size
+    vocabulary = getattr(tokenizer, "get_vocab", dict)()
+    if not vocabulary:
+        return 2**31
+    known = max(vocabulary.values()) + 1
+    return max(known, _declared_size(tokenizer) or -(-known // _PADDING) * _PADDING)
+
+
+#: Where a model does not say how many IDs it has: they are padded to multiples up to this.
+_PADDING = 1024
+
+
+def _declared_size(tokenizer: Any) -> int | None:
+    """What the checkpoint's own config says, without asking the network."""
+    from transformers.utils import cached_file
+
+    try:
+        file = cached_file(tokenizer.name_or_path, "config.json", local_files_only=True)
+        config = json.loads(Path(str(file)).read_text("utf-8"))
+        size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+    except Exception:  # there is none, or it is of no model: each version raises its own
+        return None
+    return size if isinstance(size, int) else None
+
+
 def _files_of(model_path: str) -> Path:
     """The directory a model's tokenizer is in, those of the hub in its cache."""
     if Path(model_path).is_dir():

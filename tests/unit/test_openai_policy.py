@@ -107,6 +107,29 @@ def test_every_parameter_a_server_could_have_a_default_for_is_sent() -> None:
     assert "seed" not in body
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [65, -1], [-(2**31)], [2**31], [10**30], [5.9], [5.0], ["5x"], [None], [True], [[65]], [{}],
+        [65] * 501,
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("use", "arguments", "tells"),
+    [
+        (generate, {}, "ids"),
+        (chat, {"api": "chat"}, "ids"),
+        (chat, {"api": "chat"}, "logprobs"),
+    ],
+)
+def test_what_is_no_token_or_more_than_was_asked_for_is_the_policys_error(
+    use: Any, arguments: dict[str, Any], tells: str, ids: list[Any]
+) -> None:
+    script = Script(chat_tokens=tells, ids=ids)
+    assert failure(use, script, **arguments).kind is FailureKind.POLICY_ERROR
+
+
 def test_several_servers_never_share_a_random_stream() -> None:
     async def use(engine: OpenAIEngine, server: Server) -> Any:
         await engine.generate(request())

@@ -152,3 +152,21 @@ def test_an_aborted_generation_fails_and_is_no_turn() -> None:
 
     assert caught.value.kind is FailureKind.POLICY_ERROR
     assert kept[0].samplings == []
+
+
+@pytest.mark.parametrize(("vocabulary_size", "is_known"), [(2, True), (1, False)])
+def test_tokens_outside_the_vocabulary_are_the_policys_error(
+    vocabulary_size: int, is_known: bool
+) -> None:
+    seen = Seen()
+    policy = Policy(seen.generate, vocabulary_size=vocabulary_size)
+
+    async def use(calls: PolicyCalls) -> None:
+        await calls.sample(PROMPT)
+
+    if is_known:
+        with_calls(use, policy)
+        return
+    with pytest.raises(RolloutFailure, match="token ID 1, and the vocabulary has 1") as failure:
+        with_calls(use, policy)
+    assert failure.value.kind is FailureKind.POLICY_ERROR

@@ -223,3 +223,24 @@ def test_bytes_know_the_control_tokens():
     assert tokenizer.decode(258) == "<|im_end|>"
     assert tokenizer.decode([0xC3, 258, 0xA9]) == "\ufffd<|im_end|>\ufffd"
     assert tokenizer.encode("\ud800") == [ord("?")]
+
+
+def test_the_vocabulary_of_a_checkpoint_holds_what_pads_its_matrices(tmp_path):
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    from gym_ray.renderers.tokenizers import ByteTokenizer, vocabulary_size
+
+    assert vocabulary_size(ByteTokenizer()) == 259
+    assert vocabulary_size(object()) == 2**31
+    words = {f"w{number}": number for number in range(1500)}
+    made = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    PreTrainedTokenizerFast(tokenizer_object=made).save_pretrained(tmp_path)
+    loaded = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert vocabulary_size(loaded) == 2048  # nobody says how many
+    for config, size in (
+        ({"vocab_size": 1536}, 1536),
+        ({"text_config": {"vocab_size": 9999}}, 9999),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert vocabulary_size(loaded) == size

@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 
 from gym_ray.policies.chat import TOKEN_FIELDS, ChatRequest
-from gym_ray.policies.openai.tokens import failed, shared_parameters, stop_reason_of, token_ids_of
+from gym_ray.policies.openai.tokens import (
+    failed,
+    ids_of,
+    shared_parameters,
+    stop_reason_of,
+    token_ids_of,
+)
 from gym_ray.renderers.messages import AssistantMessage, Message, ToolCall
 from gym_ray.turn import StopReason, Tokens
 
@@ -151,7 +157,7 @@ def read(body: dict[str, Any], *, call_id_prefix: str) -> Said:
             stop_reason=stop_reason_of(choice.get("finish_reason")),
             token_ids=token_ids,
             logprobs=logprobs,
-            prompt_token_ids=None if prompt is None else np.asarray(prompt, dtype=np.int32),
+            prompt_token_ids=None if prompt is None else ids_of(prompt),
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             output_tokens=int(usage.get("completion_tokens") or 0),
         )
@@ -162,8 +168,8 @@ def read(body: dict[str, Any], *, call_id_prefix: str) -> Said:
 def prompt_tokens(body: dict[str, Any]) -> Tokens:
     """int32 [P] of an answer of `/tokenize`; raises `RolloutFailure`."""
     try:
-        return np.asarray(body["tokens"], dtype=np.int32)
-    except (KeyError, TypeError, ValueError) as error:
+        return ids_of(body["tokens"])
+    except (KeyError, TypeError) as error:
         raise failed(f"the server's /tokenize answered no token IDs ({error!r})") from error
 
 

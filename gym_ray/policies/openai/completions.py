@@ -10,6 +10,7 @@ from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.openai.tokens import (
     failed,
     generation_of,
+    ids_of,
     shared_parameters,
     stop_reason_of,
     token_ids_of,
@@ -72,7 +73,7 @@ def generation(body: dict[str, Any], prompt: Tokens, seconds: float) -> Generati
     named = token_ids_of(None, names) if names else None
     if named is not None and not np.array_equal(named, token_ids):
         raise failed("the server returned logprobs of other tokens than it sampled")
-    if told_prompt is not None and not np.array_equal(told_prompt, prompt):
+    if told_prompt is not None and not np.array_equal(ids_of(told_prompt), prompt):
         raise failed(
             f"the server sampled from another prompt ({len(told_prompt)} tokens) than the "
             f"{len(prompt)} it was sent: it must not truncate or re-tokenize prompts"

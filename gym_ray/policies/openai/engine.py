@@ -33,7 +33,7 @@ from gym_ray.policies.engine import GenerationRequest, PolicyInfo
 from gym_ray.policies.openai import chat, completions
 from gym_ray.policies.openai.arguments import OpenAIArgs
 from gym_ray.policies.openai.endpoints import Endpoint
-from gym_ray.policies.openai.tokens import failed, generation_of, is_plain
+from gym_ray.policies.openai.tokens import failed, generation_of, is_plain, require_limit
 from gym_ray.policies.openai.transport import EndpointRefused, EndpointTransport, key_advice
 from gym_ray.renderers.messages import call_id_prefix
 from gym_ray.sampling import Sampling
@@ -119,7 +119,9 @@ class OpenAIEngine:
         reply = await self._transport.post(
             completions.PATH, body, timeout_seconds=request.call.timeout_seconds
         )
-        return completions.generation(reply.body, prompt, reply.seconds)
+        generation = completions.generation(reply.body, prompt, reply.seconds)
+        require_limit(generation.token_ids, limit)
+        return generation
 
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         """One turn of a conversation; see `ChatEngine.chat`."""
@@ -139,6 +141,8 @@ class OpenAIEngine:
             chat.PATH, body, timeout_seconds=request.call.timeout_seconds
         )
         said = chat.read(reply.body, call_id_prefix=call_id_prefix(request.call.request_id))
+        if said.token_ids is not None:
+            require_limit(said.token_ids, request.call.sampling.max_output_tokens)
         prompt = said.prompt_token_ids
         if said.token_ids is not None and prompt is None:
             prompt = await self._tokenized(request, reply.endpoint)

@@ -19,6 +19,9 @@ LOWEST_LOGPROB = -9999.0
 
 _TOKEN_ID = "token_id:"
 
+#: Of int32, in which token IDs are kept.
+_HIGHEST_ID = 2**31 - 1
+
 _STOP_REASONS: dict[str, StopReason] = {
     "stop": "stop",
     "tool_calls": "stop",
@@ -42,12 +45,46 @@ def stop_reason_of(finish_reason: object) -> StopReason:
 
 
 def token_ids_of(told: object, names: Sequence[object]) -> Tokens | None:
-    """int32 [T], from a list of IDs, else from names like `token_id:123`; None without either."""
+    """int32 [T], from a list of IDs, else from names like `token_id:123`; None without either.
+
+    Raises:
+        RolloutFailure: `policy_error`, one is no token ID.
+    """
     if isinstance(told, list):
-        return np.asarray(told, dtype=np.int32)
+        return ids_of(told)
     if not all(isinstance(name, str) and name.startswith(_TOKEN_ID) for name in names):
         return None
-    return np.asarray([int(str(name)[len(_TOKEN_ID) :]) for name in names], dtype=np.int32)
+    return ids_of([_number(str(name)[len(_TOKEN_ID) :]) for name in names])
+
+
+def ids_of(told: object) -> Tokens:
+    """int32 [T] of a list of token IDs in JSON, which may hold anything.
+
+    Raises:
+        RolloutFailure: `policy_error`, it is none, or one is no whole number from 0 to 2^31 - 1.
+    """
+    if not isinstance(told, list):
+        raise failed(f"the server returned token IDs that are no list: {_shown(told)}")
+    for position, value in enumerate(told):
+        if type(value) is not int or not 0 <= value <= _HIGHEST_ID:
+            raise failed(f"the server returned token ID {_shown(value)} at position {position}")
+    return np.asarray(told, dtype=np.int32)
+
+
+def require_limit(token_ids: Tokens, limit: int) -> None:
+    """Raises `RolloutFailure` `policy_error` when more was sampled than was asked for."""
+    if len(token_ids) > limit:
+        raise failed(f"the server returned {len(token_ids)} tokens, and {limit} were asked for")
+
+
+def _number(text: str) -> object:
+    """The whole number a text is, or the text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else text
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def generation_of(
