@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gym_ray.atif.format import TrajectoryRefused, checked
 from gym_ray.atif.rollouts import Numbers, Origin, adopted, is_ours, remarks, restored
@@ -29,7 +28,7 @@ from gym_ray.errors import ConfigError
 from gym_ray.export.export import unfinished
 from gym_ray.rollout import Rollout
 from gym_ray.store.index import Index
-from gym_ray.store.places import require_local, write_text_whole
+from gym_ray.store.places import parquet_file, require_local, write_text_whole
 from gym_ray.store.segments import SegmentStore
 from gym_ray.store.stored_run import StoredRun
 from gym_ray.telemetry.progress import Progress
@@ -250,7 +249,7 @@ def _write_segments(rollouts: Iterator[Rollout], folder: Path) -> None:
 
 
 def _twice(index: Index) -> ConfigError:
-    ids = pa.concat_tables([pq.read_table(path, columns=["rollout_id"]) for path in index.files])
+    ids = pa.concat_tables([parquet_file(path).read(["rollout_id"]) for path in index.files])
     counts = pc.value_counts(ids["rollout_id"].combine_chunks())
     name = next(entry["values"] for entry in counts.to_pylist() if entry["counts"] > 1)
     return ConfigError(

@@ -163,7 +163,7 @@ class _Collector:
 
     def _remaining(self, manifest: Manifest) -> Positions:
         producer = producer_of(self._config, self._directory.id)
-        return remaining(self._directory, manifest, producer)
+        return remaining(self._directory, manifest, producer, self._progress.say)
 
     def _collect(self, manifest: Manifest, left: Positions) -> None:
         from gym_ray.serving.application import Application

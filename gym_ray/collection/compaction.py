@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gym_ray.store.index import Index
+from gym_ray.store.parquet import OPTIONS
 from gym_ray.store.places import each, remove_folder, written_whole
 from gym_ray.store.row_fetcher import ROW_GROUP_ROWS, RowFetcher, whole_groups
 from gym_ray.store.schema import SCHEMA
@@ -74,7 +75,7 @@ def _write_shard(
     """Write ranges of the index as row groups, holding one of them at a time."""
     with (
         written_whole(path) as file,
-        pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer,
+        pq.ParquetWriter(file, SCHEMA, **OPTIONS) as writer,
     ):
         for start, end in row_groups:
             writer.write_table(change(gather.rows(start, end)), row_group_size=end - start)

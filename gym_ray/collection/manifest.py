@@ -25,6 +25,7 @@ from gym_ray.collection.input import InputLine, SourceFingerprint, TaskInput
 from gym_ray.errors import ConfigError, RolloutFailure
 from gym_ray.rollout import RolloutSpec
 from gym_ray.routing import Router
+from gym_ray.store.parquet import OPTIONS, whole
 from gym_ray.store.places import parquet_file, written_whole
 from gym_ray.store.rows import specs_from_table, specs_to_table
 from gym_ray.store.schema import MANIFEST_SCHEMA
@@ -50,13 +51,12 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
+        """Read what its file says of it; raises `FileTorn`."""
         file = parquet_file(path)
-        saved = json.loads(file.schema_arrow.metadata[_METADATA_KEY])
-        return cls(
-            path=path,
-            rollouts=file.metadata.num_rows,
-            sources=[SourceFingerprint(**source) for source in saved["sources"]],
-        )
+        with whole(path, KeyError, TypeError, ValueError):
+            saved = json.loads(file.schema_arrow.metadata[_METADATA_KEY])
+            sources = [SourceFingerprint(**source) for source in saved["sources"]]
+        return cls(path=path, rollouts=file.metadata.num_rows, sources=sources)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The rows, a row group at a time; all columns when `columns` is None."""
@@ -126,7 +126,7 @@ def write_manifest(
     with (
         contextlib.closing(_SeenTasks()) as seen,
         written_whole(path) as file,
-        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+        pq.ParquetWriter(file, schema, **OPTIONS) as writer,
     ):
         if extends is not None:
             for batch in extends.batches():

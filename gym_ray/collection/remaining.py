@@ -5,6 +5,8 @@ Rows that are no legal task are settled on the way: they become failed rollouts 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -18,14 +20,22 @@ from gym_ray.store.run_directory import RunDirectory
 Positions = npt.NDArray[np.int64]
 
 
-def remaining(directory: RunDirectory, manifest: Manifest, producer: Producer) -> Positions:
+def remaining(
+    directory: RunDirectory,
+    manifest: Manifest,
+    producer: Producer,
+    say: Callable[[str], None] = lambda line: None,
+) -> Positions:
     """Positions of the manifest's rows that are to run, in order.
 
     Args:
         directory: of the run.
         manifest: every rollout of it.
         producer: fills the columns of rows that are no legal task.
+        say: told of what is not as the run left it.
     """
+    for aside in directory.segments.set_aside_torn():
+        say(f"{aside}: cannot be read, was moved there, and its rollouts run again")
     done = directory.stored.index().done()
     left: list[Positions] = []
     invalid: list[Positions] = []

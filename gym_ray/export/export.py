@@ -32,6 +32,7 @@ from gym_ray.export.packing import packing_of
 from gym_ray.export.recipe import TRAIN, Recipe
 from gym_ray.export.repeats import note, take_out
 from gym_ray.export.source import Source, open_source
+from gym_ray.store.parquet import OPTIONS
 from gym_ray.store.places import (
     make_folder,
     move_folder,
@@ -173,9 +174,7 @@ def write_part(
         writer = None
         if job.parquet:
             file = stack.enter_context(written_whole(_parquet(job, number)))
-            writer = stack.enter_context(
-                pq.ParquetWriter(file, job.recipe.schema, compression="zstd")
-            )
+            writer = stack.enter_context(pq.ParquetWriter(file, job.recipe.schema, **OPTIONS))
         identities = stack.enter_context(written_whole(_files_of(job, number)[0]))
         texts = (
             {

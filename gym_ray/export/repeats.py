@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from gym_ray.export.counts import ExportCounts
 from gym_ray.store.duplicates import duplicates
+from gym_ray.store.parquet import OPTIONS
 from gym_ray.store.places import is_remote, parquet_file, written_whole
 
 _RECORD = struct.Struct("<16sII")
@@ -120,7 +121,7 @@ def _rewrite_parquet(path: Path, shorter: IO[bytes], kept: Mask) -> None:
     first = 0
     with (
         parquet_file(path) as source,
-        pq.ParquetWriter(shorter, source.schema_arrow, compression="zstd") as writer,
+        pq.ParquetWriter(shorter, source.schema_arrow, **OPTIONS) as writer,
     ):
         for number in range(source.num_row_groups):
             table = source.read_row_group(number)

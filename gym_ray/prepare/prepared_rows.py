@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gym_ray.store.columns import Column, schema_of
+from gym_ray.store.parquet import OPTIONS, StoredParquet
 from gym_ray.store.schema import COLUMNS as STORED
 
 _STORED = {column.name: column for column in STORED}
@@ -42,7 +43,7 @@ class PreparedRowWriter:
 
     def __init__(self, path: Path) -> None:
         self.rows = 0
-        self._writer = pq.ParquetWriter(path, PREPARED_SCHEMA, compression="zstd")
+        self._writer = pq.ParquetWriter(path, PREPARED_SCHEMA, **OPTIONS)
         self._group: list[dict[str, Any]] = []
         self._characters = 0
 
@@ -76,12 +77,12 @@ class PreparedRowWriter:
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a file, a row group in memory at a time."""
-    file = pq.ParquetFile(path)
+    file = StoredParquet(path)
     for group in range(file.num_row_groups):
         yield from file.read_row_group(group).to_pylist()
 
 
 def task_ids_of(path: Path) -> Iterator[str]:
     """The task IDs of a file, in order."""
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=16_384, columns=["task_id"]):
+    for batch in StoredParquet(path).iter_batches(batch_size=16_384, columns=["task_id"]):
         yield from batch.column(0).to_pylist()

@@ -197,6 +197,8 @@ class _Reverification:
 
     def _todo(self) -> pa.Table:
         """Rows of the source's index that have no verdict yet, or a failure that may pass."""
+        for aside in self._directory.segments.set_aside_torn():
+            self._progress.say(f"{aside}: cannot be read, was moved there, and is judged again")
         now = self._directory.stored.index().table
         retryable = pa.array([str(kind) for kind in RETRYABLE])
         again = pc.fill_null(pc.is_in(now["error_kind"], value_set=retryable), False)

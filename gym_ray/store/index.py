@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gym_ray.errors import RETRYABLE
+from gym_ray.store.parquet import whole
 from gym_ray.store.places import each, parquet_file
 
 _COLUMNS = [
@@ -135,7 +136,17 @@ def _numbered(entries: pa.Table, number: int) -> pa.Table:
 
 
 def _entries(path: Path) -> pa.Table:
+    """The entries of a file.
+
+    Raises:
+        FileTorn: it is not whole, or holds something else.
+    """
     file = parquet_file(path)
+    with whole(path, AttributeError, KeyError, TypeError, ValueError, StopIteration):
+        return _entries_of(file).cast(_entries_schema().remove(len(_COLUMNS) + 3))
+
+
+def _entries_of(file: pq.ParquetFile) -> pa.Table:
     table = file.read(columns=[*_COLUMNS, "turns.list.element.generation_length"])
     turns = table["turns"].combine_chunks()
     if isinstance(turns, pa.ChunkedArray):

@@ -27,7 +27,8 @@ from typing import IO, Any, TypeVar, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gym_ray.errors import ConfigError, FileTorn, GymRayError, one_line
+from gym_ray.errors import ConfigError, GymRayError, one_line
+from gym_ray.store.parquet import OPTIONS, StoredParquet
 
 #: Ending of files that are being written; they never count as part of the dataset.
 UNFINISHED = ".unfinished"
@@ -149,21 +150,18 @@ def write_text_whole(path: Path, text: str) -> None:
 def write_table_whole(path: Path, table: pa.Table) -> None:
     """Write a Parquet file in one step."""
     with written_whole(path) as file:
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(table, file, **OPTIONS)
 
 
-def parquet_file(path: Path) -> pq.ParquetFile:
-    """Open a Parquet file; raises `FileTorn` where it is none, or not whole."""
-    try:
-        if not is_remote(path):
-            return pq.ParquetFile(path)
-        store, name = _filesystem(path), _object(path)
-        if store.size(name) <= _FETCHED_WHOLE_BYTES:
-            return pq.ParquetFile(pa.BufferReader(store.cat_file(name)))
-        # Arrow asks for the ranges it needs; a cache of ours would fetch more.
-        return pq.ParquetFile(store.open(name, "rb", cache_type="none"), pre_buffer=True)
-    except pa.ArrowInvalid as error:
-        raise FileTorn(f"{path}: no whole Parquet file ({error}); restore it from a copy") from None
+def parquet_file(path: Path) -> StoredParquet:
+    """Open a Parquet file; raises `FileTorn`, now or while reading, where it is not whole."""
+    if not is_remote(path):
+        return StoredParquet(path)
+    store, name = _filesystem(path), _object(path)
+    if store.size(name) <= _FETCHED_WHOLE_BYTES:
+        return StoredParquet(path, pa.BufferReader(store.cat_file(name)))
+    # Arrow asks for the ranges it needs; a cache of ours would fetch more.
+    return StoredParquet(path, store.open(name, "rb", cache_type="none"), pre_buffer=True)
 
 
 def make_folder(path: Path) -> None:

@@ -14,7 +14,9 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from gym_ray.errors import FileTorn
 from gym_ray.rollout import Rollout
+from gym_ray.store.index import Index
 from gym_ray.store.places import make_folder, parquet_file, write_table_whole
 from gym_ray.store.rows import to_table
 
@@ -38,6 +40,25 @@ class SegmentStore:
         for path in sorted((self._directory / block).glob("*.parquet")):
             found.update(parquet_file(path).read(columns=["rollout_id"]).column(0).to_pylist())
         return found
+
+    def set_aside_torn(self) -> list[Path]:
+        """Move what cannot be read out of the way, so that its rollouts count as never run.
+
+        Returns:
+            Where it is now, in the folder `torn` beside this one.
+        """
+        aside = []
+        for path in self.files():
+            try:
+                Index.read([path])
+                file = parquet_file(path)
+                for group in range(file.num_row_groups):
+                    file.read_row_group(group)
+            except FileTorn:
+                torn = self._directory.parent / "torn"
+                make_folder(torn)
+                aside.append(path.rename(torn / f"{path.parent.name}-{path.name}"))
+        return aside
 
     def files(self) -> Iterator[Path]:
         """Every segment, in a stable order."""
