@@ -26,7 +26,7 @@ RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 # Read where Ray starts; see gym_ray/serving/__init__.py.
 export RAY_SERVE_THROUGHPUT_OPTIMIZED=1 RAY_SERVE_ENABLE_DIRECT_INGRESS=0
-export RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH=2147483647
+export RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH=2147483647 RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS=1
 
 # Two jobs on one node must not meet.
 port=$((20000 + SLURM_JOB_ID % 10000))

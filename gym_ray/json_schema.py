@@ -10,7 +10,7 @@ import datetime
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -49,36 +49,84 @@ def misfit(value: Any, schema: Any) -> str | None:
 
 @functools.lru_cache(maxsize=4096)  # a check takes tens of milliseconds, and each task has many
 def _schema_problem(schema: str) -> str | None:
-    from jsonschema.exceptions import SchemaError
+    from jsonschema.exceptions import best_match
 
     try:
-        validator = _validator(schema)
-        type(validator).check_schema(validator.schema)
-    except SchemaError as error:
-        return str(error.message)[:_PROBLEM_CHARACTERS]
+        parsed = json.loads(schema)
+        draft = _draft(parsed)
+        problem = best_match(draft(draft.META_SCHEMA).iter_errors(parsed))
+        return None if problem is None else str(problem.message)[:_PROBLEM_CHARACTERS]
     except Exception as error:  # what the library does with odder things
         return one_line(error, _PROBLEM_CHARACTERS)
-    return None
 
 
 @functools.lru_cache(maxsize=4096)
 def _validator(schema: str) -> Any:
     from jsonschema import FormatChecker
-    from jsonschema.validators import Draft202012Validator, extend, validator_for
     from referencing import Registry
 
     formats = FormatChecker(_FORMATS)
     formats.checks("date-time")(_is_date_time)
     parsed = json.loads(schema)
-    draft = validator_for(parsed, default=Draft202012Validator)
-    exact = {
-        name: _is_multiple for name in ("multipleOf", "divisibleBy") if name in draft.VALIDATORS
-    }
-    if isinstance(parsed, dict):
-        # The draft is chosen; where the schema refers to itself it would be chosen anew, as it is
-        # in the library.
-        parsed = {key: value for key, value in parsed.items() if key != "$schema"}
-    return extend(draft, exact)(parsed, registry=Registry(), format_checker=formats)
+    return _draft(parsed)(parsed, registry=Registry(), format_checker=formats)
+
+
+def _draft(schema: Any) -> Any:
+    """The validator of the draft a schema is of."""
+    from jsonschema.validators import Draft202012Validator, validator_for
+
+    return _with_quick_words(validator_for(schema, default=Draft202012Validator))
+
+
+@functools.cache
+def _with_quick_words(draft: Any) -> Any:
+    """A validator whose every word takes no longer than the value is large, where the library
+    compares the items of a mixed array all with all, and divides decimals as they are written.
+    """
+    import attrs
+    from jsonschema.validators import extend
+
+    words = {"uniqueItems": _unique_items, "multipleOf": _is_multiple, "divisibleBy": _is_multiple}
+    known = {name: word for name, word in words.items() if name in draft.VALIDATORS}
+    quick: Any = extend(draft, known)
+    evolve = quick.evolve
+
+    def evolved(self: Any, **changes: Any) -> Any:
+        """The validator of a part, which the library takes from its own where the part is of a
+        draft that it names, as the drafts' own schemas do.
+        """
+        part = evolve(self, **changes)
+        if getattr(type(part), "is_quick", False):
+            return part
+        fields = [field for field in attrs.fields(type(part)) if field.init]
+        given = {field.alias: getattr(part, field.name) for field in fields}
+        kind: Any = type(part)
+        return _with_quick_words(kind)(**given)
+
+    quick.evolve, quick.is_quick = evolved, True
+    return quick
+
+
+def _unique_items(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[Any]:
+    from jsonschema.exceptions import ValidationError
+
+    if not wanted or not validator.is_type(instance, "array"):
+        return
+    if len({_identity(item) for item in instance}) < len(instance):
+        yield ValidationError(f"{instance!r} has non-unique elements")
+
+
+def _identity(value: Any) -> Hashable:
+    """What two JSON values have in common exactly when they are equal: 1 is 1.0 and not true."""
+    match value:
+        case bool():
+            return (bool, value)
+        case Mapping():
+            return frozenset((name, _identity(part)) for name, part in value.items())
+        case list():
+            return tuple(map(_identity, value))
+    hashable: Hashable = value
+    return hashable
 
 
 def _is_multiple(validator: Any, step: Any, value: Any, schema: Any) -> Iterator[Any]:

@@ -18,6 +18,7 @@ async def tool_calling(attempt: AgentContext) -> Episode:
     judge the state they leave; a turn cut by its token limit ends the loop before its calls.
     """
     toolbox = attempt.toolbox
+    await toolbox.require_legal(attempt.task)
     use = ToolUse(attempt.task, attempt.renderer, toolbox.offer(attempt.task))
     turns = TurnTaking(attempt, tools=use.tools)
 

@@ -22,10 +22,10 @@ from gym_ray.agents.author_code import call_author_code
 from gym_ray.config.environment import AgentOptions
 from gym_ray.environment import Environment
 from gym_ray.errors import ConfigError, RolloutFailure, one_line
-from gym_ray.json_schema import misfit, schema_problem
 from gym_ray.renderers.messages import ToolCall
 from gym_ray.task import Task, invalid
 from gym_ray.tools import UnknownTool, method_tools
+from gym_ray.verifiers.schema_checks import SchemaChecks
 
 #: Characters of an error the policy is shown; more is rarely read and costs context.
 _ERROR_CHARACTERS = 2000
@@ -70,22 +70,26 @@ class Toolbox:
         self._options = options
         self._methods = method_tools(environment)
         self._remote = dict(remote or {})
+        self._checks = SchemaChecks()
         for name in self._methods.keys() & self._remote.keys():
             raise ConfigError(
                 f"tool {name!r} is a method of {type(environment).__name__} and of an MCP server; "
                 "leave it out of the server's `tools`"
             )
 
-    def offer(self, task: Task) -> list[dict[str, Any]]:
-        """Tool definitions of a task: the row's own, then those it does not name.
+    async def require_legal(self, task: Task) -> None:
+        """See that the tools a row brings have legal schemas.
 
         Raises:
-            RolloutFailure: `task_invalid` when a definition of the row has no legal schema.
+            RolloutFailure: `task_invalid`, one has not.
         """
-        tools = task.tools
-        for tool in tools:
-            if error := schema_problem(_schema_of(tool)):
+        for tool in task.tools:
+            if error := await self._checks.problem(_schema_of(tool)):
                 raise invalid(f"offers tool {tool['name']!r} with an illegal schema: {error}")
+
+    def offer(self, task: Task) -> list[dict[str, Any]]:
+        """Tool definitions of a task: the row's own, then those it does not name."""
+        tools = task.tools
         named = {tool["name"] for tool in tools}
         own = [tool.definition for tool in self._methods.values()]
         own += [tool.definition for tool in self._remote.values()]
@@ -114,7 +118,7 @@ class Toolbox:
             return _error(call.error)
         if call.name not in offered:
             return _unknown(call.name, offered)
-        arguments, problem = _read_arguments(call.arguments, offered[call.name])
+        arguments, problem = await self._read_arguments(call.arguments, offered[call.name])
         if problem is not None:
             return _error(f"the arguments do not fit tool {call.name!r}: {problem}")
         seconds = self._options.tool_timeouts.get(call.name, self._options.tool_timeout_seconds)
@@ -138,6 +142,28 @@ class Toolbox:
                 return _error(f"tool {call.name!r} took longer than {seconds:g} s")
             return _error(one_line(error, _ERROR_CHARACTERS))
         return self._cut(text)
+
+    async def stop(self) -> None:
+        """End what checks schemas; the tools themselves are others'."""
+        await self._checks.stop()
+
+    async def _read_arguments(
+        self, text: str, tool: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], str | None]:
+        """Arguments of a call, and what is wrong with them."""
+        try:
+            arguments = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            return {}, f"not JSON ({error})"
+        if not isinstance(arguments, dict):
+            return {}, "not a JSON object"
+        try:
+            problem = await self._checks.misfit(arguments, _schema_of(tool))
+        except RolloutFailure:
+            raise
+        except Exception as error:  # a `$ref` that leads nowhere shows only when it is followed
+            return {}, f"the tool's schema cannot be applied ({one_line(error, 200)})"
+        return ({}, problem) if problem is not None else (arguments, None)
 
     async def _call(self, name: str, arguments: dict[str, Any], state: Any) -> Any:
         if name in self._remote:
@@ -189,18 +215,3 @@ def _text(value: Any) -> str:
 
 def _schema_of(tool: Mapping[str, Any]) -> dict[str, Any]:
     return tool.get("parameters") or {"type": "object"}
-
-
-def _read_arguments(text: str, tool: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """Arguments of a call, and what is wrong with them."""
-    try:
-        arguments = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return {}, f"not JSON ({error})"
-    if not isinstance(arguments, dict):
-        return {}, "not a JSON object"
-    try:
-        problem = misfit(arguments, _schema_of(tool))
-    except Exception as error:  # a `$ref` that leads nowhere shows only when it is followed
-        return {}, f"the tool's schema cannot be applied ({one_line(error, 200)})"
-    return ({}, problem) if problem is not None else (arguments, None)

@@ -212,7 +212,7 @@ class RolloutRenderer:
         longest = getattr(self._tokenizer, "longest_token", None)
         if longest is not None:
             return int(longest)
-        vocabulary = getattr(self._tokenizer, "get_vocab", dict)()
+        vocabulary: dict[str, int] = getattr(self._tokenizer, "get_vocab", dict)()
         return max(map(len, vocabulary), default=0)
 
     @functools.cached_property

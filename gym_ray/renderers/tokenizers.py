@@ -125,7 +125,7 @@ def vocabulary_size(tokenizer: Any) -> int:
     """
     if isinstance(tokenizer, ByteTokenizer):
         return tokenizer.vocab_size
-    vocabulary = getattr(tokenizer, "get_vocab", dict)()
+    vocabulary: dict[str, int] = getattr(tokenizer, "get_vocab", dict)()
     if not vocabulary:
         return 2**31
     known = max(vocabulary.values()) + 1

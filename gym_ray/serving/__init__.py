@@ -24,6 +24,8 @@ SERVE_ENVIRONMENT = {
     # By gRPC's default, a call between replicas may carry 4 MiB: less than a long rollout, and less
     # than the bodies the gateway takes. What may be as large is decided where it comes in.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": "2147483647",
+    # A replica that no longer answers cannot finish what it has: it is killed, not waited for.
+    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -63,8 +64,11 @@ class EnvironmentReplica:
         self, name: str, config: RunConfig, policy: Any, judges: Mapping[str, Any]
     ) -> None:
         from gym_ray.verifiers.verification import Verification
+        from gym_ray.verifiers.worker import die_with
 
         set_up_logs(config.observability.log_format)
+        # One that is stuck in an author's code hears of nothing else.
+        die_with(os.getppid())
         section = config.environments[name]
         client = PolicyClient(policy, start_seconds=config.policy.startup_timeout_seconds)
         environment = load_environment(name, section, config.base_directory)
@@ -85,7 +89,7 @@ class EnvironmentReplica:
         )
         if renderer is not None:
             require_bridge(name, section.agent, renderer)
-        toolbox = Toolbox(environment, section.agent_options, remote_tools)
+        self._toolbox = toolbox = Toolbox(environment, section.agent_options, remote_tools)
 
         def runner(agent_name: str, agent: Agent) -> Runner:
             return Runner(
@@ -180,6 +184,7 @@ class EnvironmentReplica:
         await self._sessions.stop()
         await self._mcp_servers.stop()
         await self._verification.stop()
+        await self._toolbox.stop()
         await asyncio.to_thread(flush_traces)
 
 

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from gym_ray.errors import FileTorn
 from gym_ray.rollout import Rollout
-from gym_ray.store.index import Index
+from gym_ray.store.parquet import StoredParquet
 from gym_ray.store.places import make_folder, parquet_file, write_table_whole
 from gym_ray.store.rows import to_table
+from gym_ray.store.schema import SCHEMA
 
 
 class SegmentStore:
@@ -50,8 +51,8 @@ class SegmentStore:
         aside = []
         for path in self.files():
             try:
-                Index.read([path])
                 file = parquet_file(path)
+                _require_rollouts(path, file)
                 for group in range(file.num_row_groups):
                     file.read_row_group(group)
             except FileTorn:
@@ -63,3 +64,12 @@ class SegmentStore:
     def files(self) -> Iterator[Path]:
         """Every segment, in a stable order."""
         yield from sorted(self._directory.glob("*/*.parquet"))
+
+
+def _require_rollouts(path: Path, file: StoredParquet) -> None:
+    """Raises `FileTorn` for a Parquet file of something else."""
+    there = file.schema_arrow
+    common = set(SCHEMA.names) & set(there.names)  # earlier versions may have had fewer
+    for name in sorted(common | {"rollout_id"}):
+        if name not in common or there.field(name).type != SCHEMA.field(name).type:
+            raise FileTorn(f"{path}: its column {name!r} is not that of a rollout")

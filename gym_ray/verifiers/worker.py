@@ -36,7 +36,7 @@ _PR_SET_PDEATHSIG = 1
 
 def run(descriptor: int, parent_pid: int) -> None:
     """Serve the socket `descriptor` until the parent closes it."""
-    _die_with(parent_pid)
+    die_with(parent_pid)
     faulthandler.enable()  # a segfault in a verifier leaves its stack on stderr
     with socket.socket(fileno=descriptor) as parent, contextlib.suppress(EOFError, OSError):
         # Where a child lives on, the parent has to notice this process's death all the same.
@@ -122,7 +122,7 @@ def _answer(
         return RolloutFailure(FailureKind.VERIFIER_ERROR, one_line(error))
 
 
-def _die_with(parent_pid: int) -> None:
+def die_with(parent_pid: int) -> None:
     """Have the kernel kill this process when its parent is gone, even by SIGKILL.
 
     Linux only. Elsewhere a worker ends when it next reads its socket, so one that hangs in
