@@ -29,7 +29,7 @@ def why_not() -> str | None:
     tool = missing_tool("bwrap")
     if tool is not None:
         return f"{tool} (apt-get install bubblewrap)"
-    return missing_tool("prlimit") or seccomp.why_not()
+    return seccomp.why_not()
 
 
 class Bubblewrap:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,17 +84,66 @@ def shared_once_bytes(pids: list[int]) -> int:
     return total
 
 
-def deleted_file_bytes(pids: list[int]) -> int:
-    """Disk held by files that these processes have open though they are deleted."""
-    blocks: dict[tuple[int, int], int] = {}
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hidden:
+    """What processes hold that neither their sizes nor a folder show.
+
+    Attributes:
+        disk_bytes: of files that are deleted and still open, or still mapped.
+        socket_bytes: what may wait in their sockets.
+    """
+
+    disk_bytes: int
+    socket_bytes: int
+
+
+def hidden(pids: list[int], *, folder: str, most_bytes: int) -> Hidden:
+    """What these processes hold out of sight.
+
+    Args:
+        pids: of one program.
+        folder: where its files are.
+        most_bytes: the largest a file of it can be. That much counts of one that is only mapped:
+            a mapping of one page keeps all of it.
+    """
+    blocks: dict[int, int] = {}
+    sockets: set[int] = set()
+    mapped: set[int] = set()
     for pid in pids:
         with contextlib.suppress(OSError):
             for name in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
                     status = os.stat(f"/proc/{pid}/fd/{name}")
-                    if status.st_nlink == 0:
-                        blocks[status.st_dev, status.st_ino] = status.st_blocks
-    return 512 * sum(blocks.values())
+                    if stat.S_ISSOCK(status.st_mode):
+                        sockets.add(status.st_ino)
+                    elif status.st_nlink == 0:
+                        blocks[status.st_ino] = 512 * status.st_blocks
+        mapped |= _deleted_and_mapped(pid, folder)
+    for inode in mapped - blocks.keys():
+        blocks[inode] = most_bytes
+    return Hidden(sum(blocks.values()), _socket_bytes() * len(sockets))
+
+
+def _deleted_and_mapped(pid: int, folder: str) -> set[int]:
+    """Inodes of files that were in a folder, and that a process has mapped."""
+    found = set()
+    with (
+        contextlib.suppress(OSError, ValueError),
+        open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file,
+    ):
+        for line in file:
+            if line.endswith(" (deleted)\n") and f" {folder}/" in line:
+                found.add(int(line.split(None, 5)[4]))
+    return found
+
+
+@functools.cache
+def _socket_bytes() -> int:
+    """What one socket may hold for who does not read it."""
+    try:
+        return int(Path("/proc/sys/net/core/wmem_max").read_text())
+    except (OSError, ValueError):
+        return 212_992
 
 
 def step_back(pids: list[int]) -> None:

@@ -68,23 +68,26 @@ class Provider(Protocol):
 
 
 def capped(command: tuple[str, ...], limits: Limits, *, tasks: int | None) -> list[str]:
-    """`command` behind util-linux's prlimit, for the limits a kernel keeps per process.
+    """`command` behind a shell that takes the limits upon itself that a kernel keeps per process.
+
+    Not util-linux's prlimit: it names the process, which is refused since it might be another's.
 
     Args:
         tasks: most processes and threads of the program's user, where that user is its alone.
     """
-    caps = {
-        "core": 0,
-        "cpu": math.ceil(limits.cpu_seconds) + 1,  # the warden is more exact
-        "data": limits.memory_bytes,
-        "fsize": limits.file_bytes,
-        "nofile": limits.open_files,
-        "memlock": 65536,
-        "msgqueue": 0,
-    }
+    caps = [
+        "-c 0",
+        f"-t {math.ceil(limits.cpu_seconds) + 1}",  # the warden is more exact
+        f"-d {math.ceil(limits.memory_bytes / 1024)}",
+        f"-f {math.ceil(limits.file_bytes / 512)}",  # in a POSIX shell's blocks
+        f"-n {limits.open_files}",
+        "-l 64",
+    ]
+    script = "".join(f"ulimit {cap} && " for cap in caps)
     if tasks is not None:
-        caps["nproc"] = tasks
-    return ["prlimit", *(f"--{name}={value}" for name, value in caps.items()), "--", *command]
+        # Shells have two names for it, and one of them takes the second for something else.
+        script += f"{{ ulimit -u {tasks} || ulimit -p {tasks}; }} 2>/dev/null && "
+    return ["/bin/sh", "-c", f'{script}exec "$@"', "sh", *command]
 
 
 class RunningProcess:

@@ -152,6 +152,21 @@ class Sandbox:
         )
 
     def _run(self, program: Program, limits: Limits, gone: threading.Event | None) -> SandboxResult:
+        """Twice where the warden dies under the program: it may have been the program's doing. Two
+        that die under one program were: else one that ends its warden would be tried for ever.
+        """
+        try:
+            return self._run_once(program, limits, gone)
+        except _WardenDied:
+            pass
+        try:
+            return self._run_once(program, limits, gone)
+        except _WardenDied:
+            return _killed(limits)
+
+    def _run_once(
+        self, program: Program, limits: Limits, gone: threading.Event | None
+    ) -> SandboxResult:
         warden = self._idle.get()
         kept: _WardenHandle | None = None
         try:
@@ -229,7 +244,13 @@ class _WardenHandle:
             self._connection.send((program, limits))
         except OSError as error:
             raise _failure(f"the warden has gone: {one_line(error)}") from error
-        answer = self._receive(limits.wall_seconds + GRACE_SECONDS, gone)
+        self._receive(GRACE_SECONDS, gone)  # that it has begun
+        try:
+            answer = self._receive(limits.wall_seconds + GRACE_SECONDS, gone)
+        except RolloutFailure:
+            if self._is_ended or self._process.poll() is None:
+                raise
+            raise _WardenDied from None
         if isinstance(answer, SandboxResult):
             return answer
         raise _failure(str(answer))
@@ -268,6 +289,26 @@ class _WardenHandle:
             return self._connection.recv()
         except (EOFError, OSError) as error:
             raise _failure(f"the warden has gone: {one_line(error)}") from error
+
+
+class _WardenDied(Exception):
+    """A warden that nobody told to leave is dead, and it had a program to run."""
+
+
+def _killed(limits: Limits) -> SandboxResult:
+    """A program that ended with what looked after it, by whichever means."""
+    return SandboxResult(
+        exit_code=None,
+        signal=signal.SIGKILL,
+        limit=None,
+        stdout=b"",
+        stderr=b"",
+        stdout_truncated=False,
+        stderr_truncated=False,
+        wall_seconds=limits.wall_seconds,
+        cpu_seconds=limits.cpu_seconds,
+        memory_peak_bytes=0,
+    )
 
 
 _PROGRAM_PATH = "/usr/local/bin:/usr/bin:/bin"

@@ -2,7 +2,10 @@
 
 The command sees the host's names (a file that exists can be told from one that does not) but can
 open nothing outside its paths. Sandlock decides itself about network calls; `socket` is taken
-away from the warden before that, so that none can be made at all.
+away from the warden before that, so that none can be made at all. Programs of a root process run
+as a user who owns nothing but their folder. Those of any other process run as its own user, whose
+files have attributes that Landlock does not guard: they may change none, not of their own files
+either.
 """
 
 from __future__ import annotations
@@ -10,11 +13,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from gym_ray.errors import one_line
 from gym_ray.sandbox import seccomp
-from gym_ray.sandbox.interpreter import missing_tool
 from gym_ray.sandbox.program import ProviderFault
 from gym_ray.sandbox.provider import Launch, capped
 
@@ -32,7 +35,7 @@ def why_not() -> str | None:
         return f"the package sandlock does not load: {one_line(error)}"
     if has < needs:
         return f"this kernel has Landlock ABI {has}, and sandlock needs {needs} (Linux 6.12)"
-    return missing_tool("prlimit") or seccomp.why_not()
+    return seccomp.why_not()
 
 
 class Sandlock:
@@ -45,7 +48,15 @@ class Sandlock:
     def __init__(self, *, own_user: bool) -> None:
         self._library = importlib.import_module("sandlock")
         self._own_user = own_user
+        self._refused = (
+            *seccomp.REFUSED,
+            *seccomp.WRITERS_ATTRIBUTES,
+            *(() if own_user else seccomp.OWNERS_ATTRIBUTES),
+        )
         seccomp.refuse_sockets()
+        # Programs are started from a thread that has lost what they may not do; this one measures
+        # and ends them.
+        self._thread = ThreadPoolExecutor(1, initializer=seccomp.refuse_others)
         # It complains, at every program, that it cannot make a control socket. What goes wrong
         # in a warden is told on the warden's own socket.
         nothing = os.open(os.devnull, os.O_WRONLY)
@@ -60,7 +71,7 @@ class Sandlock:
         sandbox = self._library.Sandbox(
             fs_readable=readable,
             fs_writable=[launch.folder, "/dev/null"],
-            extra_deny_syscalls=seccomp.REFUSED,
+            extra_deny_syscalls=self._refused,
             max_processes=limits.processes,
             no_coredump=True,
             cwd=launch.folder,
@@ -69,9 +80,13 @@ class Sandlock:
             env=dict(launch.environment),
         )
         try:
-            process = sandbox.popen(
-                capped(launch.command, limits, tasks=tasks), stdin=piped, stdout=piped, stderr=piped
-            )
+            process = self._thread.submit(
+                sandbox.popen,
+                capped(launch.command, limits, tasks=tasks),
+                stdin=piped,
+                stdout=piped,
+                stderr=piped,
+            ).result()
         except Exception as error:
             raise ProviderFault(f"sandlock cannot start it: {one_line(error)}") from error
         return _RunningSandlock(process)

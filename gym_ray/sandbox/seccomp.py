@@ -1,5 +1,9 @@
 """System calls that no sandboxed program needs, and a filter that refuses them.
 
+What programs may do to themselves and not to others (limits, priorities, processors) is refused
+by its arguments. What changes a file's attributes is refused where programs run as somebody who
+owns files: no file rule of the kernel covers it.
+
 Owned here: the filter as classic BPF (linux/seccomp.h). It stands beside namespaces and file
 rules, which do the main work: it takes the kernel's rarely used and memory-hiding parts away.
 """
@@ -14,6 +18,8 @@ import struct
 #: Numbers on x86-64 and on aarch64; None where an architecture has no such call.
 _CALLS: dict[str, tuple[int | None, int | None]] = {
     "socket": (41, 198),
+    # Descriptors on their way in a message: files and memory that no process shows.
+    "sendmsg": (46, 211), "sendmmsg": (307, 269),
     # Memory that no process's size shows.
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194),
     "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180),
@@ -30,13 +36,39 @@ _CALLS: dict[str, tuple[int | None, int | None]] = {
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
     "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
     "open_by_handle_at": (304, 265), "fanotify_init": (300, 262), "inotify_init1": (294, 26),
+    "inotify_init": (253, None), "inotify_add_watch": (254, 27),
     "personality": (135, 92), "kexec_load": (246, 104), "init_module": (175, 105),
     "finit_module": (313, 273), "syslog": (103, 116), "quotactl": (179, 60),
     "swapon": (167, 224), "acct": (163, 89), "reboot": (169, 142), "iopl": (172, None),
 }  # fmt: skip
 
 #: Names of the refused calls that another filter (sandlock's) knows too.
-REFUSED = tuple(name for name in _CALLS if name not in ("socket", "fsmount", "iopl"))
+_UNKNOWN_TO_OTHERS = ("sendmsg", "sendmmsg")
+REFUSED = tuple(
+    name for name in _CALLS if name not in ("socket", "fsmount", "iopl", *_UNKNOWN_TO_OTHERS)
+)
+
+#: Names of the calls that change attributes of files, outside of the program's folder too: those
+#: that take a right to write, which others may have given to everybody, and those of owners.
+WRITERS_ATTRIBUTES = (
+    "setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr",
+    "setxattrat", "removexattrat", "file_setattr",
+)  # fmt: skip
+OWNERS_ATTRIBUTES = (
+    "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat",
+    "utime", "utimes", "futimesat", "utimensat",
+)  # fmt: skip
+
+#: Calls about a process, and the arguments, by position, with which they are about the caller.
+_OF_ITSELF: dict[str, tuple[tuple[int, int], dict[int, int]]] = {
+    "prlimit64": ((302, 261), {0: 0}),
+    "setpriority": ((141, 140), {0: 0, 1: 0}),
+    "sched_setaffinity": ((203, 122), {0: 0}),
+    "sched_setscheduler": ((144, 119), {0: 0}),
+    "sched_setparam": ((142, 118), {0: 0}),
+    "sched_setattr": ((314, 274), {0: 0}),
+    "ioprio_set": ((251, 30), {0: 1, 1: 0}),
+}
 
 # Machine: column of the table, AUDIT_ARCH, numbers of clone and clone3.
 _MACHINES = {"x86_64": (0, 0xC000003E, 56, 435), "aarch64": (1, 0xC00000B7, 220, 435)}
@@ -58,7 +90,7 @@ def why_not() -> str | None:
 
 def program_filter() -> bytes:
     """The whole filter, as `bwrap --seccomp` reads it."""
-    return _filter(tuple(_CALLS), refuse_namespaces=True)
+    return _filter(tuple(_CALLS), refuse_namespaces=True, refuse_others=True)
 
 
 def refuse_sockets() -> None:
@@ -66,7 +98,16 @@ def refuse_sockets() -> None:
     _install(_filter(("socket",), refuse_namespaces=False))
 
 
-def _filter(names: tuple[str, ...], *, refuse_namespaces: bool) -> bytes:
+def refuse_others() -> None:
+    """Take calls about other processes, and what sandlock needs itself until the program starts,
+    away from this thread and from all it will start.
+    """
+    _install(_filter(_UNKNOWN_TO_OTHERS, refuse_namespaces=False, refuse_others=True))
+
+
+def _filter(
+    names: tuple[str, ...], *, refuse_namespaces: bool, refuse_others: bool = False
+) -> bytes:
     column, architecture, clone, clone3 = _MACHINES[platform.machine()]
     permission, missing = _REFUSE | errno.EPERM, _REFUSE | errno.ENOSYS
     code = [
@@ -81,6 +122,15 @@ def _filter(names: tuple[str, ...], *, refuse_namespaces: bool) -> bytes:
         number = _CALLS[name][column]
         if number is not None:
             code += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, permission)]
+    for numbers, own in _OF_ITSELF.values() if refuse_others else ():
+        code.append((_EQUAL, 0, 3 * len(own) + 1, numbers[column]))
+        for position, value in own.items():
+            code += [
+                (_LOAD, 0, 0, 16 + 8 * position),  # seccomp_data.args, low word
+                (_EQUAL, 1, 0, value),
+                (_RETURN, 0, 0, permission),
+            ]
+        code.append((_RETURN, 0, 0, _ALLOW))
     if refuse_namespaces:
         # clone3 has its flags in memory, out of a filter's sight; libraries fall back to clone.
         code += [(_EQUAL, 0, 1, clone3), (_RETURN, 0, 0, missing)]

@@ -31,7 +31,7 @@ _LIMITS = Limits(
 )
 
 _ESCAPES = """
-import json, os, signal, socket, sys
+import json, os, resource, signal, socket, sys
 where = json.loads(sys.stdin.read())
 escaped = []
 
@@ -57,6 +57,10 @@ attempt("signal a process outside", lambda: os.kill(where["pid"], 0) if where["p
         else socket.socket())
 attempt("read another process's environment",
         lambda: open(f"/proc/{where['pid']}/environ").read())
+if where["pid"] != os.getpid():
+    attempt("limit a process outside",
+            lambda: resource.prlimit(where["pid"], resource.RLIMIT_CORE))
+attempt("change modes of a file outside its directory", lambda: os.chmod(where["secret"], 0o644))
 leaked = set(os.environ) - {"PATH", "HOME", "TMPDIR", "LANG", "PWD", "LC_CTYPE", "OLDPWD", "SHLVL"}
 leaked = sorted(name for name in leaked if "SANDLOCK" not in name)
 if leaked:
@@ -117,6 +121,7 @@ def _escapes(sandbox: TriedSandbox) -> list[str]:
         secret, path = os.path.join(folder, "secret"), os.path.join(folder, "socket")
         with open(secret, "w") as file:
             file.write("a secret")
+        os.chmod(secret, 0o644)
         abstract = f"gym-ray-self-check-{os.getpid()}-{id(stack)}"
         servers = []
         for family, address in (

@@ -9,8 +9,8 @@ below it); forking from it is cheap, from a large process it is not; it can give
 and it cleans up after its parent is killed, which it learns from its closed socket.
 
 What travels on the socket is pickled. First out: the warden's own directory, and why it cannot
-serve or None. Then (Program, Limits) in; a SandboxResult, or what is wrong with the sandbox as a
-string, out.
+serve or None. Then (Program, Limits) in; None, which says that it has begun, and a SandboxResult,
+or what is wrong with the sandbox as a string, out.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from gym_ray.errors import one_line
 from gym_ray.sandbox.bubblewrap import Bubblewrap
 from gym_ray.sandbox.folder import make_folder, measure_folder, remove_folder
 from gym_ray.sandbox.processes import (
-    deleted_file_bytes,
     descendants,
+    hidden,
     kill_below,
     shared_once_bytes,
     step_back,
@@ -79,6 +79,7 @@ def run(
         warden = _Warden(provider, parent, home, path, tuple(readable))
         while True:
             program, limits = parent.recv()
+            parent.send(None)
             parent.send(warden.answer(program, limits))
     except (EOFError, OSError):
         pass  # the parent has gone
@@ -314,9 +315,10 @@ class _Watch:
         step_back(newcomers)
         self._tamed.update(newcomers)
         used = usage(pids)
-        memory = used.resident_bytes
+        out_of_sight = hidden(pids, folder=self._folder, most_bytes=limits.file_bytes)
+        memory = used.resident_bytes + out_of_sight.socket_bytes
         if memory > limits.memory_bytes:
-            memory = shared_once_bytes(pids)
+            memory = shared_once_bytes(pids) + out_of_sight.socket_bytes
         self.memory_peak = max(self.memory_peak, memory)
         if memory > limits.memory_bytes:
             return "memory"
@@ -335,7 +337,7 @@ class _Watch:
         lying = measure_folder(self._folder, most_files=limits.files, most_bytes=limits.disk_bytes)
         if lying.files > limits.files:
             return "files"
-        if lying.bytes + deleted_file_bytes(pids) > limits.disk_bytes:
+        if lying.bytes + out_of_sight.disk_bytes > limits.disk_bytes:
             return "disk"
         return None
 

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -94,6 +95,21 @@ class Host:
     victim: int
 
 
+def _state(pid: int, secret: Path) -> tuple[object, ...]:
+    """What a program may change of neither: told by the host, as a refusal may come too late."""
+    kinds = (resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
+    entries = [secret.stat(), secret.parent.stat()]
+    return (
+        *(resource.prlimit(pid, kind) for kind in kinds),
+        os.getpriority(os.PRIO_PROCESS, pid),
+        os.sched_getaffinity(pid),
+        os.sched_getscheduler(pid),
+        *((entry.st_mode, entry.st_uid, entry.st_gid) for entry in entries),
+        secret.stat().st_mtime_ns,
+        os.listxattr(secret),
+    )
+
+
 @pytest.fixture(scope="session")
 def host() -> Iterator[Host]:
     with contextlib.ExitStack() as stack:
@@ -114,6 +130,7 @@ def host() -> Iterator[Host]:
         abstract.bind(f"\0{name}")
         abstract.listen()
         victim = subprocess.Popen(["sleep", "86400"], env={"VICTIM_SECRET": "hidden"})
+        before = _state(victim.pid, secret)
         yield Host(
             str(folder),
             str(secret),
@@ -124,6 +141,7 @@ def host() -> Iterator[Host]:
             victim.pid,
         )
         assert victim.poll() is None, "a program killed a process outside its sandbox"
+        assert _state(victim.pid, secret) == before
         victim.kill()
         victim.wait()
         assert secret.read_text() == "the secret of the host"

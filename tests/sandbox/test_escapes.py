@@ -21,6 +21,9 @@ def call(*arguments):
     if libc.syscall(*arguments) < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
+def call_number(number):
+    return libc.syscall(number)
+
 def connect(family, kind, address):
     with socket.socket(family, kind) as client:
         client.settimeout(1)
@@ -59,7 +62,29 @@ ATTEMPTS = {
     "move a file outside": "os.rename(host['secret'], 'mine')",
     "make a folder outside": "os.mkdir(host['folder'] + '/new')",
     "make a symlink outside": "os.symlink('x', host['folder'] + '/new')",
-    "change modes outside": "os.chmod(host['secret'], 0o600); open(host['secret']).read()",
+    "change modes outside": "os.chmod(host['secret'], 0o600)",
+    "change modes outside over the folder": "os.chmod(host['folder'], 0)",
+    "change modes outside by another call": "call(452, -100, host['secret'].encode(), 0, 0)",
+    "change owners outside": "os.chown(host['secret'], os.getuid(), os.getgid())",
+    "change times outside": "os.utime(host['secret'], (1, 1))",
+    "change attributes outside": "os.setxattr(host['secret'], 'user.a', b'b')",
+    "limit a process outside":
+        "import resource; resource.prlimit(host['victim'], resource.RLIMIT_CPU, (0, 0))",
+    "limit its parent":
+        "import resource; resource.prlimit(os.getppid(), resource.RLIMIT_CPU, (0, 0))",
+    "change the priority of a process outside":
+        "os.setpriority(os.PRIO_PROCESS, host['victim'], 19)",
+    "change the priority of everybody": "os.setpriority(os.PRIO_USER, 0, 19)",
+    "move a process outside to one processor": "os.sched_setaffinity(host['victim'], {0})",
+    "make a process outside idle":
+        "os.sched_setscheduler(host['victim'], os.SCHED_IDLE, os.sched_param(0))",
+    "change the scheduling of a process outside":
+        "call(314, host['victim'], ctypes.create_string_buffer(b'\\x38\\0\\0\\0\\5', 56), 0)",
+    "change the disk priority of a process outside": "call(251, 1, host['victim'], 3 << 13)",
+    "watch a folder outside": "call(254, call_number(253), b'/tmp', 256)",
+    "watch anything": "call(253)",
+    "send a descriptor":
+        "a, b = socket.socketpair(); socket.send_fds(a, [b'x'], [0]); print('GOT THROUGH')",
     "write to /tmp": "open('/tmp/escaped-' + str(os.getpid()), 'w')",
     "write to /dev/shm": "open('/dev/shm/escaped-' + str(os.getpid()), 'w')",
     "write to /usr": "open('/usr/escaped', 'w')",

@@ -162,6 +162,44 @@ time.sleep(5)
     assert run(sandbox, code).limit == "disk"
 
 
+def test_deleted_files_that_are_mapped_count(sandbox: Sandbox) -> None:
+    code = """
+import mmap, os, time
+kept = []
+for number in range(20):
+    with open('big', 'w+b') as file:
+        file.write(bytes(1 << 20))
+        file.flush()
+        kept.append(mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ))
+    os.unlink('big')
+time.sleep(5)
+"""
+    assert run(sandbox, code).limit == "disk"
+
+
+def test_what_waits_in_sockets_counts(sandbox: Sandbox) -> None:
+    code = """
+import resource, socket, time
+pairs = []
+for number in range(12):
+    pair = socket.socketpair()
+    pair[0].setblocking(False)
+    try:
+        while True:
+            pair[0].send(bytes(1 << 16))
+    except BlockingIOError:
+        pairs.append(pair)
+time.sleep(5)
+"""
+    held = 24 * 212_992
+    assert run(sandbox, code, memory_bytes=held, open_files=64).limit == "memory"
+
+
+def test_a_loop_of_asyncio_runs(sandbox: Sandbox) -> None:
+    code = "import asyncio; asyncio.run(asyncio.sleep(0.01)); print('ran')"
+    assert run(sandbox, code).stdout == b"ran\n"
+
+
 def test_the_number_of_files_has_a_limit(sandbox: Sandbox) -> None:
     code = "import time\nfor n in range(5000): open(f'f{n}', 'w').close()\ntime.sleep(5)"
     assert run(sandbox, code).limit == "files"

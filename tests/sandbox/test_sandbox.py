@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +124,40 @@ def test_a_killed_warden_is_a_sandbox_error_and_is_replaced(provider: str) -> No
             sandbox.run(python(sandbox, "print(1)"))
         assert caught.value.kind is FailureKind.SANDBOX_ERROR
         assert sandbox.run(python(sandbox, "print(1)")).stdout == b"1\n"
+
+
+def test_a_warden_that_dies_of_every_try_of_a_program_is_the_programs_failure(
+    provider: str,
+) -> None:
+    config = SandboxConfig.model_validate({"provider": provider, "concurrency": 1})
+    before = psutil.Process().children()
+    ended: list[int] = []
+
+    def end_wardens(while_running: threading.Event) -> None:
+        """As a program would that got at its warden."""
+        while not while_running.is_set():
+            for pid in processes_marked("deadly-mark"):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    parents = psutil.Process(pid).parents()
+                    wardens = [one for one in parents if one.ppid() == os.getpid()]
+                    for warden in wardens:
+                        warden.kill()
+                        ended.append(warden.pid)
+            time.sleep(0.01)
+
+    with Sandbox(config) as sandbox:
+        done = threading.Event()
+        thread = threading.Thread(target=end_wardens, args=(done,))
+        thread.start()
+        try:
+            result = sandbox.run(python(sandbox, "import time; time.sleep(60)  # deadly-mark"))
+        finally:
+            done.set()
+            thread.join()
+        assert (result.exit_code, result.signal) == (None, signal.SIGKILL)
+        assert len(set(ended)) == 2
+        assert sandbox.run(python(sandbox, "print(1)")).stdout == b"1\n"
+    assert [child for child in psutil.Process().children() if child not in before] == []
 
 
 def test_a_directory_that_cannot_be_used_is_named() -> None:
