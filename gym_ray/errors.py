@@ -10,7 +10,9 @@ Two families, deliberately apart:
 
 from __future__ import annotations
 
+import os
 import random
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 
@@ -151,6 +153,25 @@ class Interrupted(GymRayError):
 
 
 def one_line(error: BaseException, limit: int = 500) -> str:
-    """`Type: message` on one line, at most `limit` characters, for a row or a terminal."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    """`Type: message` on one line, at most `limit` characters, for a row or a terminal.
+
+    It goes to whoever reads the row or asked for the rollout, so what surely is a secret is left
+    out: what stands before the host in an address, and the values of environment variables that
+    are called like one.
+    """
+    text = _without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+_USER_IN_ADDRESS = re.compile(r"(\b[a-zA-Z][\w+.-]*://)[^\s/@]+@")
+_SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+#: Shorter values are found in texts by chance.
+_SHORTEST_SECRET = 8
+
+
+def _without_secrets(text: str) -> str:
+    text = _USER_IN_ADDRESS.sub(r"\1***@", text)
+    for name, value in os.environ.items():
+        if len(value) >= _SHORTEST_SECRET and value in text and _SECRET_VARIABLE.search(name):
+            text = text.replace(value, "***")
+    return text

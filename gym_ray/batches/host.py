@@ -138,6 +138,11 @@ class BatchHost:
 
     async def delete(self, name: str, holder: str | None) -> None:
         batch = self._held(name, holder) if holder is not None else self._find(name)
+        if holder is None and batch.holder is not None:
+            raise BatchError(
+                "taken",
+                f"a client holds batch {name!r}: name its secret, or wait until it let go",
+            )
         self._forget(batch)
 
     async def state(self, name: str) -> BatchState:

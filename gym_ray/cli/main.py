@@ -82,7 +82,7 @@ def main() -> None:
     except GymRayError as error:
         _end(str(error), error.exit_code)
     except OSError as error:
-        _end(f"{_described(error)}; what was collected is kept", GymRayError.exit_code)
+        _end(f"{_described(error)}{_cure(error)}; what was collected is kept", GymRayError.exit_code)
 
 
 def _described(error: OSError) -> str:
@@ -93,6 +93,16 @@ def _described(error: OSError) -> str:
     place = f" (in {frames[-1].name}, {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     name = errno.errorcode.get(error.errno or 0, type(error).__name__)
     return f"{error or name}{place}; set GYM_RAY_TRACEBACK=1 to see how it came about"
+
+
+def _cure(error: OSError) -> str:
+    """What to do about the disk, where that is what is wrong."""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return ": make room there and re-issue the command"
+        case errno.EROFS | errno.EPERM | errno.EACCES:
+            return ": see that it may be written to and re-issue the command"
+    return ""
 
 
 def _end(message: str, exit_code: int) -> None:

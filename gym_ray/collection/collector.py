@@ -223,8 +223,9 @@ class _Collector:
                 break
             if error is not None and len(left) == before:
                 raise GymRayError(
-                    f"collection broke without progress: {error}. What was collected is kept; "
-                    "re-issue the command to continue"
+                    f"{self._directory.path}: collection broke without progress: {error}. What was "
+                    "collected is kept; mend it (a full disk needs room) and re-issue the command "
+                    "to continue"
                 ) from error
             if error is None:
                 break

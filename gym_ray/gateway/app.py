@@ -16,7 +16,7 @@ from gym_ray.gateway.backend import PolicyBackend
 from gym_ray.gateway.body_limit import BodyLimit
 from gym_ray.gateway.errors import install_error_handlers
 from gym_ray.gateway.openai_routes import openai_routes
-from gym_ray.gateway.security import KeyGuard
+from gym_ray.gateway.security import KeyGuard, LoopbackGuard
 from gym_ray.gateway.tokenization import tokenize_routes
 
 
@@ -27,12 +27,15 @@ class GatewaySettings:
     Attributes:
         api_key: bearer key of every route but the sessions' own; None asks for none.
         admin_key: bearer key of `/weights`; None closes it.
+        loopback_only: refuse what a web page can send; for gateways without a key that listen on
+            this machine only.
         max_body_bytes: larger requests are answered with 413.
         policy_timeout_seconds: a policy call that takes longer is aborted.
     """
 
     api_key: str | None = None
     admin_key: str | None = None
+    loopback_only: bool = False
     max_body_bytes: int = 64 * 1024 * 1024
     policy_timeout_seconds: float = 300.0
 
@@ -68,6 +71,9 @@ def create_app(
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(KeyGuard, api_key=settings.api_key, admin_key=settings.admin_key)
+
+    if settings.loopback_only:
+        app.add_middleware(LoopbackGuard)
 
     @app.get("/health", tags=["gateway"])
     async def health() -> dict[str, str]:

@@ -13,6 +13,8 @@ Not covered: TLS, rate limits, and who is whom. Put a proxy in front where these
 from __future__ import annotations
 
 import hmac
+import ipaddress
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Match
@@ -73,6 +75,55 @@ class KeyGuard:
         if route == SESSION_ROUTE or route.startswith(f"{SESSION_ROUTE}/"):
             return True
         return same_key(bearer_key(Headers(scope=scope)), self._api_key)
+
+
+class LoopbackGuard:
+    """ASGI middleware of a gateway without a key, which only this machine reaches: refuses what a
+    web page in a browser on this machine can send.
+
+    A page may send requests here from any site, or, by a name of its own that leads here, read the
+    answers. It cannot name this host as the one it asks, nor send JSON without asking first.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (reason := _foreign(Headers(scope=scope))):
+            refused = ApiError(403, f"{reason}; set a key (serve.api_key_env) to allow it")
+            await refused.response()(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _foreign(headers: Headers) -> str | None:
+    """What tells that a request is not of a program on this machine."""
+    host = headers.get("host", "localhost")
+    if not _is_here(f"//{host}"):
+        return f"this gateway has no key and answers on this machine only, not as {host!r}"
+    origin = headers.get("origin")
+    if origin is not None and not _is_here(origin):
+        return f"this gateway has no key and takes nothing from pages of {origin!r}"
+    kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        return f"this gateway has no key and takes application/json only, not {kind!r}"
+    return None
+
+
+def _is_here(address: str) -> bool:
+    """Whether the host of an address is a name of this machine alone."""
+    try:
+        return is_loopback(urlsplit(address).hostname or "")
+    except ValueError:
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, and from no other one."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def bearer_key(headers: Headers) -> str | None:

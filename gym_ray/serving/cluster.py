@@ -125,7 +125,7 @@ def _start(**options: Any) -> None:
             if left == 0 or "timed out during startup" not in str(error):
                 raise GymRayError(
                     f"Ray does not start on this machine: {one_line(error)}; its logs are in "
-                    "/tmp/ray/session_latest/logs"
+                    f"{os.environ.get('RAY_TMPDIR', '/tmp')}/ray/session_latest/logs"
                 ) from error
 
 

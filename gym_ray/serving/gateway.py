@@ -60,6 +60,7 @@ class GatewayPlan:
         target: where those rollouts are recorded; None to keep none.
         api_key: bearer key to ask for; None asks for none. Not part of the printed form.
         admin_key: bearer key of `/weights`; None closes it. Not part of the printed form.
+        loopback_only: see `GatewaySettings`.
     """
 
     config: RunConfig
@@ -69,6 +70,7 @@ class GatewayPlan:
     target: RecordTarget | None = None
     api_key: str | None = dataclasses.field(default=None, repr=False)
     admin_key: str | None = dataclasses.field(default=None, repr=False)
+    loopback_only: bool = False
 
     def in_force(self) -> dict[str, Any]:
         """What clients notice of it; of the key, a digest."""
@@ -127,6 +129,7 @@ class Gateway:
             settings=GatewaySettings(
                 api_key=plan.api_key,
                 admin_key=plan.admin_key,
+                loopback_only=plan.loopback_only,
                 max_body_bytes=config.serve.max_body_bytes,
                 policy_timeout_seconds=config.policy.request_timeout_seconds,
             ),

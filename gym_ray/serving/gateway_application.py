@@ -14,6 +14,7 @@ from typing import Any
 
 from gym_ray.config.load import RunConfig
 from gym_ray.errors import ConfigError
+from gym_ray.gateway.security import is_loopback
 from gym_ray.serving import options
 from gym_ray.serving.application import (
     Application,
@@ -98,14 +99,16 @@ class GatewayApplication:
 
         base_url = start_http(config.serve, report)
         name = core.name + GATEWAY_SUFFIX
+        api_key = _key(config.serve.api_key_env)
         plan = GatewayPlan(
             config=config,
             core=core.name,
             policy=core.policy,
             run_id=target.run_id if target is not None else uuid.uuid4().hex[:12],
             target=target,
-            api_key=_key(config.serve.api_key_env),
+            api_key=api_key,
             admin_key=_key(config.serve.admin_key_env),
+            loopback_only=api_key is None and is_loopback(config.serve.host),
         )
         lease = Lease(name)
         try:

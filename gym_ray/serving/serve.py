@@ -4,7 +4,6 @@ and go.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 import threading
@@ -15,6 +14,7 @@ from typing import Any
 from gym_ray.config.commands import ServeConfig
 from gym_ray.config.load import RunConfig, load_config
 from gym_ray.errors import Interrupted
+from gym_ray.gateway.security import is_loopback
 from gym_ray.serving.application import Application
 from gym_ray.serving.cluster import connect, disconnect
 from gym_ray.serving.gateway_application import GatewayApplication
@@ -113,7 +113,7 @@ def _introduce(
 
     variable = config.api_key_env
     asks = bool(variable and os.environ.get(variable))
-    if not asks and not _is_loopback(config.host):
+    if not asks and not is_loopback(config.host):
         report(
             f"warning: {config.host} can be reached from other machines and no key is asked for; "
             + (f"set {variable} to one" if variable else "set serve.api_key_env")
@@ -130,10 +130,3 @@ def _introduce(
         "-d @task.json"
     )
     report(f"ready at {gateway.base_url}; Ctrl-C stops it")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

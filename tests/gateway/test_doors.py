@@ -8,6 +8,7 @@ import json
 import re
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from gym_ray.gateway.sessions import session_routes
 from gym_ray.gateway.weights import weights_router
 from gym_ray.routing import Router
 from gym_ray.serving.recorder import RecordTarget
+from tests.gateway.conftest import serving
 from tests.gateway.played import Weights
 from tests.gateway.policies import token_policy
 from tests.gateway.test_sessions import Replicas
@@ -116,6 +118,40 @@ def test_no_body_is_read_before_its_sessions_key_is_known(route: str, key: str |
     status, read_bytes = status_of(app, "POST", f"/sessions/sums.first.0{route}", key)
 
     assert (status, read_bytes) == (404 if key else 401, 0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 400),
+        ({"host": "localhost:8000"}, 400),
+        ({"host": "[::1]:8000", "content-type": "application/json; charset=utf-8"}, 400),
+        ({"origin": "http://localhost:3000"}, 400),
+        ({"host": "rebound.example:8000"}, 403),
+        ({"host": "127.0.0.1.example"}, 403),
+        ({"host": "192.168.0.1"}, 403),
+        ({"host": "0.0.0.0:8000"}, 403),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"content-type": "text/plain"}, 403),
+        ({"content-type": "application/x-www-form-urlencoded"}, 403),
+        ({"content-type": "multipart/form-data; boundary=x"}, 403),
+    ],
+)
+def test_a_gateway_without_a_key_takes_nothing_from_web_pages(
+    headers: dict[str, str], status: int
+) -> None:
+    policy, _ = token_policy()
+    settings = GatewaySettings(loopback_only=True)
+    app = create_app(policy=policy, settings=settings)
+    with serving(app) as url, httpx.Client(base_url=url) as http:
+        answer = http.post(
+            "/v1/completions",
+            content="{}",
+            headers={"content-type": "application/json", **headers},
+        )
+        assert answer.status_code == status
+        assert http.get("/health").status_code == 200
 
 
 def test_the_admin_key_opens_the_admin_route() -> None:

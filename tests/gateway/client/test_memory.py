@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -13,6 +14,7 @@ import pytest
 
 from gym_ray import RolloutClient
 from gym_ray.batches.host import BatchHost
+from gym_ray.batches.protocol import BatchState, Opening
 from gym_ray.client import (
     ResultsMissing,
     ServiceUnavailable,
@@ -36,17 +38,22 @@ def test_finished_rollouts_hold_back_new_ones_until_acknowledged(rollouts: Rollo
 
 def test_a_service_that_lost_its_batches_is_given_them_again(rollouts: Rollouts) -> None:
     """As when the replica that holds them is replaced."""
+    hosts: list[Losing] = []
+
+    class Losing(BatchHost):
+        async def open(self, name: str, opening: Opening) -> BatchState:
+            self.loop = asyncio.get_running_loop()
+            hosts.append(self)
+            return await super().open(name, opening)
+
     with (
-        batch_service(rollouts) as url,
+        batch_service(rollouts, Losing) as url,
         RolloutClient(url, api_key=KEY, lease_seconds=1) as client,
     ):
         rollouts.hold, rollouts.hold_from = True, 5
         results = client.run(tasks(20), name="lost")
         found = [next(results).index for _ in range(5)]
-        request = urllib.request.Request(
-            f"{url}/batches/lost", method="DELETE", headers={"Authorization": f"Bearer {KEY}"}
-        )
-        urllib.request.urlopen(request, timeout=10).close()
+        asyncio.run_coroutine_threadsafe(hosts[0].stop(), hosts[0].loop).result(10)
         rollouts.hold = False
         found += [result.index for result in results]
 
@@ -81,6 +88,9 @@ def test_json_says_the_same_to_other_clients(base_url: str) -> None:
     again = ask("POST", f"/tasks?holder={holder}", {"rows": rows})
     assert again == {"acknowledged": [4, 5]}
     assert ask("GET", "")["acknowledged"] == 2
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        ask("DELETE", "")  # which is running, and another client's for all one knows
+    assert refused.value.code == 409
     ask("DELETE", f"?holder={holder}")
     assert state(base_url, "plain") is None
 
