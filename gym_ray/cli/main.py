@@ -82,7 +82,8 @@ def main() -> None:
     except GymRayError as error:
         _end(str(error), error.exit_code)
     except OSError as error:
-        _end(f"{_described(error)}{_cure(error)}; what was collected is kept", GymRayError.exit_code)
+        told = f"{_described(error)}{_cure(error)}"
+        _end(f"{told}; what was collected is kept", GymRayError.exit_code)
 
 
 def _described(error: OSError) -> str:
