@@ -11,7 +11,8 @@ class Arithmetic(Environment):
     """Reward 1 for the right sum.
 
     Row fields beside `expected_answer`: `starts` (a file that gets a line when it starts),
-    `reset_seconds`, `reset_waits_while` (a path that exists), `reset_error` (a message),
+    `reset_exits` (ends its replica), `reset_seconds`, `reset_waits_while` (a path that exists),
+    `reset_error` (a message),
     `reset_sandbox_error_while` (a path that exists), `verify` (`hang`, `crash`, `raise`).
     """
 
@@ -22,6 +23,8 @@ class Arithmetic(Environment):
         if "starts" in task.row:
             with open(task["starts"], "a") as starts:  # noqa: ASYNC230
                 starts.write("\n")
+        if "reset_exits" in task.row:
+            os._exit(1)
         await asyncio.sleep(task.row.get("reset_seconds", 0.0))
         while os.path.exists(task.row.get("reset_waits_while", "/nowhere")):  # noqa: ASYNC240, ASYNC110
             await asyncio.sleep(0.05)
