@@ -17,6 +17,7 @@ from gym_ray.config.policy import PolicyConfig
 from gym_ray.errors import ConfigError, GymRayError, one_line
 from gym_ray.serving import SERVE_ENVIRONMENT
 from gym_ray.serving.job import job_variables
+from gym_ray.serving.last_words import LastWords
 from gym_ray.telemetry.traces import VARIABLES
 
 NAMESPACE = "gym-ray"
@@ -40,9 +41,11 @@ class Cluster:
 
     Attributes:
         started: True when this process started it, and stops it.
+        last_words: of one that this process started, and with which it may end.
     """
 
     started: bool
+    last_words: LastWords | None = None
 
 
 def connect(config: RunConfig, report: Report = lambda text: None) -> Cluster:
@@ -104,7 +107,7 @@ def connect(config: RunConfig, report: Report = lambda text: None) -> Cluster:
     except ConfigError:
         ray.shutdown()
         raise
-    return Cluster(started=True)
+    return Cluster(started=True, last_words=LastWords())
 
 
 def _start(**options: Any) -> None:
@@ -135,6 +138,8 @@ def disconnect(cluster: Cluster) -> None:
 
     if cluster.started:
         ray.shutdown()
+    if cluster.last_words is not None:
+        cluster.last_words.unsaid()
 
 
 def on_driver_node() -> dict[str, Any]:
