@@ -396,6 +396,5 @@ async def until_async(condition: Callable[[], bool], *, seconds: float = 30.0) -
 
 async def wait_until_gone(pid: int) -> None:
     """Until the process is dead; a zombie is."""
-    await until_async(
-        lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    )
+    dead = psutil.STATUS_ZOMBIE
+    await until_async(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == dead)
