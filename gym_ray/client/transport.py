@@ -214,7 +214,7 @@ class ServiceTransport:
             return ServiceUnavailable(f"{where}; see the service's log")
         if status == 404:
             if code is None:  # Serve has answered, which has no routes while a service starts.
-                return ServiceUnavailable(f"{where}; is this a gym-ray service, and has it started?")
+                return ServiceUnavailable(f"{where}; is this a gym-ray service that has started?")
             return RequestRefused(f"{where}; is this a gym-ray service of this version?")
         if status == 413:
             return TooLarge(f"{where} (one task row is too large)")
