@@ -37,6 +37,9 @@ _OWN = re.compile(
     r"</?(?:minimax:)?(?:think|tool_calls?|tool_sep|arg_key|arg_value)(?::opensource)?>"
 )
 
+#: Characters of tool definitions that are kept marked.
+_MOST_TOOLS_CHARACTERS = 4 * 1024**2
+
 #: Fields of an assistant's message that are what it said, tags of its own included.
 _SAID = frozenset({"content", "reasoning_content"})
 
@@ -52,14 +55,26 @@ class MessageText:
         names = control_names(tokenizer)
         self._cut = _before(names)
         self._cut_said = _before(name for name in names if not _OWN.fullmatch(name))
+        self._tools: dict[str, list[dict[str, Any]]] = {}
+        self._tools_characters = 0
 
     def messages(self, messages: Sequence[Message]) -> list[Message]:
         """The same messages, marked."""
         return [self._message(message) for message in messages]
 
     def tools(self, tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The same definitions, marked."""
-        return [self._marked(tool, self._cut) for tool in tools]
+        """The same definitions, marked. They are not to be changed: an environment offers the same
+        ones to every rollout, and is given the same marked ones.
+        """
+        key = json.dumps(tools)
+        found = self._tools.get(key)
+        if found is None:
+            found = [self._marked(tool, self._cut) for tool in tools]
+            self._tools_characters += len(key)
+            if self._tools_characters > _MOST_TOOLS_CHARACTERS:
+                self._tools, self._tools_characters = {}, len(key)
+            self._tools[key] = found
+        return list(found)
 
     def _message(self, message: Message) -> Message:
         marked: Message = {}
