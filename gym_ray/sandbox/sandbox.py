@@ -211,6 +211,7 @@ class _WardenHandle:
         path = [entry or os.getcwd() for entry in sys.path]
         self._home: str | None = None
         self._is_ended = False
+        self._is_closed = False
         self._lock = threading.Lock()
         try:
             with theirs:
@@ -248,7 +249,7 @@ class _WardenHandle:
         try:
             answer = self._receive(limits.wall_seconds + GRACE_SECONDS, gone)
         except RolloutFailure:
-            if self._is_ended or self._process.poll() is None:
+            if self._is_ended or not self._has_died():
                 raise
             raise _WardenDied from None
         if isinstance(answer, SandboxResult):
@@ -276,6 +277,14 @@ class _WardenHandle:
         if self._home is not None:
             remove_folder(self._home)  # in case it was killed itself
 
+    def _has_died(self) -> bool:
+        """Whether the process is gone. What it had open is closed a moment before it is."""
+        if not self._is_closed:
+            return False
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(LEAVE_SECONDS)
+        return self._process.poll() is not None
+
     def _receive(self, seconds: float, gone: threading.Event | None) -> Any:
         waited = 0.0
         step = seconds if gone is None else 0.05
@@ -288,6 +297,7 @@ class _WardenHandle:
                     raise _failure(f"the warden did not answer within {seconds:g} s")
             return self._connection.recv()
         except (EOFError, OSError) as error:
+            self._is_closed = True
             raise _failure(f"the warden has gone: {one_line(error)}") from error
 
 
