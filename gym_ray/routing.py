@@ -16,7 +16,8 @@ class Router:
     """Routes rows and lets the environment check the fields its verifier needs.
 
     Order: an environment of exactly the row's agent name, then one that lists the name in
-    `agent_refs`, then the only configured environment.
+    `agent_refs`, then the only configured environment. Rows without an `agent_ref` that NeMo Gym
+    prepared have the name in `task_source`.
 
     Args:
         sections: config of each environment.
@@ -65,6 +66,8 @@ class Router:
             RolloutFailure: `task_invalid`: nowhere to go.
         """
         agent = agent_name(row)
+        if agent is None and isinstance(source := row.get("task_source"), str):
+            agent = source
         if agent in self._by_agent:
             return self._by_agent[agent]
         if len(self._names) == 1:

@@ -82,8 +82,9 @@ FIELDS = (
         "agent_ref",
         "object | string",
         "where the row belongs: its `name`, or itself, is an environment's name or stands in one's "
-        "`agent_refs`. Without it, the only environment of the config",
+        "`agent_refs`. Without it, `task_source` says so, or the only environment of the config",
     ),
+    Field("task_source", "any", "a string given by NeMo Gym stands for a missing `agent_ref`"),
     Field(
         "_ng_task_index",
         "int",

@@ -15,9 +15,11 @@ import typer
 
 import gym_ray
 from gym_ray.cli.main import app
+from gym_ray.config.policy import SamplingConfig
 from gym_ray.errors import RETRYABLE, FailureKind, RolloutFailure
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.batches import batch_routes
+from gym_ray.gateway.environments import environment_routes
 from gym_ray.gateway.run import run_router, status_of
 from gym_ray.gateway.sessions import session_routes
 from gym_ray.gateway.weights import weights_router
@@ -178,6 +180,7 @@ def _openapi() -> dict[str, Any]:
         settings=GatewaySettings(),
         routers=[
             run_router(nothing, nothing),
+            environment_routes({}, SamplingConfig()),
             batch_routes(nothing, nothing),
             session_routes(nothing, nothing, nothing),
             weights_router(nothing),

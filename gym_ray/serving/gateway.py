@@ -19,6 +19,7 @@ from gym_ray.errors import GymRayError
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.backend import PolicyBackend
 from gym_ray.gateway.batches import batch_routes
+from gym_ray.gateway.environments import environment_routes
 from gym_ray.gateway.run import run_router
 from gym_ray.gateway.sessions import session_routes
 from gym_ray.gateway.token_chat import MessagePolicy, TokenPolicy
@@ -143,6 +144,7 @@ class Gateway:
                 ),
                 batch_routes(BatchClient(batches), tasks),
                 run_router(rollouts, tasks),
+                environment_routes(config.environments, config.sampling),
             ],
         )
 

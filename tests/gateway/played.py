@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import uvicorn
@@ -20,9 +20,11 @@ from gym_ray.agents import AGENTS
 from gym_ray.batches.host import BatchHost
 from gym_ray.batches.protocol import Opening
 from gym_ray.config.environment import EnvironmentConfig
+from gym_ray.config.policy import SamplingConfig
 from gym_ray.errors import FailureKind
 from gym_ray.gateway.app import GatewaySettings, create_app
 from gym_ray.gateway.batches import batch_routes
+from gym_ray.gateway.environments import environment_routes
 from gym_ray.gateway.weights import weights_router
 from gym_ray.policies.scripted import ScriptedEngine
 from gym_ray.policies.weights import RefusedUpdate, ReplicaWeights, WeightsReport, WeightsUpdate
@@ -39,6 +41,8 @@ from tests.workshop import Workshop
 
 KEY = "the-key"
 ADMIN_KEY = "the-admins"
+
+ENVIRONMENTS: Mapping[str, EnvironmentConfig] = {"workshop": EnvironmentConfig()}
 
 #: Turns of a rollout with two tool calls, whose reward is 2, and of one without, whose is 0.
 CALLS = [tool_calls(("count", {})), tool_calls(("count", {})), "Counted to 2."]
@@ -128,7 +132,12 @@ class Weights:
         return WeightsReport(self.version, origin, "sha256:0", replicas, changed=True)
 
 
-def application(played: Played, weights: Weights) -> FastAPI:
+def application(
+    played: Played,
+    weights: Weights,
+    environments: Mapping[str, EnvironmentConfig] = ENVIRONMENTS,
+    sampling: SamplingConfig | None = None,
+) -> FastAPI:
     held = BatchHost(
         played.for_opening,
         producer=Producer("run", "m", {}),
@@ -139,16 +148,22 @@ def application(played: Played, weights: Weights) -> FastAPI:
         policy=token_policy()[0],
         settings=GatewaySettings(api_key=KEY, admin_key=ADMIN_KEY),
         routers=[
-            batch_routes(held, Router({"workshop": EnvironmentConfig()})),
+            batch_routes(held, Router(environments)),
+            environment_routes(environments, sampling or SamplingConfig()),
             weights_router(weights),
         ],
     )
 
 
 @contextlib.contextmanager
-def played_service(played: Played, weights: Weights | None = None) -> Iterator[str]:
+def played_service(
+    played: Played,
+    weights: Weights | None = None,
+    environments: Mapping[str, EnvironmentConfig] = ENVIRONMENTS,
+    sampling: SamplingConfig | None = None,
+) -> Iterator[str]:
     """Base URL of a gateway over them."""
-    with serving(application(played, weights or Weights())) as url:
+    with serving(application(played, weights or Weights(), environments, sampling)) as url:
         yield url
 
 

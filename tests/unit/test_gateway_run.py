@@ -73,6 +73,31 @@ def test_a_row_comes_back_with_reward_and_tokens(
     assert json.loads(backend.specs[0].task) == row
 
 
+@pytest.mark.parametrize(
+    ("fields", "environment"),
+    [
+        ({"task_source": "adder"}, "sums"),
+        ({"task_source": "words"}, "words"),
+        ({"task_source": "words", "agent_ref": "adder"}, "sums"),
+        ({"task_source": 3, "agent_ref": "adder"}, "sums"),
+    ],
+)
+def test_a_source_stands_for_an_agent_that_a_row_does_not_name(
+    client: TestClient,
+    backend: Backend,
+    make_row: MakeRow,
+    fields: dict[str, Any],
+    environment: str,
+) -> None:
+    row = make_row("2 + 2")
+    row.pop("agent_ref", None)
+
+    result = client.post("/run", json={**row, **fields}).json()
+
+    assert backend.specs[0].environment == environment
+    assert result["task_source"] == fields["task_source"]
+
+
 def test_indices_of_the_caller_are_echoed(client: TestClient, make_row: MakeRow) -> None:
     row = make_row("2 + 2", agent_ref="adder", _ng_task_index=7, _ng_rollout_index=2, _rowidx=1)
 
@@ -104,6 +129,8 @@ def test_the_same_row_asked_for_twice_is_two_rollouts(
         (b"{}", "has no 'responses_create_params'"),
         (b'{"responses_create_params": {"input": "?"}}', "has no agent_ref"),
         (b'{"responses_create_params": {"input": "?"}, "agent_ref": "ader"}', "did you mean"),
+        (b'{"responses_create_params": {"input": "?"}, "task_source": "ader"}', "did you mean"),
+        (b'{"responses_create_params": {"input": "?"}, "task_source": 3}', "has no agent_ref"),
         (b'{"responses_create_params": {"input": "\\ud800"}, "agent_ref": "sums"}', "surrogate"),
         (b'{"responses_create_params": {"input": "?"}, "a":' + b"[" * 10**5, "is not JSON"),
     ],
