@@ -2,20 +2,24 @@
 
 Written from its behavior, not from its code: the stream's accumulator (row indices, groups), the
 post-processing of a group (tokens, reward, components, masks, metrics), which failures it asks
-for again, and how the list of its releases is read. Raises where NeMo RL would, or would train on
-something else than was sampled.
+for again, how rows find their shard, and how the list of its releases is read. Raises where NeMo
+RL would, or would train on something else than was sampled. tests/interop/test_nemo_rl.py has the
+same done by NeMo RL's own code.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import uuid
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import ray
+
+from gym_ray.integrations.nemo_rl import GymTerminalEpisodeFailure
 
 PREFIX = "timing/rollout"
 
@@ -52,13 +56,37 @@ class Tokenizer:
         return [renderer.decode(np.asarray(ids, dtype=np.int32)) for ids in batch]
 
 
+def named_group(rows: Sequence[Mapping[str, Any]], attempt: int = 0) -> list[dict[str, Any]]:
+    """Rows of one group as NeMo RL 0.8 names them."""
+    group = uuid.uuid4().hex
+    return [
+        {
+            **row,
+            "_rowidx": index,
+            "_ng_group_id": group,
+            "_ng_group_attempt": attempt,
+            "_ng_rollout_index": index,
+        }
+        for index, row in enumerate(rows)
+    ]
+
+
 async def consume(
     actor: Any,
     rows: list[dict[str, Any]],
     num_generations: int = 1,
     before_asking_again: Callable[[Consumed], None] = lambda _: None,
+    parts: int = 3,
 ) -> Consumed:
-    """Roll out a batch, asking again for rows lost to infrastructure, group by group."""
+    """Roll out a batch, asking again for rows lost to infrastructure, group by group.
+
+    Args:
+        actor: takes the place of theirs.
+        rows: of the batch.
+        num_generations: rows of a group, which are neighbors.
+        before_asking_again: called between two attempts.
+        parts: of each row in the stream: 3 in August 2026, 4 from 0.8 on.
+    """
     prepared = [{**row, "_rowidx": index} for index, row in enumerate(rows)]
     consumed = Consumed({}, [], None, [])
     for attempt in range(1, ATTEMPTS + 1):
@@ -69,7 +97,7 @@ async def consume(
             before_asking_again(consumed)
         consumed.calls.append(len(pending))
         try:
-            await _stream(actor, pending, prepared, num_generations, consumed)
+            await _stream(actor, pending, prepared, num_generations, consumed, parts)
         except Exception as error:
             if not is_infrastructure(error) or attempt == ATTEMPTS:
                 raise
@@ -83,18 +111,25 @@ async def _stream(
     prepared: list[dict[str, Any]],
     num_generations: int,
     consumed: Consumed,
+    parts: int,
 ) -> None:
     dispatched = {row["_rowidx"] for row in pending}
     arrived = 0
     call = actor.run_rollouts.options(num_returns="streaming").remote(pending, PREFIX, False)
     async for reference in call:
-        index, result, timing = await reference
+        told = await reference
+        assert len(told) == parts
+        index, *resolved, result, timing = told
         assert type(index) is int
         assert index in dispatched
         assert index not in consumed.results, f"row {index} came twice"
         arrived += 1
         assert (timing is not None) == (arrived == len(pending))
         read(result)
+        if resolved:
+            # The caller's row may name its source alone; metrics go by where it went.
+            assert isinstance(resolved[0], dict)
+            prepared[index]["agent_ref"] = resolved[0]
         consumed.results[index] = result
         consumed.timing = timing
         group = index // num_generations
@@ -181,12 +216,48 @@ def is_infrastructure(error: BaseException) -> bool:
     return False
 
 
+def is_terminal(error: BaseException) -> bool:
+    """Whether a group is never tried again, whatever its other rows failed of."""
+    return isinstance(error, GymTerminalEpisodeFailure)
+
+
+class Shards:
+    """Which of several actors a group of rows goes to, by the entries each has.
+
+    Args:
+        actors: by shard.
+        entries: of each shard, as its actor tells them.
+    """
+
+    def __init__(
+        self, actors: Mapping[str, Any], entries: Mapping[str, Mapping[str, list[str]]]
+    ) -> None:
+        self._actors = actors
+        self._shards: dict[str, str] = {}
+        for shard, own in entries.items():
+            for entry, kinds in own.items():
+                assert set(kinds) & {"responses_api_agents", "resources_servers"}
+                other = self._shards.setdefault(entry, shard)
+                assert other == shard, f"rows naming {entry} could go to {other} and to {shard}"
+
+    def actor_of(self, rows: Sequence[Mapping[str, Any]]) -> Any:
+        """The actor for the rows of a group, which have one route."""
+        (route,) = {(row.get("agent_ref") or {}).get("name") or row["task_source"] for row in rows}
+        assert route in self._shards, f"no shard hosts {route}; hosted: {sorted(self._shards)}"
+        return self._actors[self._shards[route]]
+
+
 def consume_list(actor: Any, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Any]:
     """Roll out a batch the way releases 0.5 to 0.7 do."""
     prepared = [{**row, "_rowidx": index} for index, row in enumerate(rows)]
     results, timing = ray.get(actor.run_rollouts.remote(prepared, Tokenizer(), PREFIX))
+    read_list(prepared, results)
+    return results, timing
+
+
+def read_list(rows: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]]) -> None:
+    """Check the list of results that releases 0.5 to 0.7 are given."""
     assert len(results) == len(rows)
-    for row, result in zip(prepared, results, strict=True):
+    for row, result in zip(rows, results, strict=True):
         read(result)
         read_group([row], [result])
-    return results, timing

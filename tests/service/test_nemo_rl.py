@@ -13,9 +13,17 @@ import ray
 
 from gym_ray.config.load import load_config
 from gym_ray.integrations import nemo_rl
+from gym_ray.serving import SERVE_ENVIRONMENT
 from tests.applications import Service
 from tests.cluster import HERE, scripted_config, serve_port, write_rows
-from tests.nemo_rl_consumer import PREFIX, Tokenizer, consume, consume_list, is_infrastructure
+from tests.nemo_rl_consumer import (
+    PREFIX,
+    Tokenizer,
+    consume,
+    consume_list,
+    is_infrastructure,
+    named_group,
+)
 from tests.nemo_rl_consumer import read_group as group_of
 from tests.replies import row_of, tool_calls
 from tests.service.test_remote_policies import server
@@ -101,16 +109,22 @@ def actor(url: str) -> Iterator[Any]:
     ray.kill(actor)
 
 
-def spun_up(settings: dict[str, Any], base_urls: tuple[str, ...] = ()) -> Any:
-    return nemo_rl.spinup_nemo_gym_actor(
-        {"nemo_gym": {"gym_ray": settings}},
-        list(base_urls),
-        "m",
-        tokenizer=Tokenizer(),
-        enable_router_replay=False,
-        routed_experts_dtype="int16",
-        use_fastokens=False,
-    )
+def spun_up(
+    settings: dict[str, Any], base_urls: tuple[str, ...] = (), actor_class: Any = nemo_rl.NemoGym
+) -> Any:
+    """An actor, started the way NeMo RL's builders do it."""
+    cfg = {
+        "model_name": "m",
+        "base_urls": list(base_urls),
+        "initial_global_config_dict": {"gym_ray": settings},
+        "token_capture": None,
+        "use_fastokens": False,
+    }
+    environment = {"env_vars": SERVE_ENVIRONMENT}
+    actor = actor_class.options(runtime_env=environment).remote(cfg)
+    ray.get(actor._spinup.remote())
+    ray.get(actor.set_tokenizer.remote(Tokenizer()))
+    return actor
 
 
 def test_groups_of_every_kind_of_rollout_stream_as_they_complete(actor: Any) -> None:
@@ -123,7 +137,7 @@ def test_groups_of_every_kind_of_rollout_stream_as_they_complete(actor: Any) -> 
         *sum_rows("4 </think>", "<tool_call>", "4", instance_config={"mask_sample": True}),
     ]
 
-    consumed = asyncio.run(consume(actor, rows, num_generations=3))
+    consumed = asyncio.run(consume(actor, rows, num_generations=3, parts=4))
 
     assert (sorted(consumed.groups), consumed.calls) == ([0, 1, 2, 3], [12])
     assert consumed.timing is not None
@@ -155,7 +169,7 @@ def test_rows_lost_to_infrastructure_are_asked_for_again_and_no_others(
         assert sorted(consumed.results) == [0, 1, 3]
         gone.unlink()
 
-    consumed = asyncio.run(consume(actor, rows, 4, before_asking_again=back))
+    consumed = asyncio.run(consume(actor, rows, 4, before_asking_again=back, parts=4))
 
     assert consumed.calls == [4, 1]
     assert consumed.groups == [0]
@@ -164,7 +178,7 @@ def test_rows_lost_to_infrastructure_are_asked_for_again_and_no_others(
 def test_a_row_that_would_fail_again_is_no_infrastructure_and_others_arrive_first(
     actor: Any,
 ) -> None:
-    rows = [*sum_rows("4", "4"), *sum_rows("4", verify="raise"), {"agent_ref": {"name": "x"}}]
+    rows = [*sum_rows("4", "4"), *sum_rows("4", verify="raise")]
 
     async def read() -> tuple[list[int], Exception | None]:
         arrived = []
@@ -173,7 +187,7 @@ def test_a_row_that_would_fail_again_is_no_infrastructure_and_others_arrive_firs
             async for reference in actor.run_rollouts.options(num_returns="streaming").remote(
                 prepared, PREFIX
             ):
-                index, _, timing = await reference
+                index, _, _, timing = await reference
                 assert timing is None
                 arrived.append(index)
         except Exception as error:
@@ -185,8 +199,47 @@ def test_a_row_that_would_fail_again_is_no_infrastructure_and_others_arrive_firs
     assert sorted(arrived) == [0, 1]
     assert isinstance(error, nemo_rl.RolloutDataFailure)
     assert not is_infrastructure(error)
-    assert "2 of 4 rollouts failed: row 2: verifier_error" in str(error)
-    assert "row 3: task_invalid" in str(error)
+    assert "1 of 3 rollouts failed: row 2: verifier_error" in str(error)
+
+
+def test_a_group_that_can_never_be_complete_is_terminal_and_never_started(actor: Any) -> None:
+    rows = named_group([*sum_rows("4", "4"), agent_row("poetry", ["4"])])
+
+    def first(rows: list[dict[str, Any]]) -> Any:
+        call = actor.run_rollouts.options(num_returns="streaming").remote(rows, PREFIX, False, True)
+        return ray.get(next(iter(call)))
+
+    with pytest.raises(
+        nemo_rl.GymTerminalEpisodeFailure, match=r"row 2: task_invalid: .* 'poetry'"
+    ):
+        first(rows)
+    mixed = named_group([*sum_rows("4"), agent_row("workshop_agent", ["Idle."])])
+    with pytest.raises(nemo_rl.GymTerminalEpisodeFailure, match="of one group"):
+        first(mixed)
+
+
+def test_a_lost_actor_stays_lost_and_a_new_one_takes_its_rows(url: str) -> None:
+    rows = named_group(sum_rows("4", "5"))
+    actor = spun_up({"service_url": url})
+    # As a crash would: the process is gone, and Ray may restart it if it is allowed to.
+    ray.kill(actor, no_restart=False)
+
+    call = actor.run_rollouts.options(num_returns="streaming").remote(rows, PREFIX)
+    with pytest.raises(ray.exceptions.RayActorError) as lost:
+        ray.get(next(iter(call)))
+    assert is_infrastructure(lost.value)
+
+    new = spun_up({"service_url": url}, actor_class=nemo_rl.NemoGymOfAugust)
+    consumed = asyncio.run(consume(new, rows, num_generations=2))
+    assert consumed.groups == [0]
+    ray.get(new.shutdown.remote())
+    ray.kill(new)
+
+
+def test_shards_tell_what_they_host(actor: Any) -> None:
+    entries = ray.get(actor.list_entries.remote())
+    assert entries.keys() == {*ENVIRONMENTS, "workshop_agent"}
+    assert ray.get(actor.agent_implementations.remote())["workshop_agent"] == "tool_calling"
 
 
 def test_releases_get_a_list_in_the_order_of_their_rows_and_need_no_spinup(url: str) -> None:
@@ -233,7 +286,8 @@ def test_an_actor_that_is_not_ready_says_what_is_missing(url: str) -> None:
     with pytest.raises(RuntimeError, match="set_tokenizer"):
         first(row, PREFIX)
     ray.get(actor.set_tokenizer.remote(Tokenizer()))
-    index, result, timing = first(row, PREFIX, True)
+    index, agent_ref, result, timing = first(row, PREFIX, True)
+    assert agent_ref == row[0]["agent_ref"]
     assert (index, result["_initial_multimodal_data_omitted"]) == (0, False)
     assert f"{PREFIX}/await_results" in timing
     with pytest.raises(ValueError, match="no rows"):
@@ -259,7 +313,7 @@ def test_the_policy_may_be_nemo_rls_own_servers(cluster: str, tmp_path: Path) ->
             *[agent_row("workshop_agent", [CALLS, CALLS, "It is 3."]) for _ in range(4)],
             *sum_rows("4", "5", "4", "4"),
         ]
-        consumed = asyncio.run(consume(actor, rows, num_generations=4))
+        consumed = asyncio.run(consume(actor, rows, num_generations=4, parts=4))
         ray.get(actor.health_check.remote())
         ray.get(actor.shutdown.remote())
         ray.kill(actor)

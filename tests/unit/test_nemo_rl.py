@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,15 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from gym_ray.client import RequestRefused, ServiceUnavailable, Unauthorized
-from gym_ray.errors import ConfigError, FailureKind
-from gym_ray.integrations.nemo_rl.failures import (
-    FailedRow,
-    GymTransportError,
-    RolloutDataFailure,
-    failure_of,
-    failure_of_call,
-)
+from gym_ray.errors import ConfigError
+from gym_ray.integrations.nemo_rl.hosted import hosted_by
 from gym_ray.integrations.nemo_rl.message_log import Untrainable, result_of
 from gym_ray.integrations.nemo_rl.row_flags import RowFlags
 from gym_ray.integrations.nemo_rl.service import service_of
@@ -32,7 +24,7 @@ from gym_ray.renderers.items import items_from_message
 from gym_ray.renderers.messages import AssistantMessage
 from gym_ray.rollout import Branch, Rollout
 from gym_ray.turn import Turn
-from tests.nemo_rl_consumer import Tokenizer, is_infrastructure, read
+from tests.nemo_rl_consumer import Tokenizer, read
 
 SERVERS = {"base_urls": ["http://10.0.0.1:4000/v1", None], "model_name": "Qwen/Qwen3-8B"}
 
@@ -186,36 +178,6 @@ def test_marks_of_turns(item: dict[str, Any], invalid_call: bool, malformed: boo
 
 
 @pytest.mark.parametrize(
-    ("kinds", "infrastructure"),
-    [
-        ([FailureKind.POLICY_UNAVAILABLE], True),
-        ([FailureKind.ROLLOUT_TIMEOUT], True),
-        ([FailureKind.VERIFIER_ERROR, FailureKind.SANDBOX_ERROR], True),
-        ([FailureKind.POLICY_REJECTED, None], False),
-        ([FailureKind.TASK_INVALID] * 7, False),
-    ],
-)
-def test_failures_survive_pickling_as_what_they_are(
-    kinds: list[FailureKind | None], infrastructure: bool
-) -> None:
-    failed = [FailedRow(index, kind, "it broke") for index, kind in enumerate(kinds)]
-
-    error = pickle.loads(pickle.dumps(failure_of(failed, 16)))
-
-    assert is_infrastructure(error) == infrastructure
-    assert isinstance(error, GymTransportError if infrastructure else RolloutDataFailure)
-    assert error.args == (str(error),)
-    assert str(error).startswith(f"{len(kinds)} of 16 rollouts failed: row 0: ")
-    assert ("and 2 more" in str(error)) == (len(kinds) == 7)
-
-
-def test_calls_that_cannot_go_on_are_infrastructure_unless_the_service_refuses() -> None:
-    assert isinstance(failure_of_call(ServiceUnavailable("gone")), GymTransportError)
-    for refusal in (RequestRefused("no"), Unauthorized("no")):
-        assert isinstance(failure_of_call(refusal), RolloutDataFailure)
-
-
-@pytest.mark.parametrize(
     ("nemo_gym", "message"),
     [
         ({}, "env.nemo_gym.gym_ray is missing"),
@@ -275,11 +237,29 @@ def test_a_policy_of_ones_own_and_missing_servers_are_refused() -> None:
         config_of(settings_of({"gym_ray": {"config": environments}}), base_urls=[], model_name="m")
 
 
+@pytest.mark.parametrize("cut", [{"top_k": 20}, {"stop": ["\n"]}])
+def test_sampling_that_nemo_rl_does_not_know_of_is_refused(cut: dict[str, Any]) -> None:
+    settings = settings_of({"gym_ray": {"config": {"environments": {"math": {}}, "sampling": cut}}})
+    (key,) = cut
+    with pytest.raises(ConfigError, match=f"sampling.{key} of env.nemo_gym.gym_ray.config"):
+        config_of(settings, **SERVERS)
+    answer = {"environments": {}, "sampling": {"top_p": 1.0, "top_k": None, **cut}}
+    with pytest.raises(ConfigError, match=f"sampling.{key} of the service's config"):
+        hosted_by(answer)
+
+
+@pytest.mark.parametrize("capture", [None, {"enabled": False}])
+def test_token_capture_that_is_off_is_no_hindrance(capture: Any) -> None:
+    gym_ray = {"service_url": "http://x"}
+    service_of({"initial_global_config_dict": {"gym_ray": gym_ray}, "token_capture": capture})
+
+
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
         ({"require_routed_experts": True}, "router_replay"),
         ({"tokenizer_config": {"name": "m"}}, "text only"),
+        ({"token_capture": {"enabled": True}}, r"token_capture\.enabled=false"),
     ],
 )
 def test_what_rollouts_do_not_carry_is_refused(wish: dict[str, Any], message: str) -> None:

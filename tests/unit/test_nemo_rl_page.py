@@ -23,10 +23,35 @@ SCRIPT = (
     "import sys\n"
     "from nemo_rl import grpo\n"
     "from nemo_rl.distributed.ray_actor_environment_registry import ACTOR_ENVIRONMENT_REGISTRY\n"
-    "print(grpo.spun_up_by, sys.argv, ACTOR_ENVIRONMENT_REGISTRY)\n"
+    "print(grpo.made_by(), sys.argv, ACTOR_ENVIRONMENT_REGISTRY)\n"
 )
-CURRENT = "class NemoGym: pass\ndef spinup_nemo_gym_actor(): pass\n"
-RELEASE = "class NemoGym: pass\n"
+GRPO = (
+    "from nemo_rl.environments.nemo_gym import build_nemo_gym_actors\n"
+    "def made_by():\n"
+    "    return build_nemo_gym_actors()\n"
+)
+#: Every version makes its actors with the name of its own module, when it is asked for them.
+THEIRS = (
+    "from collections.abc import AsyncGenerator\n"
+    "import ray\n"
+    "@ray.remote\n"
+    "class NemoGym:\n"
+    "    async def run_rollouts(self, rows, prefix){returns}:\n"
+    "        {body}\n"
+    "def build_nemo_gym_actors():\n"
+    "    return NemoGym.__ray_metadata__.class_name\n"
+)
+RELEASE = THEIRS.format(returns=" -> list[dict]", body="return []")
+AUGUST = THEIRS.format(
+    returns=" -> AsyncGenerator[tuple[int, dict, dict | None], None]", body="yield"
+)
+CURRENT = THEIRS.format(
+    returns=" -> AsyncGenerator[tuple[int, dict, dict, dict | None], None]", body="yield"
+)
+NEWER = THEIRS.format(
+    returns=" -> AsyncGenerator[tuple[int, dict, dict, dict, None], None]", body="yield"
+)
+SILENT = THEIRS.format(returns="", body="yield")
 
 
 def blocks(language: str, name: str | None = None) -> list[str]:
@@ -66,46 +91,71 @@ def test_the_table_names_every_setting() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("theirs", "name", "ours", "registered"),
-    [
-        (CURRENT, "spinup_nemo_gym_actor.__module__", "gym_ray.integrations.nemo_rl.spinup", False),
-        (RELEASE, "NemoGym.__ray_metadata__.class_name", "_NemoGymOfReleases", True),
-    ],
-)
-def test_the_program_exchanges_the_actor_and_runs_the_script(
-    tmp_path: Path, theirs: str, name: str, ours: str, registered: bool
-) -> None:
-    imported, _, attribute = name.partition(".")
+def run_program(folder: Path, theirs: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """The page's program, over stand-ins for NeMo RL's modules."""
     files = {
-        "train.py": blocks("python")[0],
+        "train.py": before + blocks("python")[0],
         "examples/nemo_gym/run_grpo_nemo_gym.py": SCRIPT,
         "nemo_rl/__init__.py": "",
-        "nemo_rl/grpo.py": (
-            f"from nemo_rl.environments.nemo_gym import {imported}\n"
-            f"spun_up_by = {imported}.{attribute}\n"
-        ),
+        "nemo_rl/grpo.py": GRPO,
+        "nemo_rl/distillation.py": "from nemo_rl.environments.nemo_gym import NemoGym\n",
         "nemo_rl/environments/__init__.py": "",
         "nemo_rl/environments/nemo_gym.py": theirs,
         "nemo_rl/distributed/__init__.py": "",
         "nemo_rl/distributed/ray_actor_environment_registry.py": REGISTRY,
     }
     for path, text in files.items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
     (command,) = blocks("bash")
     program, *arguments = command.split()
     assert program == "python"
-
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, *arguments],
-        cwd=tmp_path,
-        env={"PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "PATH": "/usr/bin:/bin"},
+        cwd=folder,
+        env={"PYTHONPATH": f"{folder}:{REPOSITORY}", "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        check=True,
     )
 
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        pytest.param(RELEASE, "_NemoGymOfReleases", id="0.5 to 0.7"),
+        pytest.param(AUGUST, "_NemoGymOfAugust", id="August 2026"),
+        pytest.param(CURRENT, "_NemoGym", id="0.8"),
+    ],
+)
+def test_the_program_exchanges_the_actor_and_runs_the_script(
+    tmp_path: Path, theirs: str, ours: str
+) -> None:
+    done = run_program(tmp_path, theirs)
+
+    assert done.returncode == 0, done.stderr
     script = "['examples/nemo_gym/run_grpo_nemo_gym.py', '--config', 'grpo.yaml']"
-    assert done.stdout.startswith(f"{ours} {script}")
-    assert ("nemo_rl.environments.nemo_gym.NemoGym" in done.stdout) == registered
+    registry = {"nemo_rl.environments.nemo_gym.NemoGym": sys.executable}
+    assert done.stdout == f"{ours} {script} {registry}\n"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "before", "message"),
+    [
+        pytest.param(NEWER, "", "streams 5 parts a row, and gym-ray knows 3", id="newer"),
+        pytest.param(SILENT, "", "run_rollouts does not say what it returns", id="unknown"),
+        pytest.param(
+            CURRENT,
+            "import nemo_rl.distillation\n",
+            "nemo_rl.distillation has taken NeMo RL's own NemoGym already",
+            id="too late",
+        ),
+    ],
+)
+def test_the_program_does_not_train_with_an_actor_that_does_not_fit(
+    tmp_path: Path, theirs: str, before: str, message: str
+) -> None:
+    done = run_program(tmp_path, theirs, before)
+
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert not done.stdout

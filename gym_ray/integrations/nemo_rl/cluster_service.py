@@ -19,6 +19,7 @@ from typing import Any
 from gym_ray.config.load import RunConfig
 from gym_ray.errors import ConfigError, GymRayError, RolloutFailure, one_line
 from gym_ray.integrations.nemo_rl.failures import GymTransportError
+from gym_ray.integrations.nemo_rl.hosted import Hosted
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.routing import Router
 from gym_ray.serving.application import Application, application_name
@@ -49,9 +50,10 @@ class ClusterService:
         self._application: Application | None = None
         self._client: EnvironmentClient | None = None
 
-    async def start(self) -> None:
+    async def start(self) -> Hosted:
         """Find the environments' code; errors in the config are told before anything waits."""
         await asyncio.to_thread(application_name, self._config)
+        return Hosted(self._config.environments)
 
     async def run(
         self, rows: Sequence[Mapping[str, Any]]

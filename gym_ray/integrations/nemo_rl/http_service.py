@@ -15,8 +15,9 @@ from typing import Any
 import aiohttp
 
 from gym_ray.client import AsyncRolloutClient, ClientError
-from gym_ray.errors import one_line
+from gym_ray.errors import ConfigError, one_line
 from gym_ray.integrations.nemo_rl.failures import GymTransportError, failure_of_call
+from gym_ray.integrations.nemo_rl.hosted import Hosted, hosted_by
 from gym_ray.integrations.nemo_rl.settings import NemoRlSettings
 from gym_ray.rollout import Rollout
 
@@ -35,19 +36,21 @@ class HttpService:
     def __init__(self, url: str, settings: NemoRlSettings) -> None:
         self._url = url.rstrip("/")
         self._start_seconds = settings.startup_timeout_seconds
+        self._key_variable = settings.api_key_env
+        # Never None: another service's key, in the client's own variable, is not to be sent.
+        self._key = os.environ.get(self._key_variable, "")
         self._client = AsyncRolloutClient(
             self._url,
-            # Never None: another service's key, in the client's own variable, is not to be sent.
-            api_key=os.environ.get(settings.api_key_env, ""),
+            api_key=self._key,
             max_in_flight=settings.max_in_flight,
         )
 
-    async def start(self) -> None:
-        """Wait until it answers."""
+    async def start(self) -> Hosted:
+        """Wait until it answers, and ask what it hosts."""
         deadline = asyncio.get_running_loop().time() + self._start_seconds
         while True:
             try:
-                return await self.check()
+                return await self._hosted()
             except GymTransportError:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
@@ -65,18 +68,40 @@ class HttpService:
             raise failure_of_call(error) from None
 
     async def check(self) -> None:
+        status, _ = await self._get("/health")
+        if status != 200:
+            raise self._silent(f"HTTP {status}")
+
+    async def _hosted(self) -> Hosted:
+        status, answer = await self._get("/environments")
+        if status in (401, 403):
+            raise ConfigError(
+                f"the gym-ray service at {self._url} asks for another key (HTTP {status}): put its "
+                f"key into the variable {self._key_variable} of the actor's environment"
+            )
+        if status == 404:
+            raise ConfigError(
+                f"{self._url} has no /environments: it is no gym-ray service, or an older one than "
+                "this; serve with the gym-ray that NeMo RL's environment has"
+            )
+        if status != 200:
+            raise self._silent(f"HTTP {status}")
+        return hosted_by(answer)
+
+    async def _get(self, path: str) -> tuple[int, Any]:
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         timeout = aiohttp.ClientTimeout(total=_HEALTH_SECONDS)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
-                session.get(f"{self._url}/health") as answer,
+                session.get(f"{self._url}{path}", headers=headers) as answer,
             ):
-                if answer.status == 200:
-                    return
-                reason = f"HTTP {answer.status}"
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            reason = one_line(error)
-        raise GymTransportError(f"the gym-ray service at {self._url} does not answer: {reason}")
+                return answer.status, await answer.json() if answer.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise self._silent(one_line(error)) from None
+
+    def _silent(self, reason: str) -> GymTransportError:
+        return GymTransportError(f"the gym-ray service at {self._url} does not answer: {reason}")
 
     async def close(self) -> None:
         await self._client.close()

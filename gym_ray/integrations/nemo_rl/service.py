@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Protocol
 
 from gym_ray.errors import ConfigError
+from gym_ray.integrations.nemo_rl.hosted import Hosted
 from gym_ray.integrations.nemo_rl.settings import KEY, config_of, settings_of
 from gym_ray.rollout import Rollout
 
@@ -13,8 +14,8 @@ from gym_ray.rollout import Rollout
 class Service(Protocol):
     """Runs rollouts of task rows."""
 
-    async def start(self) -> None:
-        """Make sure that it can be used; see the implementations for how far that goes.
+    async def start(self) -> Hosted:
+        """Make sure that it can be used, as far as the implementations say; what it hosts.
 
         Raises:
             ConfigError: it cannot be as configured.
@@ -48,6 +49,12 @@ def service_of(cfg: Mapping[str, Any]) -> Service:
         ConfigError: the settings are wrong, or ask for what gym-ray does not have.
     """
     settings = settings_of(cfg.get("initial_global_config_dict") or {})
+    if (cfg.get("token_capture") or {}).get("enabled"):
+        raise ConfigError(
+            "token_capture takes tokens from NeMo RL's own ledger, which NeMo Gym's model server "
+            "fills turn by turn; gym-ray's rollouts bring their tokens along and do not pass it: "
+            "set token_capture.enabled=false, and with it turn-level recovery and snapshots"
+        )
     if cfg.get("require_routed_experts"):
         raise ConfigError(
             "rollouts carry no routed experts; set policy.router_replay.enabled=false"

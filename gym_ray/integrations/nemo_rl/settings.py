@@ -16,6 +16,7 @@ from pydantic import Field
 
 from gym_ray.config.section import Section
 from gym_ray.errors import ConfigError
+from gym_ray.integrations.nemo_rl.hosted import refuse_cut_sampling
 from gym_ray.rollout import TruncationReason
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ class NemoRlSettings(Section):
     that ran out of time, which is not only the policy's doing."""
     tensors: bool = False
     """Token IDs and logprobs as torch tensors instead of lists: NeMo RL 0.5 needs it."""
-    python: str | None = None
-    """Interpreter the actor runs in, on every node; null for the driver's."""
 
     @pydantic.model_validator(mode="after")
     def _one_service(self) -> NemoRlSettings:
@@ -87,7 +86,8 @@ def config_of(
         model_name: the servers know the model by.
 
     Raises:
-        ConfigError: the config is wrong, names an engine, or there are no servers.
+        ConfigError: the config is wrong, names an engine or cuts the sampling, or there are no
+            servers.
     """
     from gym_ray.config.load import load_config
 
@@ -108,6 +108,7 @@ def config_of(
     arguments = {"api": "chat", **(policy.get("engine_args") or {}), "base_urls": urls}
     tree["policy"] = {**policy, "engine": "openai", "model": model_name, "engine_args": arguments}
     sampling = dict(tree.get("sampling") or {})
+    refuse_cut_sampling(sampling, f"{KEY}.config")
     tree["sampling"] = {"max_output_tokens": _MAX_OUTPUT_TOKENS, **sampling}
     return load_config(tree, origin=origin)
 
