@@ -22,6 +22,9 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parents[1]
 PASSED = ROOT / ".venv" / "all-tests-passed"
 NEMO_GYM_ROWS = ROOT.parent / "shared" / "data" / "nemo_gym"
+#: A checkout of NeMo RL, which is not on the package index.
+NEMO_RL = Path(os.environ.get("GYM_RAY_NEMO_RL") or ROOT.parent / "shared" / "nemo-rl")
+NEMO_RL_TESTS = "tests/interop/test_nemo_rl.py"
 
 #: Scales every budget and the time limit of every test, for machines slower than two quiet cores.
 PATIENCE_NAME = "GYM_RAY_TEST_PATIENCE"
@@ -169,6 +172,15 @@ def _commands(part: Part, result: Result, everything: bool) -> Iterator[tuple[st
     if part.name == "interop" and everything:
         yield "NeMo Gym's environment", "scripts/nemo-gym.sh"
         yield "verl's environment", "scripts/verl.sh"
+        # In a command of its own, for its source may not be there.
+        pytest += ["--ignore", NEMO_RL_TESTS]
+        if NEMO_RL.is_dir():
+            pytest_of_it = (sys.executable, "-m", "pytest", NEMO_RL_TESTS)
+            yield "NeMo RL's own code", "scripts/nemo_rl.sh", str(NEMO_RL), *pytest_of_it
+        else:
+            result.unchecked.append(
+                f"interop: NeMo RL's own code: there is no checkout in {NEMO_RL} (GYM_RAY_NEMO_RL)"
+            )
     if part.name == "gateway" and everything:
         if shutil.which("npm") is None:
             result.unchecked.append("gateway: outside clients, which need node and npm")

@@ -44,13 +44,19 @@ ADMIN_KEY = "the-admins"
 
 ENVIRONMENTS: Mapping[str, EnvironmentConfig] = {"workshop": EnvironmentConfig()}
 
+#: Arguments of the engine.
+REPLY: dict[str, object] = {"reply": "tests.replies:turns_in_the_prompt"}
+
 #: Turns of a rollout with two tool calls, whose reward is 2, and of one without, whose is 0.
 CALLS = [tool_calls(("count", {})), tool_calls(("count", {})), "Counted to 2."]
 IDLES = ["I do not count."]
 
 
 def task(*rollouts: list[str] | None, **fields: Any) -> dict[str, Any]:
-    """A task whose nth rollout says the nth of these, turn by turn; None fails."""
+    """A task whose nth rollout says the nth of these, turn by turn; None fails.
+
+    With `fails_once`, the first rollout of a row with that value fails, with its sandbox.
+    """
     return {**row_of([]), "rollouts": rollouts, **fields}
 
 
@@ -59,18 +65,20 @@ class Played:
 
     Args:
         rollouts: of tasks that name none.
+        engine: samples them; it replies what stands in the prompt, with `REPLY`.
 
     Attributes:
         finished: every rollout that ended.
         engine: what they are sampled from.
     """
 
-    def __init__(self, rollouts: list[list[str]] | None = None) -> None:
+    def __init__(
+        self, rollouts: list[list[str]] | None = None, engine: ScriptedEngine | None = None
+    ) -> None:
         self._rollouts = rollouts
+        self._failed: set[str] = set()
         self.finished: list[Rollout] = []
-        self.engine = ScriptedEngine(
-            model="m", engine_args={"reply": "tests.replies:turns_in_the_prompt"}
-        )
+        self.engine = engine or ScriptedEngine(model="m", engine_args=REPLY)
         environment = Workshop()
         self._runner = Runner(
             environment=environment,
@@ -88,7 +96,11 @@ class Played:
     async def run(self, spec: RolloutSpec) -> Rollout:
         row = json.loads(spec.task)
         rollouts = row.get("rollouts", self._rollouts)
-        replies = rollouts[spec.rollout_index % len(rollouts)]
+        # NeMo RL asks for the rollouts of a group as rows that differ in nothing else.
+        replies = rollouts[row.get("_rowidx", spec.rollout_index) % len(rollouts)]
+        if (once := row.get("fails_once")) and once not in self._failed:
+            self._failed.add(once)
+            return failed_rollout(spec, FailureKind.SANDBOX_ERROR, "it is gone", run_id="run")
         if replies is None:
             return failed_rollout(spec, FailureKind.VERIFIER_TIMEOUT, "too slow", run_id="run")
         params = {**row["responses_create_params"], **row_of(replies)["responses_create_params"]}  # type: ignore[dict-item]

@@ -65,7 +65,8 @@ def test_settings_of_every_recipe_are_valid(block: str) -> None:
     env: dict[str, Any] = yaml.safe_load(block)["env"]
 
     assert env["should_use_nemo_gym"]
-    settings_of(env["nemo_gym"])
+    for shard in env["nemo_gym"].get("shards", [{"overrides": env["nemo_gym"]}]):
+        settings_of(shard["overrides"])
 
 
 def test_the_environments_of_the_recipe_make_a_config(tmp_path: Path) -> None:
