@@ -67,7 +67,7 @@ TESTING_HEAD = """# Testing
 Made from `tests/suite.py` and the markers of the tests by `scripts/write_docs.py`.
 
 ```bash
-scripts/test.sh                  # all parts, without what is long: about 25 minutes on two cores,
+scripts/test.sh                  # all parts, without what is long: about 20 minutes on two cores,
                                  # a fresh clone's installation included
 scripts/test.sh all              # everything
 scripts/test.sh unit engine      # parts; `all` before them has them whole

@@ -70,15 +70,15 @@ PARTS = {
     part.name: part
     for part in (
         Part("check", "ruff, mypy and the import contracts", 1, 1),
-        Part("unit", "modules by themselves; commands, files, pages of docs/", 3, 4, TWO),
-        Part("tokens", "renderers and chat templates, token by token", 1.5, 4, TWO),
+        Part("unit", "modules by themselves; commands, files, pages of docs/", 4.5, 6, TWO),
+        Part("tokens", "renderers and chat templates, token by token", 1, 4, TWO),
         Part("gateway", "the HTTP API over a scripted policy", 2.5, 8, TWO),
-        Part("sandbox", "untrusted programs and what they try", 1.5, 4, TWO_BY_FILE),
-        Part("environments", "the environments that come along", 2, 4, TWO),
-        Part("service", "`collect` and `serve` on a Ray cluster", 10, 45, THREE_BY_FILE),
-        Part("chaos", "processes and nodes killed in the middle", 4, 20),
-        Part("engine", "vLLM: exact tokens, logprobs, exports that train", 6.5, 20, THREE_BY_FILE),
-        Part("interop", "rows and servers of NeMo Gym, verl, KubeRay", 1.5, 10),
+        Part("sandbox", "untrusted programs and what they try", 2, 5, TWO_BY_FILE),
+        Part("environments", "the environments that come along", 2.2, 4, TWO),
+        Part("service", "`collect` and `serve` on a Ray cluster", 7, 40, THREE_BY_FILE),
+        Part("chaos", "processes and nodes killed in the middle", 3.5, 20),
+        Part("engine", "vLLM: exact tokens, logprobs, exports that train", 7.5, 20, THREE_BY_FILE),
+        Part("interop", "rows and servers of NeMo Gym, verl, KubeRay", 1.2, 12),
         Part("fresh", "the README's commands on a machine that has nothing; the image", 0, 75),
     )
 }

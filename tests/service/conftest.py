@@ -28,6 +28,7 @@ SHARED = {
     "test_compat.py": "playground",
     "test_export.py": "playground",
     "test_judges.py": "playground",
+    "test_large_and_deadly.py": "playground",
     "test_object_stores.py": "playground",
     "test_observability.py": "playground",
     "test_observability_page.py": "playground",
