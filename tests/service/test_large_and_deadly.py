@@ -10,8 +10,8 @@ import gym_ray
 from tests.cluster import scripted_config, sums, write_rows
 
 pytestmark = pytest.mark.long(
-    "a replica that dies and starts again until its rollout is given up (110 s); who is suspected is "
-    "and how calls are split by bytes is in tests/unit/test_suspects.py"
+    "a replica that dies and starts again until its rollout is given up (110 s); who is suspected, "
+    "and how calls are split by bytes, is in tests/unit/test_suspects.py"
 )
 
 LARGE = "x" * 6_000_000
