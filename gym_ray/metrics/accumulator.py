@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gym_ray.metrics.facts import Fact
-from gym_ray.metrics.intervals import Floats, Values, bootstrap_intervals
+from gym_ray.metrics.intervals import Floats, Values, bootstrap_intervals, interval_at_bound
 from gym_ray.metrics.task_scores import Options, TaskScores, sample_std
 from gym_ray.metrics.task_values import Block, TaskValues
 
@@ -232,11 +232,15 @@ class MetricsAccumulator:
         )
         scores = {}
         for column, name in enumerate(names, start=1):
-            fraction = float(sums[column] / tasks[column])
+            fraction, interval = float(sums[column] / tasks[column]), intervals[column]
+            if name.startswith(_SHARES) and interval is not None and fraction in (0.0, 1.0):
+                interval = interval_at_bound(
+                    fraction == 1.0, int(tasks[column]), options.confidence
+                )
             scores[name] = Estimate(
                 fraction,
                 100 * fraction,
-                intervals[column],
+                interval,
                 int(tasks[column]),
                 int(tasks[column]) / self._tasks,
             )
@@ -256,6 +260,10 @@ class MetricsAccumulator:
     def _retried_difference(self) -> float | None:
         (first, first_sum), (again, again_sum) = self._tried[False], self._tried[True]
         return again_sum / again - first_sum / first if first and again else None
+
+
+#: Measures that are shares of passes whatever the rewards are.
+_SHARES = ("pass@", "pass^", "majority@")
 
 
 class _Columns:

@@ -93,6 +93,23 @@ def bootstrap_intervals(
     return found
 
 
+def interval_at_bound(passed: bool, tasks: int, confidence: float) -> tuple[float, float]:
+    """The interval of a share that no task, or every task, adds to, where drawing anew tells
+    nothing: all draws are alike.
+
+    The exact binomial interval (Clopper and Pearson 1934, "The Use of Confidence or Fiducial Limits
+    Illustrated in the Case of the Binomial", Biometrika 26) at 0 or n of n, whose free end is
+    (alpha / 2) ^ (1 / n) away from the other bound.
+
+    Args:
+        passed: whether every task passed; none did if not.
+        tasks: how many.
+        confidence: e.g. 0.95.
+    """
+    end = ((1 - confidence) / 2) ** (1 / tasks)
+    return (float(end), 1.0) if passed else (0.0, float(1 - end))
+
+
 def _resampled(
     blocks: Iterable[Values],
     tasks: int,

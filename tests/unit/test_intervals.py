@@ -5,7 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from gym_ray.metrics.intervals import Values, bootstrap_intervals, sign_flip_p_values
+from gym_ray.metrics.intervals import (
+    Values,
+    bootstrap_intervals,
+    interval_at_bound,
+    sign_flip_p_values,
+)
 
 
 @pytest.mark.parametrize("tasks", [15, 60])
@@ -98,3 +103,12 @@ def test_without_a_difference_one_in_twenty_is_significant_and_a_real_one_is_fou
     # Standard error of a share of 0.05 among 400 is 0.011.
     assert 0.02 <= np.mean(false <= 0.05) <= 0.085
     assert np.mean(true <= 0.05) >= 0.9
+
+
+@pytest.mark.parametrize("tasks", [2, 5, 64])
+def test_a_share_at_its_bound_has_the_exact_interval(tasks: int) -> None:
+    low, high = interval_at_bound(False, tasks, 0.95)
+    assert low == 0.0
+    # Of the shares outside, none passes seen in no task has a chance of 2.5 % or more.
+    assert (1 - high) ** tasks == pytest.approx(0.025)
+    assert interval_at_bound(True, tasks, 0.95) == pytest.approx((1 - high, 1.0))
