@@ -106,14 +106,17 @@ def _foreign(headers: Headers) -> str | None:
         return f"this gateway has no key and takes nothing from pages of {origin!r}"
     kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
-        return f"this gateway has no key and takes application/json only, not {kind!r}"
+        return (
+            "this gateway has no key and takes JSON only (the header Content-Type: "
+            f"application/json), not {kind!r}"
+        )
     return None
 
 
 def _is_here(address: str) -> bool:
     """Whether the host of an address is a name of this machine alone."""
     try:
-        return is_loopback(urlsplit(address).hostname or "")
+        return is_loopback((urlsplit(address).hostname or "").removesuffix("."))
     except ValueError:
         return False
 
