@@ -11,6 +11,7 @@ One reader for each syntax; `corrections` says which family writes which.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -56,10 +57,9 @@ def read_blocks(
     """
     calls: list[ParsedToolCall] = []
     end = 0
-    for start in opens:
+    for start, limit in itertools.pairwise((*opens, len(text))):
         if start < end:
             continue  # it is in an argument
-        limit = next((later for later in opens if later > start), len(text))
         read, end = _read_block(syntax, text, start, limit, parameters)
         calls += read
     return calls
@@ -196,7 +196,7 @@ def _arguments(
     pairs: Sequence[tuple[str, str]], parameters: dict[str, Any]
 ) -> dict[str, Any] | None:
     try:
-        return {key: argument_value(key, text, parameters) for key, text in pairs}
+        return {key: argument_value(key, text, parameters) for key, text in dict(pairs).items()}
     except ValueError:
         return None
 

@@ -37,12 +37,12 @@ _VALUE_PROBLEMS = {
 }
 _VALUE_TAGS = re.compile(r"<function=|<parameter|<arg_key|<invoke ")
 
-#: Where a name may stand in a call that cannot be read.
+#: Where a name may stand in a call that cannot be read; a longer one is none.
 _NAMES = (
-    re.compile(r'"name"\s*:\s*("(?:[^"\\\n]|\\.)*")'),
-    re.compile(r"<function=([^>\s]+)>"),
-    re.compile(r'<invoke name="([^"\n]+)"'),
-    re.compile(r"^\s*<tool_call[\w:]*>\s*([\w.-]+)\s*<(?:arg_key|tool_sep)"),
+    re.compile(r'"name"\s*:\s*("(?:[^"\\\n]|\\.){0,256}")'),
+    re.compile(r"<function=([^>\s]{1,256})>"),
+    re.compile(r'<invoke name="([^"\n]{1,256})"'),
+    re.compile(r"^\s*<tool_call[\w:]*>\s*([\w.-]{1,256})\s*<(?:arg_key|tool_sep)"),
 )
 
 

@@ -81,6 +81,17 @@ def test_where_text_and_more_is_allowed_json_of_the_rest_is_that(
         ("5", {"const": "5"}, "5"),
         ("5", {"type": ["string", "null"]}, "5"),
         ("5", {"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 10}]}, "5"),
+        ("5", {"anyOf": [{"type": "string", "minLength": 2}, {"type": "integer"}]}, 5),
+        ('["x"]', {"anyOf": [{"type": "string"}, {"items": {"type": "integer"}}]}, '["x"]'),
+        ("[1]", {"anyOf": [{"type": "string"}, {"items": {"type": "integer"}}]}, [1]),
+        ('{"b": 1}', {"type": ["string", "object"], "required": ["c"]}, '{"b": 1}'),
+        ('{"b": 1}', {"type": ["string", "object"], "additionalProperties": False}, '{"b": 1}'),
+        (
+            '{"b": 1}',
+            {"type": ["string", "object"], "properties": {"b": {"type": "integer"}}},
+            {"b": 1},
+        ),
+        ("true", {"enum": [1, "true"]}, "true"),
         ('{"b": 1}', {"type": "object"}, {"b": 1}),
         ('{"b": 1}', {"anyOf": [{"type": "string"}, {"type": "array"}]}, '{"b": 1}'),
         (" 5 ", {"type": "integer"}, 5),
@@ -97,6 +108,47 @@ def test_the_whole_schema_says_what_a_text_stands_for(
     found = value(text, schema)
 
     assert (found, type(found)) == (expected, type(expected))
+
+
+#: Each of a hundred schemas is four times the next one, so there are 4**100 ways through them.
+DOUBLING = {
+    f"D{level}": {"anyOf": [{"$ref": f"#/$defs/D{level + 1}"}] * 4} for level in range(100)
+} | {"D100": {"type": "string"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "parameters", "expected"),
+    [
+        ("x", {"properties": {"a": {"$ref": "#/$defs/D0"}}, "$defs": DOUBLING}, "x"),
+        ("[1]", {"properties": {"a": {"$ref": "#/$defs/D0"}}, "$defs": DOUBLING}, [1]),
+        ("x", {"$ref": "#/$defs/D0", "$defs": DOUBLING}, "x"),
+        ("x", {"anyOf": [{"$ref": "#"}] * 40}, "x"),
+        ("5", {"properties": {"a": {"anyOf": [{"$ref": "#/properties/a"}] * 40}}}, 5),
+        (
+            "5",
+            {"properties": {"a": {"anyOf": [{"type": "string"}, {"$ref": "#/properties/a"}]}}},
+            "5",
+        ),
+        ("5", {"properties": {"a": {"$ref": "#/anyOf/" + "1" * 5000}}, "anyOf": [{}]}, 5),
+        (
+            json.dumps(["a" * 40 + "!"]),
+            {"properties": {"a": {"type": ["string", "array"], "items": {"pattern": "^(a+)+$"}}}},
+            ["a" * 40 + "!"],
+        ),
+        (
+            json.dumps([[[[[1] * 9] * 9] * 9] * 9]),
+            {
+                "properties": {"a": {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Tree"}]}},
+                "$defs": {"Tree": {"items": {"anyOf": [{"$ref": "#/$defs/Tree"}] * 40}}},
+            },
+            [[[[[1] * 9] * 9] * 9] * 9],
+        ),
+    ],
+)
+def test_no_schema_makes_reading_a_value_long(
+    text: str, parameters: dict[str, Any], expected: Any
+) -> None:
+    assert argument_value("a", text, parameters) == expected
 
 
 @pytest.mark.parametrize("text", ["left", "NaN", "-Infinity", "1e999", "9" * 5000, "[" * 10**5])
