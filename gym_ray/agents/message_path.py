@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 from gym_ray.agents.same_message import Piece
 
@@ -68,6 +68,11 @@ class MessagePath:
     next: int
     aside: tuple[Piece, ...] = ()
     last: tuple[Piece, ...] = ()
+
+    @property
+    def key(self) -> Hashable:
+        """What leads on alike where it is equal."""
+        return id(self.node), self.next, tuple(map(id, self.aside))
 
     @property
     def taken(self) -> int:

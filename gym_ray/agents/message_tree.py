@@ -31,6 +31,11 @@ _SentTokens: TypeAlias = Mapping[int, tuple[bytes, bytes]]
 
 _NO_TEXT = Piece("text", "", message=0)
 
+#: Places looked at for a conversation that goes on under another system message or with other
+#: tools, the newest of these first: where they change with every turn, there is a whole history for
+#: each.
+_MOST_PLACES = 100_000
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prompt:
@@ -83,6 +88,7 @@ class MessageTree:
         self._beginnings: dict[Hashable, MessageNode] = {}
         #: Asked for last, with no turn added since: choices of one request have the same prompt.
         self._last: tuple[Hashable, Prompt] | None = None
+        self._places = 0  # looked at so far
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> Prompt:
         """Prompt tokens of the next turn.
@@ -182,9 +188,11 @@ class MessageTree:
 
     def _anywhere(self, begun: MessagePath, tokens: _SentTokens) -> MessagePath:
         """As `_deepest`, under whatever system message and with whatever tools."""
-        best = begun
+        best, enough = begun, self._places + _MOST_PLACES
         said = [n for n, piece in enumerate(begun.pieces) if piece.kind in ("text", "call")]
         for node in reversed(self._beginnings.values()) if said else ():
+            if self._places > enough:
+                break
             place = self._deepest(begun.at(node), tokens)
             if place.node.turn is None:
                 continue
@@ -196,9 +204,13 @@ class MessageTree:
 
     def _walk(self, begun: MessagePath, tokens: _SentTokens) -> Iterator[MessagePath]:
         """All places that the pieces of a conversation lead to, `begun` included."""
-        places = [begun]
+        places, seen = [begun], set()
         while places:
             place = places.pop()
+            if place.key in seen:  # blank texts can be counted in many ways that end alike
+                continue
+            seen.add(place.key)
+            self._places += 1
             yield place
             after = [found for node in place.node.after for found in self._after(place, node)]
             if len(after) > 1:
@@ -219,6 +231,8 @@ class MessageTree:
         for length in range(0 if calls and not text.text else 1, len(texts) + 1):
             if length and not self._same_text(texts[:length], text):
                 continue
+            if length > 1 and not calls and text.is_blank and texts[length - 1].is_blank:
+                continue  # it is a message of its own, which says as little
             found = place.behind_texts(length)
             for call in calls:
                 found = None if found is None else found.without(call)

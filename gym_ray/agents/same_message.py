@@ -60,6 +60,11 @@ class Piece:
     call_id: str | None = None
     is_system: bool = False
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether it is a text that says nothing."""
+        return self.kind == "text" and not self.text and self.reasoning is None
+
 
 def pieces_of(messages: Sequence[Message]) -> tuple[Piece, ...]:
     """A conversation in pieces, at least one for each message."""
