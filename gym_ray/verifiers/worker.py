@@ -37,6 +37,8 @@ _PR_SET_PDEATHSIG = 1
 def run(descriptor: int, parent_pid: int) -> None:
     """Serve the socket `descriptor` until the parent closes it."""
     die_with(parent_pid)
+    # A program that a verifier leaves behind would keep it open, and this process's death unseen.
+    os.set_inheritable(descriptor, False)
     faulthandler.enable()  # a segfault in a verifier leaves its stack on stderr
     with socket.socket(fileno=descriptor) as parent, contextlib.suppress(EOFError, OSError):
         # Where a child lives on, the parent has to notice this process's death all the same.

@@ -40,3 +40,12 @@ def test_an_answer_to_another_question_is_nobodys(number: int) -> None:
             assert (await pool.verify(outcome("reward 7"))).reward == 7.0
 
     asyncio.run(scenario())
+
+
+@with_pool
+async def test_a_program_left_behind_does_not_hide_that_the_process_died(
+    pool: VerifierPool,
+) -> None:
+    failure = await failure_of(pool.verify(outcome("leave_a_program 3")))
+    assert failure.kind is FailureKind.VERIFIER_ERROR
+    assert "exit code 3" in failure.message

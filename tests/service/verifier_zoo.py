@@ -119,6 +119,12 @@ class Zoo(Environment):
         self.hang("")
 
 
+    def leave_a_program(self, argument: str) -> float:
+        """End this process while a program runs that it started in the background."""
+        os.system("sleep 60 &")
+        os._exit(int(argument))
+
+
 class SlowToStart(Zoo):
     def warm_up(self) -> None:
         time.sleep(0.3)
