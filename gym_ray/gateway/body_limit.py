@@ -94,7 +94,7 @@ class BodyLimit:
         return ApiError(
             503,
             f"large bodies of other requests hold {_BODIES_AT_ONCE * self._max_bytes} bytes, which "
-            "is all there is for them; try again later",
+            "is all there is for them: try again later, or raise serve.max_body_bytes",
             type="server_error",
             code="busy",
             headers={"Retry-After": "1"},

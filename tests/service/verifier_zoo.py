@@ -118,7 +118,6 @@ class Zoo(Environment):
         Path(argument).write_text(str(child.pid), "utf-8")
         self.hang("")
 
-
     def leave_a_program(self, argument: str) -> float:
         """End this process while a program runs that it started in the background."""
         os.system("sleep 60 &")
