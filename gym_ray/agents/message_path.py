@@ -115,7 +115,7 @@ class MessagePath:
         for number, piece in enumerate(self.rest()):
             if piece.kind == said.kind and piece.key == said.key:
                 return self._take(number)
-            if piece.kind not in passed:
+            if piece.kind not in passed or piece.has_place:
                 return None
         return None
 

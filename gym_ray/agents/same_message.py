@@ -12,7 +12,7 @@ a call), and pieces are compared by what they say:
   the text in the markup of the model's family or in `<think>`.
 - An output answers a call by that call's place in the conversation, not by its ID.
 - Calls and outputs between two texts may stand in any order that keeps each output behind its
-  call and the calls in theirs.
+  call and the calls in theirs. What answers no call, or one that had its answer, keeps its place.
 
 Names of the assistant and of tools' results do not matter. Everything else is an edit.
 """
@@ -47,6 +47,7 @@ class Piece:
         reasoning: what a text has before it; None without.
         answers: of an output, the number of the call it answers, counted from the conversation's
             beginning; None when no call has its ID.
+        has_place: of an output, whether it has to stand where it stands.
         call_id: of a call.
         is_system: whether it is a system message.
     """
@@ -57,6 +58,7 @@ class Piece:
     text: str = ""
     reasoning: str | None = None
     answers: int | None = None
+    has_place: bool = False
     call_id: str | None = None
     is_system: bool = False
 
@@ -77,10 +79,11 @@ def pieces_of(messages: Sequence[Message]) -> tuple[Piece, ...]:
                 pieces += _said(message, number, calls)
             case "tool":
                 call_id = message.get("tool_call_id")
+                has_place = not calls.wait_for(call_id)
                 answers = calls.answered_by(call_id)
                 whose = (call_id, message.get("name")) if answers is None else answers
                 key = (whose, text_of(message.get("content")))
-                pieces.append(Piece("output", key, number, answers=answers))
+                pieces.append(Piece("output", key, number, answers=answers, has_place=has_place))
             case role:
                 key = (role, text_of(message.get("content")), message.get("name"))
                 pieces.append(Piece("told", key, number, is_system=role == "system"))
@@ -168,6 +171,10 @@ class _Calls:
     def add(self, call_id: Any) -> None:
         self._open.setdefault(call_id, []).append(self._count)
         self._count += 1
+
+    def wait_for(self, call_id: Any) -> bool:
+        """Whether a call of this ID has no answer yet."""
+        return bool(self._open.get(call_id))
 
     def answered_by(self, call_id: Any) -> int | None:
         """Number of the call an output of this ID answers: the first without an answer."""

@@ -294,6 +294,22 @@ def test_arguments_are_compared_as_json_not_as_text(
     assert conversation.prompt([USER, said, result], TOOLS).continues == continues
 
 
+@pytest.mark.parametrize("answers", ["first", "unknown"])
+def test_an_output_put_in_before_a_turn_is_an_edit(renderer: RolloutRenderer, answers: str) -> None:
+    conversation = MessageTree(renderer)
+    calls = [
+        f'<tool_call>\n{{"name": "add", "arguments": {{"x": {number}}}}}\n</tool_call><|im_end|>'
+        for number in range(2)
+    ]
+    first = say(conversation, calls[0], [USER], tools=TOOLS)
+    told = {"role": "tool", "tool_call_id": first["tool_calls"][0]["id"], "content": "1"}
+    second = say(conversation, calls[1], [USER, first, told], tools=TOOLS)
+    more = {**told, "content": "2"} | ({} if answers == "first" else {"tool_call_id": "x"})
+
+    assert conversation.prompt([USER, first, told, second, more], TOOLS).follows == 1
+    assert conversation.prompt([USER, first, told, more, second], TOOLS).follows == 0
+
+
 def test_what_cannot_be_bridged_branches_and_says_why() -> None:
     conversation = MessageTree(load_renderer(None, thinking_retention="tool_cycle"))
     first = say(conversation, "<think>\nhm\n</think>\n\nA<|im_end|>", [USER])
