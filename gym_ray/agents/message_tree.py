@@ -231,8 +231,9 @@ class MessageTree:
         for length in range(0 if calls and not text.text else 1, len(texts) + 1):
             if length and not self._same_text(texts[:length], text):
                 continue
-            if length > 1 and not calls and text.is_blank and texts[length - 1].is_blank:
-                continue  # it is a message of its own, which says as little
+            adds_nothing = length > 1 and texts[length - 1].is_blank
+            if adds_nothing and not calls and text.reasoning is None:
+                continue  # it is a message of its own
             found = place.behind_texts(length)
             for call in calls:
                 found = None if found is None else found.without(call)

@@ -54,11 +54,12 @@ def test_turns_that_said_nothing_are_each_continued(renderer: RolloutRenderer) -
 def test_a_blank_message_that_the_policy_did_not_say_is_an_edit(
     renderer: RolloutRenderer,
 ) -> None:
-    tree = MessageTree(renderer)
-    say(tree, "", [USER])
+    for text in ("", "A"):
+        tree, said = MessageTree(renderer), {**BLANK, "content": text}
+        say(tree, text, [USER])
 
-    assert tree.prompt([USER, BLANK, BLANK, USER]).continues is None
-    assert tree.prompt([USER, BLANK, USER]).continues == 0
+        assert tree.prompt([USER, said, BLANK, USER]).continues is None
+        assert tree.prompt([USER, said, USER]).continues == 0
 
 
 def test_reasoning_may_come_back_as_a_message_of_its_own(renderer: RolloutRenderer) -> None:
