@@ -1,13 +1,15 @@
 """Competition mathematics, judged by equivalence with the expected answer.
 
 Owned here: which part of the reply is the answer, and how the expected answer is read. Beside it:
-spellings (`notation.py`, `numerals.py`), what an answer says of its value (`relations.py`), and
-comparing by digits (`comparison.py`). Not owned here: reading formulas and comparing symbols, which
-are PyPI `math-verify`'s, and the judge that may be asked where they find nothing equal.
+spellings (`notation.py`, `numerals.py`), units (`labels.py`), what an answer says of its value
+(`relations.py`), and comparing by digits (`comparison.py`). Not owned here: reading formulas and
+comparing symbols, which are PyPI `math-verify`'s, and the judge that may be asked where they find
+nothing equal.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,7 +21,8 @@ from gym_ray.verifiers.answers import last_boxed
 from gym_ray.verifiers.judge import conversation_text, equivalent
 
 from .comparison import decided
-from .notation import equal_in_notation, in_one_notation, in_one_unit, spelled, without_stop
+from .labels import in_one_unit
+from .notation import equal_in_notation, in_one_notation, spelled, without_stop
 from .numerals import with_eulers_e
 from .relations import (
     is_false_equation,
@@ -83,7 +86,8 @@ class MathEnvironment(Environment):
         if not gold:
             raise invalid(f"field 'expected_answer': {expected!r} cannot be read as mathematics")
         if boxed is None:
-            answer = _parsed(spelled(answer_text))
+            answer = _parsed(spelled(answer_text), in_prose=True)
+            gold = _parsed(f"\\boxed{{{expected_text}}}", in_prose=True)
             is_correct = _equal(gold, answer)
         else:
             answer_text = stated(without_stop(spelled(answer_text)))
@@ -176,17 +180,25 @@ def _read(answer: str) -> list[Any]:
     return read if value is None else _parsed(f"\\boxed{{{value}}}", only_latex=True)
 
 
-def _parsed(text: str, *, only_latex: bool = False) -> list[Any]:
+def _parsed(text: str, *, only_latex: bool = False, in_prose: bool = False) -> list[Any]:
     """What math-verify can read in `text`; empty when nothing, or not in time.
 
     Args:
         text: a formula in a box, or prose.
         only_latex: whether to read the box as a whole or not at all; otherwise, where it is no
             formula, the last number in it counts.
+        in_prose: whether units are left out while reading, as is needed where they are not known
+            to stand at the end.
     """
     import math_verify
 
-    kinds: list[Any] = [math_verify.LatexExtractionConfig()]
+    latex = math_verify.LatexExtractionConfig()
+    if not in_prose:
+        # It would leave out the last text in roman type and much else: `.5` of `7\text{.5}`, and
+        # `j` of `3\mathbf{i} + 4\mathbf{j}`. `labels.py` knows what is a unit.
+        settings = dataclasses.replace(latex.normalization_config, units=False)
+        latex = dataclasses.replace(latex, normalization_config=settings)
+    kinds: list[Any] = [latex]
     if not only_latex:
         kinds.append(math_verify.ExprExtractionConfig())
     return in_time(lambda: math_verify.parse(text, kinds, parsing_timeout=_NO_ALARM), otherwise=[])
@@ -207,7 +219,7 @@ def in_time(step: Callable[[], T], *, otherwise: S) -> T | S:
     signal.setitimer(signal.ITIMER_VIRTUAL, STEP_SECONDS)
     try:
         return step()
-    except TimeoutException:
+    except (TimeoutException, RecursionError):  # what is nested too deeply takes too long as well
         return otherwise
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)

@@ -1,19 +1,20 @@
 r"""Spellings of the same mathematics that `math-verify` does not read, or reads too kindly.
 
-Owned here: characters that stand for LaTeX commands, inequalities that state an interval,
-quantities and their units, words, and numerals of another base. Numbers are in `numerals.py`.
+Owned here: characters that stand for LaTeX commands, inequalities that state an interval, ratios,
+times, words, and numerals of another base. Numbers are in `numerals.py`, units in `labels.py`.
 Everything else is left as it is.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
-from fractions import Fraction
 
 from gym_ray.verifiers.answers import unwrapped
-from gym_ray.verifiers.quantities import quantity_of, unit_of
+from gym_ray.verifiers.quantities import number_of, quantity_of
 
+from .labels import is_product, with_percent_signs, without_latex
 from .numerals import in_decimals
 
 _CHARACTERS = str.maketrans(
@@ -31,28 +32,22 @@ _STOPS = ".,;。，；"
 _SPACES = ("\\qquad", "\\quad", "\\,", "\\;", "\\:", "\\!", "\\ ")
 _CLOSINGS = ("$", r"\)", r"\]")
 
+#: `f'`, `30'`, `5''`, which math-verify drops; not `don't`, and not a closing quote.
+_PRIMES = re.compile(r"(?<=[\w)}\]])(?:('{1,3})|(\"))(?![\w'\"])")
+_OLD_ROMAN = re.compile(r"\{\s*\\rm(?![a-zA-Z])([^{}]*)\}")
+_ROMAN_CONSTANT = re.compile(r"\\(?:mathrm|text|mathit)\{([ei])\}")
+_RATIO = re.compile(r"[^:{}]*(?:\{[^{}]*\}[^:{}]*)*")
+_MOST_TERMS = 10
+_CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?(?![\d:])")
+
 _RELATIONS = {"<": False, r"\lt": False, "<=": True, r"\le": True, r"\leq": True,
               r"\leqslant": True}  # fmt: skip
 _REVERSED = {">": "<", r"\gt": "<", ">=": "<=", r"\ge": "<=", r"\geq": "<=", r"\geqslant": "<="}
 _RELATION = re.compile(r"(<=|>=|<|>|\\(?:leqslant|geqslant|leq|geq|le|ge|lt|gt)(?![a-zA-Z]))")
+_OR = re.compile(r"\\text\s*\{\s*or\s*\}|\\lor(?![a-zA-Z])|\\vee(?![a-zA-Z])| or ")
 _VARIABLE = re.compile(r"[a-zA-Z]|\\(?:theta|alpha|beta|lambda)")
 _WORD = re.compile(r"[A-Za-z]{2,}")
 _INFINITY = {"inf", "infinity"}
-_NUMBER = re.compile(
-    r"(?:[^a-zA-Z\\]|\\(?:(?:[dtc]?frac|sqrt|pi|cdot|times|left|right)(?![a-zA-Z])|[,;:! ]))+"
-)
-_CURRENCY = re.compile(r"([+-]?)\s*(?:\\text\{)?([€£¥₹₩₽])\}?\s*")
-#: Words after a number that may be what is counted, and no arithmetic.
-_COUNTED = re.compile(
-    r"(?!.*\b(?:and|or|to|mod|modulo|choose|factorial|percent|percentage|pct|hundred|thousand|"
-    r"million|billion|trillion|dozen|half|halves|thirds?|quarters?|squared|cubed|plus|minus|times|"
-    r"over|less|more|than|not|if|when|for|is|base|degrees?)\b)[a-z]{3,}(?: [a-z]{2,}){0,2}"
-)
-#: Longer texts are no quantities.
-_MOST_CHARACTERS = 400
-#: Where a unit may begin.
-_BOUNDARY = re.compile(r"(?<=[\d})\]!.])(?=[\s\\~a-zA-Z°µμΩ^])|(?<=\\pi)(?=[\s\\~])")
-_LONE_LETTER = re.compile(r"[a-zA-Z](?:\^.*)?")
 _BASED = re.compile(r"([0-9A-Za-z]+)_(?:\{(\d+)\}|(\d+))")
 
 
@@ -67,10 +62,16 @@ def spelled(text: str) -> str:
         r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda match: f"^{{{match[0].translate(_SUPERSCRIPTS)}}}", text
     )
     text = _ROOT.sub(lambda match: rf"\sqrt{{{match[1].strip('{}()')}}}", text)
-    text = text.translate(_CHARACTERS).replace(r"\varnothing", r"\emptyset")
+    text = text.translate(_CHARACTERS).replace(r"\varnothing", r"\emptyset").replace("{:}", ":")
+    text = _OLD_ROMAN.sub(r"\\text{\1}", text)
+    text = _ROMAN_CONSTANT.sub(r"\1", with_percent_signs(text))
+    if not text.lstrip().startswith(("'", '"')):
+        text = _PRIMES.sub(lambda match: "^{" + _prime_marks(match) + "}", text)
     if _ANGLE_FUNCTION.search(text):
         text = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
-    return in_decimals(text)
+    plain = unwrapped(text)
+    in_words = number_of(plain) if plain.replace("-", "").replace(" ", "").isalpha() else None
+    return in_decimals(text) if in_words is None else str(in_words)
 
 
 def without_stop(text: str) -> str:
@@ -100,7 +101,11 @@ def without_stop(text: str) -> str:
 
 
 def in_one_notation(expected: str, answer: str) -> tuple[str, str]:
-    """Both texts; where one is an interval and the other an inequality, that one as an interval."""
+    """Both texts; where one is an interval and the other an inequality, that one as an interval.
+    Ratios of three terms and more are tuples of two terms and more."""
+    ratios = _ratio_of(unwrapped(expected)), _ratio_of(unwrapped(answer))
+    if any(ratios):
+        return ratios[0] or expected, ratios[1] or answer
     for one, other in ((expected, answer), (answer, expected)):
         if not _is_interval(unwrapped(one)):
             continue
@@ -121,66 +126,48 @@ def equal_in_notation(expected: str, answer: str) -> bool | None:
     based = [_BASED.fullmatch(unwrapped(text)) for text in (expected, answer)]
     if based[0] and based[1]:
         return _digits_and_base(based[0]) == _digits_and_base(based[1])
-    quantities = [quantity_of(_without_latex(text)) for text in (expected, answer)]
+    time, other = (_CLOCK.match(unwrapped(text)) for text in (expected, answer))
+    # No ratio would be left with a common factor.
+    if (
+        time
+        and math.gcd(int(time[1]), int(time[2])) > 1
+        and (not other or _time_of(time) != _time_of(other))
+    ):
+        return False
+    quantities = [quantity_of(without_latex(text)) for text in (expected, answer)]
     if quantities[0] and quantities[1] and quantities[0][1] and quantities[1][1]:
         return quantities[0] == quantities[1]
     return None
 
 
-def in_one_unit(expected: str, answer: str) -> tuple[str, str] | None:
-    """The numbers that both texts state, in one unit; None when they have units of two kinds. A
-    unit on one side only is left out."""
-    one, other = _number_and_unit(expected), _number_and_unit(answer)
-    if one is None or other is None:
-        return (expected if one is None else one[0]), (answer if other is None else other[0])
-    if not one[1] or not other[1]:
-        return expected, answer
-    if one[1] != other[1]:
+def _ratio_of(text: str) -> str | None:
+    """`1:2:3` as `(2/1, 3/1)`; None for ratios of two, which are quotients, and for other texts."""
+    terms = [term.strip() for term in text.split(":")]
+    if (
+        not 3 <= len(terms) <= _MOST_TERMS
+        or not all(terms)
+        or not all(_RATIO.fullmatch(term) for term in terms)
+    ):
         return None
-    ratio = other[2] / one[2]
-    if ratio == 1:
-        return one[0], other[0]
-    return one[0], rf"\frac{{{ratio.numerator}}}{{{ratio.denominator}}}\cdot({other[0]})"
+    quotients = (rf"\frac{{{term}}}{{{terms[0]}}}" for term in terms[1:])
+    return f"({', '.join(quotients)})"
 
 
-def _number_and_unit(text: str) -> tuple[str, str, Fraction] | None:
-    """The number before a unit, the unit's dimension, and how many base units it is. Words that
-    may be what is counted (`5 people`) are a unit without a dimension."""
-    text = unwrapped(text)
-    if len(text) > _MOST_CHARACTERS:
-        return None
-    currency = _CURRENCY.match(text)
-    if currency:
-        dimension, factor = unit_of(currency[2]) or (currency[2], Fraction(1))
-        number = currency[1] + text[currency.end() :]
-        return (number, dimension, factor) if _NUMBER.fullmatch(number) else None
-    for boundary in _BOUNDARY.finditer(text):
-        number, unit = text[: boundary.start()], text[boundary.start() :]
-        if _LONE_LETTER.fullmatch(unit) or not _NUMBER.fullmatch(number):
-            continue  # `5x` and `5N` are products
-        name = _without_latex(unit)
-        known = unit_of(name)
-        if known is not None:
-            return None if known[0] == "share" else (number, *known)
-        if name != unit and _COUNTED.fullmatch(name) and not _is_product(name):
-            return number, "", Fraction(1)
-    return None
+def _time_of(match: re.Match[str]) -> tuple[int, ...]:
+    return tuple(int(part or 0) for part in match.groups())
 
 
 def _same_word(expected: str, answer: str) -> bool | None:
     one, other = unwrapped(expected), unwrapped(answer)
     if {one, other} & _INFINITY or (
-        one == expected and other == answer and _is_product(one) and _is_product(other)
+        one == expected and other == answer and is_product(one) and is_product(other)
     ):
         return None
     return one.casefold() == other.casefold()
 
 
-def _is_product(word: str) -> bool:
-    """Whether letters side by side are variables: `xy`, `abc`, but not `on` and not `saw`."""
-    if not word.islower() or len(word) > 3 or set(word) & set("eiou"):
-        return False
-    return len(word) == 2 or "a" not in word or set(word) <= set("abcdxyz")
+def _prime_marks(match: re.Match[str]) -> str:
+    return r"\prime" * (len(match[1]) if match[1] else 2)
 
 
 def _fraction_or_width(character: str) -> str:
@@ -200,7 +187,14 @@ def _is_interval(text: str) -> bool:
 
 
 def _interval_of(text: str) -> str | None:
-    r"""`1 < x \le 2` as `(1, 2]`; None when `text` is no inequality in one variable."""
+    r"""`x < 1` as `(-\infty, 1)`, and `x < 1 \text{ or } x > 2` as a union; None when `text` is no
+    inequality in one variable, or is made of others."""
+    intervals = [_one_interval_of(part.strip()) for part in _OR.split(text)]
+    known = [interval for interval in intervals if interval is not None]
+    return r" \cup ".join(known) if len(known) == len(intervals) else None
+
+
+def _one_interval_of(text: str) -> str | None:
     parts = [part.strip() for part in _RELATION.split(text)]
     if len(parts) not in (3, 5):
         return None
@@ -227,18 +221,6 @@ def _interval_of(text: str) -> str | None:
 def _without_blanks(text: str) -> str:
     """`text` without blanks beside signs; those between words and numbers stay."""
     return re.sub(r" ?([^\w\s]) ?", r"\1", " ".join(text.split()))
-
-
-def _without_latex(text: str) -> str:
-    """A quantity as it would be typed: without commands for roman type and spaces."""
-    text = unwrapped(text)
-    text = re.sub(r"\\(?:text|mathrm|textrm|rm|operatorname)\s*\{([^{}]*)\}", r" \1", text)
-    text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?", "°", text)
-    text = re.sub(r"\\[,;:! ]|~|\\quad", " ", text).replace(r"\%", "%").replace(r"\$", "$")
-    text = text.replace(r"\Omega", "Ω").replace(r"\mu", "μ").replace("µ", "μ")
-    text = re.sub(r"\\times\s*", "×", text).replace(r"\cdot", "·")
-    text = re.sub(r"(\w)\s*\^\s*\{?([23])\}?$", r"\1^\2", text)
-    return " ".join(text.split())
 
 
 def _digits_and_base(match: re.Match[str]) -> tuple[str, int]:

@@ -32,6 +32,16 @@ _GOES_ON = re.compile(
     r"(?<![\w.])(?P<whole>\d+)\.(?P<fixed>\d*?)(?P<block>\d+?)(?P=block){2,}(?P<rest>)"
     r"\s*(?:\.{3}|…|\\(?:ldots|dots|cdots)(?![a-zA-Z]))"
 )
+_SCALE = re.compile(
+    r"(?P<before>[\d}])(?:\s|~|\\[,;:! ])*(?P<roman>\\(?:text|mathrm|textrm|mbox)\s*\{\s*)?"
+    r"(?P<word>hundred|thousand|million|billion|trillion|dozen)\b(?P<after>\s*\})?"
+)
+#: As in `2 hundred thousand million`.
+_MOST_SCALES = 3
+_SCALES = {"hundred": "100", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}",
+           "trillion": "10^{12}", "dozen": "12"}  # fmt: skip
+#: Thousands apart from each other by blanks, in a text that is nothing else.
+_APART = re.compile(r"(\s*[-+$]?\s*)(\d{1,3}(?: \d{3})+)((?:\.\d+)?\s*\$?\s*)")
 #: Longer ones are no numbers anyone states, and matching a repetition in them is slow.
 _MOST_REPEATING = 60
 _MIXED = re.compile(
@@ -47,6 +57,11 @@ def in_decimals(text: str) -> str:
     ('0.0025', '\\frac{1}{6}', '\\frac{3}{2}')
     """
     text = _GROUPED_DIGITS.sub("", text)
+    apart = _APART.fullmatch(text)
+    if apart:
+        text = apart[1] + apart[2].replace(" ", "") + apart[3]
+    for _ in range(_MOST_SCALES):
+        text = _SCALE.sub(_scaled, text)
     text = _TIMES_TEN.sub(r"\\times ", text)
     text = _BARE_EXPONENT.sub(r"^{\1}", text)
     text = _E_NOTATION.sub(_written_out, text)
@@ -65,6 +80,13 @@ def with_eulers_e(text: str, other: str) -> str:
     if not _EULERS_E.search(_E_NOTATION.sub("", other)):
         return text
     return _PRODUCT_WITH_E.sub(r"\1 e \2 \3", text)
+
+
+def _scaled(match: re.Match[str]) -> str:
+    number = rf"{match['before']}\cdot {_SCALES[match['word']]}"
+    is_open = match["roman"] and not match["after"]
+    after = "" if match["roman"] or not match["after"] else match["after"]
+    return f"{number} {match['roman']}" if is_open else number + after
 
 
 def _written_out(match: re.Match[str]) -> str:

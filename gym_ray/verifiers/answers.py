@@ -8,7 +8,9 @@ import re
 _BRACES = re.compile(
     r"""\\(?:boxed|fbox)(?:
       \s*(?P<brace>\{)
-    | \s{0,3}(?P<number>[-+−]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:\\?%)?)
+    # A number that the formula goes on with is boxed in part only: nothing is stated.
+    | \s{0,3}(?P<number>(?>[-+−]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:\\?%)?))
+      (?![A-Za-z_({\[]|\s{0,3}(?:[\^/*+=<>:!×·÷]|[-−]\s?[\d\\]|\\(?!text|quad|qquad)[A-Za-z]))
     # A letter or a command is boxed where a formula ends with it; elsewhere it may be prose.
     | \s{0,3}(?P<name>(?<=\s)[A-Za-z] | \\(?:pi|infty|emptyset|text\s*\{[^{}]*\}
         | [dtc]?frac\s*(?:\d\d|\{[^{}]*\}\s*\{[^{}]*\}) | sqrt\s*(?:\d|\{[^{}]*\})))
@@ -205,6 +207,7 @@ def last_code_block(
             or fence["before"].strip()
             or closing[0] != marks[0]
             or len(closing) < len(marks)
+            or len(fence["before"]) > len(opening["before"]) + _MOST_BLANKS
         ):
             continue
         lines = _lines(text[opening.end() + 1 : fence.start()])

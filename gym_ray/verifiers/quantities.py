@@ -34,7 +34,9 @@ _UNITS: dict[str, tuple[str, Fraction]] = {}
 _SPELLINGS: dict[tuple[str, str], str] = {
     ("length", "m"): "1 m meter metre|1000 km kilometer kilometre|1/100 cm centimeter centimetre|"
     "1/1000 mm millimeter millimetre|1/1000000 μm micrometer micrometre|1/1000000000 nm nanometer "
-    "nanometre|127/5000 in inch inches|381/1250 ft foot feet|1143/1250 yd yard|201168/125 mi mile",
+    "nanometre|1/10000000000 Å angstrom|9460730472580800 ly lightyear|149597870700 au AU|"
+    "30856775814913673 pc parsec|127/5000 in inch inches|381/1250 ft foot feet|1143/1250 yd yard|"
+    "201168/125 mi mile",
     ("area", "m²"): "10000 hectare|316160658/78125 acre",
     ("mass", "g"): "1 g gram|1000 kg kilogram|1/1000 mg milligram|1/1000000 μg microgram|"
     "1000000 t tonne|45359237/100000 lb lbs pound|45359237/1600000 oz ounce|45359237/50 ton",
@@ -60,7 +62,6 @@ _SPELLINGS: dict[tuple[str, str], str] = {
     ("pressure", "Pa"): "1 Pa pascal|1000 kPa kilopascal|1000000 MPa|100000 bar|101325 atm",
     ("amount", "mol"): "1 mol mole|1/1000 mmol",
     ("kelvin", "K"): "1 K kelvin",
-    ("speed", "mph"): "1 mph",
     ("speed of ships", "kn"): "1 knot",
     ("angle", "°"): "1 ° deg degree",
     ("radian", "rad"): "1 rad radian",
@@ -82,6 +83,41 @@ for (_dimension, _), _groups in _SPELLINGS.items():
         _factor, *_names = _group.split()
         for _name in _names:
             _UNITS[_name] = (_dimension, Fraction(_factor))
+
+
+#: Symbols that are told with any of these before them; `min`, `ft`, `pm` and such have their own.
+_PREFIXES = {"G": 9, "M": 6, "k": 3, "m": -3, "μ": -6, "n": -9, "p": -12}
+for _symbol in "g s J eV W N V A Ω C F T Hz Pa L".split():  # noqa: SIM905
+    _dimension, _one = _UNITS[_symbol]
+    for _prefix, _power in _PREFIXES.items():
+        _UNITS.setdefault(_prefix + _symbol, (_dimension, _one * Fraction(10) ** _power))
+#: Other spellings of units that are made of several.
+_RESPELLED = [
+    (re.compile(r"\bmph\b"), "mi/h"),
+    (re.compile(r"\bk(?:m?ph|mh)\b"), "km/h"),
+    (re.compile(r"\blight[ -]years?\b"), "lightyear"),
+    (re.compile(r"\b(?:degrees?|deg) celsius\b", re.IGNORECASE), "°C"),
+    (re.compile(r"\b(?:degrees?|deg) fahrenheit\b", re.IGNORECASE), "°F"),
+    (re.compile(r"\bsq\.? "), "square "),
+    (re.compile(r"\bcu\.? "), "cubic "),
+]
+
+
+#: Units that are made of others: by dimension, how many of which base units one is.
+_DERIVED: dict[str, tuple[Fraction, dict[str, int]]] = {
+    "area": (Fraction(1), {"length": 2}),
+    "volume": (Fraction(1, 1000), {"length": 3}),
+    "force": (Fraction(1000), {"mass": 1, "length": 1, "time": -2}),
+    "energy": (Fraction(1000), {"mass": 1, "length": 2, "time": -2}),
+    "power": (Fraction(1000), {"mass": 1, "length": 2, "time": -3}),
+    "pressure": (Fraction(1000), {"mass": 1, "length": -1, "time": -2}),
+    "voltage": (Fraction(1000), {"mass": 1, "length": 2, "time": -2, "charge": -1}),
+    "current": (Fraction(1), {"charge": 1, "time": -1}),
+    "resistance": (Fraction(1000), {"mass": 1, "length": 2, "time": -1, "charge": -2}),
+    "capacity": (Fraction(1, 1000), {"mass": -1, "length": -2, "time": 2, "charge": 2}),
+    "magnetic field": (Fraction(1000), {"mass": 1, "time": -1, "charge": -1}),
+    "frequency": (Fraction(1), {"time": -1}),
+}
 
 
 def number_of(text: str) -> Fraction | None:
@@ -168,6 +204,8 @@ def unit_of(text: str) -> tuple[str, Fraction] | None:
     >>> unit_of("km/h")
     ('length/time', Fraction(5, 18))
     """
+    for pattern, unit in _RESPELLED:
+        text = pattern.sub(unit, text)
     numerator, per, denominator = re.sub(r"\s+per\s+|\s*/\s*", "/", text.strip()).partition("/")
     grouped = re.fullmatch(r"\(([^()]*)\)", denominator)
     above = _powers_of(numerator)
@@ -178,8 +216,10 @@ def unit_of(text: str) -> tuple[str, Fraction] | None:
     factor = Fraction(1)
     for sign, units in ((1, above), (-1, below)):
         for dimension, one, power in units:
-            powers[dimension] = powers.get(dimension, 0) + sign * power
-            factor *= one ** (sign * power)
+            times, parts = _DERIVED.get(dimension, (Fraction(1), {dimension: 1}))
+            factor *= (one * times) ** (sign * power)
+            for name, exponent in parts.items():
+                powers[name] = powers.get(name, 0) + sign * power * exponent
     named = sorted(powers.items())
     over = "·".join(_power_name(name, power) for name, power in named if power > 0)
     under = [_power_name(name, -power) for name, power in named if power < 0]

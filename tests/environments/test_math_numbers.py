@@ -155,3 +155,21 @@ def test_a_decimal_of_six_places_stands_for_what_it_is_rounded_from(places: int)
 
 def boxed(answer: str) -> str:
     return f"\\boxed{{{answer}}}"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    more=st.from_regex(r"[a-z ]{0,3}[0-9!?+.,-]{1,3}[a-z ]{0,3}", fullmatch=True).filter(
+        lambda more: set(more) & set("0123456789!?+")
+    ),
+    command=st.sampled_from([r"\text", r"\mathrm", r"\mathbf", r"\mbox"]),
+)
+def test_what_stands_in_roman_type_is_read_unless_it_is_a_label(more: str, command: str) -> None:
+    assert judge("7", boxed(rf"7{command}{{{more}}}")).reward == 0.0
+
+
+@pytest.mark.parametrize("part", ["m/", "1/", "{", "(", "1+", "x^"])
+def test_a_text_that_is_nested_too_deeply_is_no_failure(part: str) -> None:
+    assert (
+        judge("7", boxed(part * 700 + "7" + {"{": "}", "(": ")"}.get(part, "") * 700)).reward == 0
+    )

@@ -51,6 +51,22 @@ def test_the_last_complete_box_is_the_answer(text: str, answer: str | None) -> N
 
 
 @pytest.mark.parametrize(
+    "rest", ["x", "/2", "^2", "^{6}", "_7", "+4", " - 3", r"\cdot 10^3", r" \pi", ":4", "(5)", "=4"]
+)
+@pytest.mark.parametrize("number", ["7", "10", "-1,234", "0.5", r"50\%"])
+def test_a_box_without_braces_holds_no_part_of_a_formula(number: str, rest: str) -> None:
+    assert last_boxed(rf"so $\boxed {number}{rest}$") is None
+
+
+@pytest.mark.parametrize(
+    "rest", ["", ".", "$", r"\)", ", as said", " or so", r"\text{ m}", " - done"]
+)
+@pytest.mark.parametrize("number", ["7", "10", "-1,234", "0.5", r"50\%"])
+def test_it_holds_a_number_whatever_is_said_after_it(number: str, rest: str) -> None:
+    assert last_boxed(rf"so \boxed {number}{rest}") == number
+
+
+@pytest.mark.parametrize(
     ("text", "answer"),
     [
         ("<answer>4</answer>", "4"),
@@ -144,6 +160,15 @@ def test_the_last_fenced_block_is_found(text: str, content: str | None) -> None:
 )
 def test_only_what_stands_around_all_of_an_answer_is_unwrapped(text: str, answer: str) -> None:
     assert unwrapped(text) == answer
+
+
+@pytest.mark.parametrize("before", ["", "  ", "1. Do it:\n   "])
+def test_a_fence_that_is_indented_further_is_part_of_the_program(before: str) -> None:
+    content = 'def f():\n    """\n    ```\n    f()\n    ```\n    """\n'
+    blanks = " " * len(before.rpartition("\n")[2])
+    body = "".join(blanks + line + "\n" for line in content.split("\n")[:-1])
+    text = f"{before}```python\n{body}{blanks}```\n"
+    assert last_code_block(text) == content
 
 
 ITEMS = ["", "  ", "   ", "1. Do it:\n   ", "- First:\n  ", "- a\n  - b\n    ", "1. ", "- ", "12) "]
