@@ -40,6 +40,8 @@ T = TypeVar("T")
 #: Longest one parse or one comparison may work. A verification has six at most, and few
 #: need any of it, so that they fit the pool's default deadline of ten seconds.
 STEP_SECONDS = 2
+#: How often a step that goes on is told again.
+_REMINDER_SECONDS = 0.1
 #: math-verify's own limits, in whole seconds on the clock, which must not go off before ours.
 _NO_ALARM = 3600
 #: Longest text in a box that is read as an answer.
@@ -212,13 +214,20 @@ def in_time(step: Callable[[], T], *, otherwise: S) -> T | S:
     """
     from math_verify.errors import TimeoutException
 
+    works = True
+
     def stop(number: int, frame: object) -> None:
-        raise TimeoutException
+        if works:
+            raise TimeoutException
 
     before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, STEP_SECONDS)
+    # Again and again: much of what is called goes on after any exception.
+    signal.setitimer(signal.ITIMER_VIRTUAL, STEP_SECONDS, _REMINDER_SECONDS)
     try:
-        return step()
+        try:
+            return step()
+        finally:
+            works = False
     except (TimeoutException, RecursionError):  # what is nested too deeply takes too long as well
         return otherwise
     finally:

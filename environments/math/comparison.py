@@ -191,10 +191,13 @@ def _values(
 def _value(expression: Any, digits: int, at: dict[Any, Any] | None) -> Any:
     import mpmath
     import sympy
+    from math_verify.errors import TimeoutException
 
     try:
         value = expression.evalf(digits, subs=at or {})
         parts = value.as_real_imag()
+    except TimeoutException:
+        raise
     except Exception:  # what sympy does where a function has no value
         return None
     with mpmath.workdps(digits + 10):

@@ -1,5 +1,6 @@
 """Rewards of the math environment, each expected value worked out by hand."""
 
+import contextlib
 import json
 import subprocess
 import time
@@ -184,6 +185,20 @@ def test_time_in_which_nothing_is_worked_is_no_reason_for_a_verdict() -> None:
 
     assert math.in_time(waiting, otherwise=1) == 0
     assert math.in_time(working, otherwise=1) == 1
+
+
+def test_a_step_that_goes_on_after_any_exception_is_stopped_all_the_same() -> None:
+    def stubborn() -> int:
+        for _ in range(3):
+            with contextlib.suppress(Exception):
+                while True:
+                    pass
+        while True:
+            pass
+
+    began = time.process_time()
+    assert math.in_time(stubborn, otherwise=1) == 1
+    assert time.process_time() - began < math.STEP_SECONDS + 2
 
 
 @pytest.mark.parametrize("exponent", [116, 516, 1016, 5016])
