@@ -7,6 +7,7 @@ Whatever is read from outside is read here: one text must not mean two things to
 
 from __future__ import annotations
 
+import collections
 import json
 import math
 from typing import Any, NoReturn
@@ -50,8 +51,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
-    names = [name for name, _ in pairs]
-    twice = next(name for name in found if names.count(name) > 1)
+    counts = collections.Counter(name for name, _ in pairs)
+    twice = next(name for name, count in counts.items() if count > 1)
     raise InvalidJson(f"has field {twice!r} twice; which one is meant?", twice)
 
 

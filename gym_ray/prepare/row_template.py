@@ -45,6 +45,12 @@ class RowTemplate(Section):
             raise ValueError("neither user nor input is there")
         if any(target.partition(".")[0] == _PARAMS for target in self.fields):
             raise ValueError(f"fields cannot fill {_PARAMS}; user, system and input do")
+        for target in self.fields:
+            if not all(target.split(".")):
+                raise ValueError(f"fields: {target!r} is no path; write names with a point between")
+            inner = next((other for other in self.fields if other.startswith(f"{target}.")), None)
+            if inner is not None:
+                raise ValueError(f"fields fill {inner!r} and also all of {target!r}; keep one")
         return self
 
     @classmethod

@@ -1,6 +1,7 @@
 """Task rows: what is legal, what a malformed one is told, and what makes two the same."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -259,3 +260,12 @@ def test_rollout_ids_differ_by_task_environment_and_index() -> None:
 
     assert len(identities) == 8
     assert all(len(identity) == 32 for identity in identities)
+
+
+def test_a_field_that_is_twice_among_many_is_found_in_little_time() -> None:
+    names = [f"field_{number}" for number in range(100_000)]
+    line = "{" + ",".join(f'"{name}": 1' for name in [*names, names[-1]]) + "}"
+    began = time.process_time()
+    with pytest.raises(RolloutFailure, match="'field_99999' twice"):
+        parse_task(line, task_index=0, source_file="t.jsonl", source_line=1)
+    assert time.process_time() - began < 5
