@@ -31,6 +31,8 @@ _ANSWER_COLON = re.compile(r"answer[*_]{0,2}[ \t]*[:：][*_\s]{0,2}([^\n]+)", re
 _LEADING_LETTER = re.compile(r"([A-Za-z])(?![A-Za-z0-9])")
 _LONE_CAPITAL = re.compile(r"\b[A-Z]\b")
 _LONE_LETTER = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
+#: A letter in a type of its own, as in `\textbf{(B) }south`.
+_WITHOUT_COMMANDS = re.compile(r"^\s*\\(?:text(?:bf|rm|it)?|math(?:bf|rm|sf))\{([^{}]*)\}(?=\s*\S)")
 _LIST_SEPARATOR = re.compile(r"\s*[/|&,;]\s*|\s+(?:or|and)\s+|\s+", re.IGNORECASE)
 _LABELLED_LETTER = re.compile(r"[\W_]*([^\W\d_])\s*(?:[:)]|[.\-–—](?=\s))\s*(.*)", re.DOTALL)
 
@@ -174,6 +176,7 @@ def chosen_letter(reply: str, fields: McqaEnvironment.Fields) -> str | None:
     boxed = last_boxed(reply)
     if boxed is None:
         return None
+    boxed = _WITHOUT_COMMANDS.sub(r"\1", _inside_box(boxed))
     if fields.grading_mode == "lenient_boxed":
         return _lenient(boxed, options)
     return _strict(boxed, options)

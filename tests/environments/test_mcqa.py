@@ -33,6 +33,9 @@ def reward(reply: str, *, expected: str = "B", **fields: Any) -> float:
         r"\boxed{\text{B) Square}}",
         r"\boxed{B - a square}",
         r"\boxed{\textbf{B}}",
+        r"\boxed{\textbf{(B) }Lyon}",
+        r"\boxed{\text{(B)} Lyon}",
+        r"\boxed{\boxed{B}}",
     ],
 )
 def test_a_boxed_letter_counts_in_both_boxed_modes(mode: str, reply: str) -> None:
