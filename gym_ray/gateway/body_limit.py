@@ -17,8 +17,8 @@ _DRAIN_SECONDS = 5.0
 
 #: Bodies up to here are not counted together: what small requests take, others decide.
 _SMALL_BYTES = 1024 * 1024
-#: Bytes of large bodies that are in work at once, in bodies of the largest size. Parsed, a body may
-#: take thirty times its size.
+#: Bytes of large bodies that are being read at once, in bodies of the largest size. Parsed, a body
+#: may take thirty times its size.
 _BODIES_AT_ONCE = 4
 
 
@@ -45,10 +45,22 @@ class BodyLimit:
             await self._too_large().response()(scope, receive, send)
             return
         read_bytes = held_bytes = 0
+        is_whole = False
+
+        def let_go() -> None:
+            nonlocal held_bytes
+            self._held_bytes -= held_bytes
+            held_bytes = 0
 
         async def counted() -> Message:
-            nonlocal read_bytes, held_bytes
+            nonlocal read_bytes, held_bytes, is_whole
+            if is_whole:
+                # Read and understood: what is listened for now is that the client goes away, and
+                # an answer may take minutes.
+                let_go()
+                return await receive()
             message = await receive()
+            is_whole = not message.get("more_body", False)
             read_bytes += len(message.get("body", b""))
             refused: ApiError | None = None
             if read_bytes > self._max_bytes:
@@ -67,7 +79,7 @@ class BodyLimit:
         try:
             await self._app(scope, counted, send)
         finally:
-            self._held_bytes -= held_bytes
+            let_go()
 
     async def _drain(self, receive: Receive) -> None:
         """Drop what is still coming: at most as much as would have been allowed."""

@@ -107,3 +107,37 @@ def test_a_request_that_is_given_up_holds_nothing() -> None:
             await asyncio.wait({task})
 
     asyncio.run(scenario())
+
+
+def test_requests_that_wait_for_their_answer_hold_nothing() -> None:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["more_body"]:
+            pass
+        await receive()  # as handlers do to see that a client goes away
+
+    async def scenario() -> None:
+        limit = BodyLimit(answer, max_bytes=MAX_BYTES)
+        gone = asyncio.Event()
+
+        def post() -> asyncio.Task[None]:
+            pieces = [b"x" * MAX_BYTES]
+
+            async def receive() -> dict[str, Any]:
+                if pieces:
+                    return {"type": "http.request", "body": pieces.pop(), "more_body": False}
+                waiting.release()
+                await gone.wait()
+                return {"type": "http.disconnect"}
+
+            scope = {"type": "http", "headers": []}
+            return asyncio.ensure_future(limit(scope, receive, lambda _: None))  # type: ignore[arg-type, return-value]
+
+        waiting = asyncio.Semaphore(0)
+        running = []
+        for _ in range(9):
+            running.append(post())
+            await waiting.acquire()
+        gone.set()
+        await asyncio.gather(*running)
+
+    asyncio.run(scenario())
