@@ -56,11 +56,21 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     raise InvalidJson(f"has field {twice!r} twice; which one is meant?", twice)
 
 
-def _constant(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
+    """What a decoder of strict JSON does with `NaN` and `Infinity` (its `parse_constant`).
+
+    Raises:
+        InvalidJson: always.
+    """
     raise InvalidJson(f"is not JSON ({name} is no JSON number)")
 
 
-def _finite(text: str) -> float:
+def finite_number(text: str) -> float:
+    """The number a text is, as a decoder of strict JSON reads it (its `parse_float`).
+
+    Raises:
+        InvalidJson: the number is too large to be one.
+    """
     number = float(text)
     if not math.isfinite(number):
         raise InvalidJson(f"is not JSON ({text:.40} is too large for a number)")
@@ -68,5 +78,5 @@ def _finite(text: str) -> float:
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite
+    object_pairs_hook=_object, parse_constant=refuse_constant, parse_float=finite_number
 )

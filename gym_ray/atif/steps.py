@@ -23,6 +23,7 @@ from gym_ray.renderers.items import (
     messages_from_items,
 )
 from gym_ray.renderers.messages import AssistantMessage, Message, ToolCall
+from gym_ray.strict_json import refuse_constant
 
 #: Items the policy produces; a message only where its role is the assistant's.
 _SAID = ("reasoning", "message", "function_call")
@@ -132,17 +133,13 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     name, text = call["function"]["name"], call["function"]["arguments"]
     fields = {"tool_call_id": call["id"], "function_name": name}
     try:
-        arguments = json.loads(text, parse_constant=_refuse_constant)
+        arguments = json.loads(text, parse_constant=refuse_constant)
     except (ValueError, RecursionError):
         arguments = None
     if isinstance(arguments, dict):
         return {**fields, "arguments": arguments}
     # Arguments are an object in the format; what was sampled instead is not thrown away.
     return {**fields, "arguments": {}, "extra": {"malformed_arguments": text}}
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _caller(steps: Sequence[dict[str, Any]], call_id: str) -> dict[str, Any] | None:

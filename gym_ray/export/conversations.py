@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -18,6 +18,7 @@ from gym_ray.nemo_gym import last_items
 from gym_ray.renderers.items import messages_from_items, tools_for_chat
 from gym_ray.renderers.messages import Message
 from gym_ray.store.columns import Column, struct, structs
+from gym_ray.strict_json import refuse_constant
 
 Reasoning = Literal["keep", "inline", "drop"]
 
@@ -217,14 +218,10 @@ def _is_malformed(item: Mapping[str, Any]) -> bool:
     if item.get("type") != "function_call":
         return False
     try:
-        arguments = json.loads(item["arguments"], parse_constant=_refuse_constant)
+        arguments = json.loads(item["arguments"], parse_constant=refuse_constant)
     except (ValueError, RecursionError):
         return True
     return item.get("status") == "incomplete" or not isinstance(arguments, dict)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def without_ids(message: Mapping[str, Any]) -> dict[str, Any]:

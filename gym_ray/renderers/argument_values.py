@@ -13,9 +13,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from gym_ray.renderers.schema_reading import SchemaReader, type_of
+from gym_ray.strict_json import finite_number, refuse_constant
 
 #: What Python calls them; templates write values with `str`, and policies follow.
 _PYTHON = {"True": True, "False": False, "None": None}
@@ -90,15 +91,4 @@ def argument_value(name: str, text: str, parameters: dict[str, Any]) -> Any:
     return text if reader.fits(text, schema) and not reader.fits(value, schema) else value
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError(f"{digits} is too large")
-    return number
-
-
-DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, strict=False)
+DECODER = json.JSONDecoder(parse_constant=refuse_constant, parse_float=finite_number, strict=False)
