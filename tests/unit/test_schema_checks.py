@@ -53,7 +53,7 @@ SLOW: list[tuple[Any, Any]] = [
 def test_no_schema_keeps_the_event_loop_or_its_neighbors(
     schema: Any, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema_checks, "CHECK_SECONDS", 5.0)
+    monkeypatch.setattr(schema_checks, "CHECK_SECONDS", 2.5)
 
     async def scenario() -> None:
         checks = SchemaChecks()
@@ -65,7 +65,7 @@ def test_no_schema_keeps_the_event_loop_or_its_neighbors(
             await asyncio.sleep(0.01)
             late = max(late, time.monotonic() - before)
         await slow  # which may well be told in time
-        assert late < 4.0  # less than what was given up, on however busy a machine
+        assert late < 2.0  # less than what was given up, on however busy a machine
         problem = await checks.misfit({"a": "c"}, {"properties": {"a": {"pattern": "^b$"}}})
         assert problem is not None
         assert "does not match" in problem
