@@ -24,7 +24,7 @@ from gym_ray.config.environment import (
     GroupVerifierConfig,
     McpServerConfig,
 )
-from gym_ray.config.load import INTERNAL_FIELDS, RunConfig
+from gym_ray.config.load import INTERNAL_FIELDS, PLAIN_KEYS, RunConfig
 from gym_ray.config.policy import JudgeConfig
 from gym_ray.config.section import Section
 from gym_ray.export import conversations, dpo, nemo_gym_rows, rl, sft
@@ -198,7 +198,7 @@ def _fields(fields: Sequence[Field]) -> list[str]:
 
 def configuration() -> str:
     """The page `docs/configuration.md`."""
-    parts = [CONFIGURATION_HEAD]
+    parts = [CONFIGURATION_HEAD, _plain_keys()]
     for name, field in RunConfig.model_fields.items():
         if name in INTERNAL_FIELDS:
             continue
@@ -212,6 +212,14 @@ def configuration() -> str:
         elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             parts.append(_table(name, field.annotation))
     return "\n".join(parts)
+
+
+def _plain_keys() -> str:
+    rows = ["| key | default | meaning |", "|---|---|---|"]
+    for name in PLAIN_KEYS:
+        meaning = (RunConfig.model_fields[name].description or "").replace("\n", " ")
+        rows.append(f"| `{name}` | `null` | {meaning} |")
+    return "\n".join([*rows, ""])
 
 
 def _table(name: str, section: type[Section]) -> str:

@@ -20,6 +20,15 @@ def collect(
             help="Sets the temperature and repeats that the config does not: docs/sampling.md.",
         ),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            metavar="local|ray",
+            help="Where it runs: in processes of this command, or on Ray. Left out, in processes "
+            "of this command where one replica of everything suffices and RAY_ADDRESS is not set.",
+        ),
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON on standard output.")
     ] = False,
@@ -42,7 +51,8 @@ def collect(
 
     # Read once: the file may be another one by the time the run ends.
     from_objective = [] if objective is None else [f"collect.objective={objective}"]
-    checked = load_config(config, [*from_objective, *(overrides or [])])
+    from_cluster = [] if cluster is None else [f"cluster={cluster}"]
+    checked = load_config(config, [*from_objective, *from_cluster, *(overrides or [])])
     summary = run(checked, quiet=quiet)
     typer.echo(summary.to_json() if json else render(summary))
     demand_complete(summary, max_failed_share=checked.collect.max_failed_share)

@@ -11,18 +11,19 @@ import contextlib
 import math
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gym_ray.collection import preconditions
 from gym_ray.collection import summary as summaries
+from gym_ray.collection.cluster_choice import hosting_for, introduction
 from gym_ray.collection.compaction import is_compact
 from gym_ray.collection.group_compaction import compact_run, has_groups, judges_of_groups
 from gym_ray.collection.groups import count_failures
+from gym_ray.collection.hosting import RunningPass
 from gym_ray.collection.input import TaskInput
 from gym_ray.collection.manifest import Manifest, write_manifest
-from gym_ray.collection.pipeline import Pass, rollout_stages
 from gym_ray.collection.remaining import Positions, remaining
 from gym_ray.collection.stage import StageSettings
 from gym_ray.collection.stop import StopSignal
@@ -102,9 +103,14 @@ class _Collector:
         )
 
     def run(self) -> RunSummary:
-        manifest = self._manifest()
-        with contextlib.closing(self._open_trackers()) as self._trackers:
-            return self._run(manifest)
+        directory, say = self._directory, self._progress.say
+        self._hosting = hosting_for(self._config, directory.log, say, self._stop)
+        try:
+            manifest = self._manifest()
+            with contextlib.closing(self._open_trackers()) as self._trackers:
+                return self._run(manifest)
+        finally:
+            self._hosting.close()
 
     def _open_trackers(self) -> Trackers:
         path = self._directory.path
@@ -117,6 +123,8 @@ class _Collector:
             self._progress.say(
                 f"continuing {self._directory.path}: {before} of {manifest.rollouts} rollouts done"
             )
+            if len(left):
+                self._progress.say(introduction(self._config))
         if len(left) or self._awaits_group_judges():
             with self._stop.installed(), contextlib.suppress(Interrupted):
                 self._collect(manifest, left)
@@ -144,9 +152,11 @@ class _Collector:
                     "continue without them, or name a new collect.output"
                 )
             extends = manifest
+        self._progress.say(introduction(self._config))
         if collect.objective is not None:
             self._progress.say(describe(collect.objective, self._config.from_objective))
         self._progress.say(f"reading tasks from {collect.input}")
+        self._hosting.begin()
         manifest = write_manifest(
             self._directory.manifest,
             task_input,
@@ -166,58 +176,23 @@ class _Collector:
         return remaining(self._directory, manifest, producer, self._progress.say)
 
     def _collect(self, manifest: Manifest, left: Positions) -> None:
-        from gym_ray.serving.application import Application
-        from gym_ray.serving.cluster import connect, disconnect
-        from gym_ray.serving.http import start_http
-
-        cluster = connect(self._config, self._progress.say)
+        hosting = self._hosting
         try:
-            self._stop.take_over()
-            if self._needs_gateway():
-                # Before the application, which would start Serve without HTTP.
-                start_http(self._config.serve, self._progress.say)
-            application = Application.deploy(
-                self._config, self._progress.say, self._stop.raise_if_requested
-            )
-            try:
-                self._directory.record(self._config, **application.facts())
-                if len(left):
-                    with self._gateway(application) as gateway_url:
-                        self._run_passes(manifest, left, application.name, gateway_url)
-                if self._awaits_group_judges():
-                    self._compact(manifest, application.name)
-            finally:
-                application.close(self._progress.say)
+            hosting.start()
+            self._directory.record(self._config, **hosting.facts())
+            if len(left):
+                with hosting.gateway() as gateway_url:
+                    self._run_passes(manifest, left, gateway_url)
+            if self._awaits_group_judges():
+                self._compact(manifest, hosting.application)
         finally:
-            disconnect(cluster)
+            hosting.close()
 
-    def _needs_gateway(self) -> bool:
-        return any(section.agent == "external" for section in self._config.environments.values())
-
-    @contextlib.contextmanager
-    def _gateway(self, application: Any) -> Iterator[str | None]:
-        """Address of the gateway, up while the context lasts; None when no agent needs one."""
-        if not self._needs_gateway():
-            yield None
-            return
-        from gym_ray.serving.gateway_application import GatewayApplication
-
-        gateway = GatewayApplication.deploy(
-            self._config, application, self._progress.say, self._stop.raise_if_requested
-        )
-        try:
-            yield gateway.base_url
-        finally:
-            gateway.close()
-
-    def _run_passes(
-        self, manifest: Manifest, left: Positions, application: str, gateway_url: str | None
-    ) -> None:
+    def _run_passes(self, manifest: Manifest, left: Positions, gateway_url: str | None) -> None:
         """Run what remains; again should a lost stage have left something."""
         began = time.monotonic()
         for _ in range(_MAX_PASSES):
-            settings = self._stage_settings(application, gateway_url)
-            error = self._run_pass(manifest, left, settings)
+            error = self._run_pass(manifest, left, self._stage_settings(gateway_url))
             before, left = len(left), self._remaining(manifest)
             if len(left) == 0 or self._stop.reason is not None:
                 break
@@ -237,7 +212,7 @@ class _Collector:
     ) -> Exception | None:
         self._progress.say(f"starting {len(left)} rollouts")
         before = manifest.rollouts - len(left)
-        running = Pass(rollout_stages(manifest, left, settings))
+        running = self._hosting.start_pass(manifest, left, settings)
         try:
             with self._stop.told_by_others():
                 self._watch(running, before, manifest.rollouts)
@@ -258,7 +233,7 @@ class _Collector:
             return error
         return None
 
-    def _watch(self, running: Pass, before: int, expected: int) -> None:
+    def _watch(self, running: RunningPass, before: int, expected: int) -> None:
         """Show progress and carry out wishes to stop, until the pass has ended.
 
         Raises:
@@ -293,15 +268,9 @@ class _Collector:
                     "CPU for it. Add CPUs, or lower resources.num_cpus of policy or environments"
                 )
 
-    def _stage_settings(self, application: str, gateway_url: str | None) -> StageSettings:
-        from gym_ray.serving.application import ENVIRONMENT_DEPLOYMENT
-
+    def _stage_settings(self, gateway_url: str | None) -> StageSettings:
         config = self._config
         return StageSettings(
-            application=application,
-            environments={
-                name: ENVIRONMENT_DEPLOYMENT.format(name=name) for name in config.environments
-            },
             client=client_settings(
                 config,
                 RunSettings(

@@ -7,7 +7,7 @@ the sum for its progress line and sets the order. It belongs to the driver and d
 from __future__ import annotations
 
 import time
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from gym_ray.telemetry.progress import Counts
 
@@ -19,8 +19,16 @@ Order = Literal["run", "drain", "stop"]
 _SILENT_SECONDS = 15.0
 
 
+class MonitorLink(Protocol):
+    """A stage's way to the monitor."""
+
+    def started(self) -> int: ...
+
+    async def report(self, stage: str, counts: Counts, *, obeyed: Order) -> Order: ...
+
+
 class Monitor:
-    """The actor's class."""
+    """What the stages have done, and the order in force; on Ray, an actor's class."""
 
     def __init__(self) -> None:
         self._order: Order = "run"
@@ -66,3 +74,44 @@ class Monitor:
         for counts in self._by_stage.values():
             total.add(counts)
         return total
+
+
+class ActorLink:
+    """The way to a monitor that is an actor.
+
+    Args:
+        monitor: its handle.
+    """
+
+    def __init__(self, monitor: Any) -> None:
+        self._monitor = monitor
+
+    def started(self) -> int:
+        """See `Monitor.started`."""
+        import ray
+
+        return int(ray.get(self._monitor.started.remote(), timeout=60))
+
+    async def report(self, stage: str, counts: Counts, *, obeyed: Order) -> Order:
+        """See `Monitor.report`."""
+        order: Order = await self._monitor.report.remote(stage, counts, obeyed=obeyed)
+        return order
+
+
+class LocalLink:
+    """The way to a monitor in the same process.
+
+    Args:
+        monitor: the monitor.
+    """
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    def started(self) -> int:
+        """See `Monitor.started`."""
+        return self._monitor.started()
+
+    async def report(self, stage: str, counts: Counts, *, obeyed: Order) -> Order:
+        """See `Monitor.report`."""
+        return self._monitor.report(stage, counts, obeyed=obeyed)

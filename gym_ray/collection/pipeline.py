@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 
 from gym_ray.collection.manifest import Manifest
-from gym_ray.collection.monitor import Monitor, Order
+from gym_ray.collection.monitor import ActorLink, Monitor, MonitorLink, Order
 from gym_ray.collection.remaining import Positions, as_range
 from gym_ray.collection.stage import BLOCK_ROLLOUTS, RolloutStage, StageSettings
 from gym_ray.collection.stage_link import CollectionStopped
@@ -48,11 +48,11 @@ class Pass:
     """One execution of a Ray Data pipeline whose stages report to a monitor, in a thread.
 
     Args:
-        dataset: builds the pipeline, given the monitor's handle. What its rows are does not
+        dataset: builds the pipeline, given the way to the monitor. What its rows are does not
             matter: stages make what they do durable themselves.
     """
 
-    def __init__(self, dataset: Callable[[Any], Any]) -> None:
+    def __init__(self, dataset: Callable[[MonitorLink], Any]) -> None:
         import ray
 
         self._dataset = dataset
@@ -100,7 +100,7 @@ class Pass:
 
     def _run(self) -> None:
         try:
-            dataset = self._dataset(self._monitor)
+            dataset = self._dataset(ActorLink(self._monitor))
             for _ in dataset.iter_batches(batch_size=None, prefetch_batches=0):
                 pass
         except BaseException as error:
@@ -109,7 +109,7 @@ class Pass:
 
 def rollout_stages(
     manifest: Manifest, positions: Positions, settings: StageSettings
-) -> Callable[[Any], Any]:
+) -> Callable[[MonitorLink], Any]:
     """The pipeline that runs rollouts.
 
     Args:
@@ -130,7 +130,7 @@ def rollout_stages(
         quotas={name: quota // stages for name, quota in settings.quotas.items()},
     )
 
-    def dataset(monitor: Any) -> Any:
+    def dataset(monitor: MonitorLink) -> Any:
         return over_ranges(
             [as_range(positions[start : start + size]) for start in range(0, len(positions), size)],
             RolloutStage,

@@ -1,4 +1,6 @@
-"""The rollout stage: one Ray Data actor that makes rows of the manifest durable rollouts.
+"""The rollout stage: makes rows of the manifest durable rollouts.
+
+On Ray it is an actor of Ray Data, one of several; an embedded collection has one.
 
 It reads the rows a range names, a block at a time, has them run in the environments
 (`EnvironmentClient`), and makes them durable (`SegmentWriter`). Stragglers hold back nothing but
@@ -10,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gym_ray.collection.manifest import ManifestRows
-from gym_ray.collection.monitor import Order
+from gym_ray.collection.monitor import MonitorLink, Order
 from gym_ray.collection.stage_link import StageLink
 from gym_ray.config.commands import LogFormat
 from gym_ray.rollout import Rollout, RolloutSpec
@@ -42,13 +44,15 @@ _SPARE_ROLLOUTS = 2 * BLOCK_ROLLOUTS
 _FLUSH_SECONDS = 2.0
 
 
+def _nowhere(environment: str) -> Any:
+    raise LookupError(f"nothing says where environment {environment} runs")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class StageSettings:
     """What a stage needs to know.
 
     Attributes:
-        application: Serve application to call.
-        environments: deployment name of each environment.
         client: what the rollouts share.
         max_in_flight: rollouts this stage runs at once.
         quotas: of those, rollouts of an environment, where it has a limit of its own.
@@ -56,16 +60,16 @@ class StageSettings:
             block run again finds what it made durable, and no failure an earlier command left.
         store: where segments go.
         log_format: of this process' log lines.
+        handle_of: handle of an environment.
     """
 
-    application: str
-    environments: dict[str, str]
     client: ClientSettings
     max_in_flight: int
     quotas: dict[str, int]
     pass_id: str
     store: SegmentStore
     log_format: LogFormat = "text"
+    handle_of: Callable[[str], Any] = _nowhere
 
 
 class RolloutStage:
@@ -74,7 +78,7 @@ class RolloutStage:
     Args:
         settings: see `StageSettings`.
         manifest: of the run.
-        monitor: handle of the `Monitor`.
+        monitor: the way to it.
         max_starts: starts of all stages of this pass, restarts included.
 
     Raises:
@@ -82,7 +86,7 @@ class RolloutStage:
     """
 
     def __init__(
-        self, settings: StageSettings, manifest: str, monitor: Any, max_starts: int
+        self, settings: StageSettings, manifest: str, monitor: MonitorLink, max_starts: int
     ) -> None:
         self._admission = Admission(settings.max_in_flight, settings.quotas)
         rules = FlushRules(self._admission.segment_rows, _FLUSH_SECONDS)
@@ -95,7 +99,7 @@ class RolloutStage:
         self._rows = ManifestRows(open_path(manifest))
         self._reading = asyncio.Lock()
         self._client = EnvironmentClient(
-            self._handle_of, settings.client, admission=self._admission
+            settings.handle_of, settings.client, admission=self._admission
         )
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
@@ -139,12 +143,6 @@ class RolloutStage:
     async def _record(self, block: str, rollout: Rollout) -> None:
         self._link.counts.ended(rollout)
         await self._writer.add_or_failure(block, rollout)
-
-    def _handle_of(self, environment: str) -> Any:
-        from ray import serve
-
-        deployment = self._settings.environments[environment]
-        return serve.get_deployment_handle(deployment, self._settings.application)
 
     # Every heartbeat.
 

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from gym_ray.collection.monitor import Order
+from gym_ray.collection.monitor import MonitorLink, Order
 from gym_ray.errors import GymRayError
 from gym_ray.store.writer import SegmentWriter
 from gym_ray.telemetry.progress import Counts
@@ -31,7 +31,7 @@ class StageLink:
     """One stage's side.
 
     Args:
-        monitor: handle of the `Monitor`.
+        monitor: the way to it.
         max_starts: starts of all stages of this pass, restarts included.
         writer: the stage's.
         measure: brings `counts` up to date, before each report.
@@ -46,16 +46,14 @@ class StageLink:
 
     def __init__(
         self,
-        monitor: Any,
+        monitor: MonitorLink,
         max_starts: int,
         writer: SegmentWriter,
         *,
         measure: Callable[[], None],
         obey: Callable[[Order], None] = lambda order: None,
     ) -> None:
-        import ray
-
-        starts = ray.get(monitor.started.remote(), timeout=60)
+        starts = monitor.started()
         if starts > max_starts:
             raise GymRayError(f"rollout stages keep dying ({starts - 1} starts); see Ray's logs")
         self.counts = Counts()
@@ -102,7 +100,7 @@ class StageLink:
 
     async def _report(self) -> None:
         self._measure()
-        self._order = await self._monitor.report.remote(self._name, self.counts, obeyed=self._order)
+        self._order = await self._monitor.report(self._name, self.counts, obeyed=self._order)
         self._obey(self._order)
         if self._order != "run":
             self._writer.flush()

@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -30,6 +30,11 @@ from gym_ray.errors import ConfigError, one_line
 class RunConfig(Section):
     """Everything a command needs."""
 
+    cluster: Literal["local", "ray"] | None = None
+    """Where a collection runs: `local`, in processes of the command itself; `ray`, on the cluster
+    that RAY_ADDRESS names, or one started here. Left out: `local` where one replica of everything
+    suffices and RAY_ADDRESS is not set. A run begun in one of them may be continued in the
+    other."""
     policy: PolicyConfig = PolicyConfig()
     judges: dict[str, JudgeConfig] = Field(default_factory=dict)
     """Models that verifiers ask, by the name they know them by."""
@@ -111,6 +116,9 @@ class RunConfig(Section):
         return str(OmegaConf.to_yaml(OmegaConf.create(self.to_tree())))
 
 
+#: Keys of a config file that are values by themselves, and no sections.
+PLAIN_KEYS = ("cluster",)
+
 #: Fields of `RunConfig` that are not keys of a config file.
 INTERNAL_FIELDS = ("base_directory", "as_written", "from_objective")
 
@@ -118,6 +126,7 @@ _VARIABLE = re.compile(r"\$\{oc\.env:\s*(\w+)")
 
 #: Keys that say how fast or how long, not what is collected: a resumed run may change them.
 TUNING_KEYS = (
+    "cluster",
     "policy.resources",
     "policy.autoscaling",
     "policy.startup_timeout_seconds",

@@ -11,10 +11,10 @@ import dataclasses
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
+from gym_ray.collection.monitor import MonitorLink
 from gym_ray.collection.stage_link import StageLink
 from gym_ray.config.environment import EnvironmentConfig, VerificationConfig
 from gym_ray.environment import Environment
@@ -157,14 +157,14 @@ class ReverifyStage:
 
     Args:
         settings: see `ReverifySettings`.
-        monitor: handle of the `Monitor`.
+        monitor: the way to it.
         max_starts: starts of all stages of this pass, restarts included.
 
     Raises:
         GymRayError: stages keep dying.
     """
 
-    def __init__(self, settings: ReverifySettings, monitor: Any, max_starts: int) -> None:
+    def __init__(self, settings: ReverifySettings, monitor: MonitorLink, max_starts: int) -> None:
         self._writer = SegmentWriter(settings.store, _FLUSH_RULES)
         self._link = StageLink(monitor, max_starts, self._writer, measure=self._measure)
         self._settings = settings

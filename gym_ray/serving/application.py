@@ -24,12 +24,11 @@ from gym_ray.registry import code_digest
 from gym_ray.serving import options
 from gym_ray.serving.cluster import policies_of, unmet_demand
 from gym_ray.serving.controller import Controller
-from gym_ray.serving.environment_replica import EnvironmentReplica
+from gym_ray.serving.deployed import DeployedEnvironment, DeployedPolicy
 from gym_ray.serving.job import folder_on_every_node
 from gym_ray.serving.judges import config_of_judge
 from gym_ray.serving.lease import APPLICATION_PREFIX, Lease, holders
 from gym_ray.serving.options import POLICY_DEPLOYMENT
-from gym_ray.serving.policy_replica import PolicyReplica
 from gym_ray.serving.weights_record import WeightsStore
 
 JUDGE_DEPLOYMENT = "judge-{name}"
@@ -146,7 +145,7 @@ def build(config: RunConfig) -> Any:
 
     def policy_deployment(name: str, section: PolicyConfig, own: RunConfig) -> Any:
         return (
-            serve.deployment(PolicyReplica)
+            serve.deployment(DeployedPolicy)
             .options(
                 name=name,
                 **options.placement(section.resources),
@@ -165,7 +164,7 @@ def build(config: RunConfig) -> Any:
         for name, section in config.judges.items()
     }
     environments = {
-        name: serve.deployment(EnvironmentReplica)
+        name: serve.deployment(DeployedEnvironment)
         .options(
             name=ENVIRONMENT_DEPLOYMENT.format(name=name),
             request_router_config=RequestRouterConfig(request_router_class=OWNER_ROUTER),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -34,13 +33,12 @@ from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.serving import autoscaling
 from gym_ray.serving.attempts import of_one_call, run_attempt
+from gym_ray.serving.host import Host
 from gym_ray.serving.judges import connect_judges
-from gym_ray.serving.options import replica_tag
 from gym_ray.serving.policy_client import PolicyClient
 from gym_ray.serving.policy_renderer import load_policy_renderer
 from gym_ray.serving.recorder import RecordTarget
 from gym_ray.serving.session_host import SessionHost
-from gym_ray.telemetry.logs import set_up_logs
 from gym_ray.telemetry.traces import flush_traces
 from gym_ray.turn import Generation
 
@@ -56,39 +54,49 @@ class EnvironmentReplica:
     Args:
         name: key of the environment's config section.
         config: the whole config.
-        policy: Serve handle of the policy.
-        judges: Serve handles of the judges.
+        policy: handle of the policy.
+        judges: handles of the judges.
+        host: where it lives.
     """
 
-    async def __init__(  # type: ignore[misc]
-        self, name: str, config: RunConfig, policy: Any, judges: Mapping[str, Any]
+    def __init__(
+        self, name: str, config: RunConfig, policy: Any, judges: Mapping[str, Any], host: Host
     ) -> None:
         from gym_ray.verifiers.verification import Verification
-        from gym_ray.verifiers.worker import die_with
 
-        set_up_logs(config.observability.log_format)
-        # One that is stuck in an author's code hears of nothing else.
-        die_with(os.getppid())
-        section = config.environments[name]
-        client = PolicyClient(policy, start_seconds=config.policy.startup_timeout_seconds)
-        environment = load_environment(name, section, config.base_directory)
-        require_judges(name, environment, judges)
+        self._name = name
+        self._config = config
+        self._section = section = config.environments[name]
+        self._client = PolicyClient(policy, start_seconds=config.policy.startup_timeout_seconds)
+        self._environment = load_environment(name, section, config.base_directory)
+        require_judges(name, self._environment, judges)
+        self._judges = {judge: judges[judge] for judge in sorted(judges_asked(self._environment))}
         self._verification = Verification(
-            environment,
+            self._environment,
             environment_factory(name, section, config.base_directory),
             processes=config.verification.processes,
             timeout_seconds=config.verification.timeout_seconds,
         )
         self._mcp_servers = McpServers(name, section.mcp_servers)
-        asked = {judge: judges[judge] for judge in sorted(judges_asked(environment))}
+        self._tag = host.tag
+        self._is_started = False
+        self._running = 0
+
+    async def start(self) -> None:
+        """Have everything that rollouts need.
+
+        Raises:
+            ConfigError, GymRayError: something of it cannot be had.
+        """
+        config, section, environment = self._config, self._section, self._environment
         renderer, remote_tools, _, environment.judges = await asyncio.gather(
             asyncio.to_thread(load_policy_renderer, config),
             self._mcp_servers.start(),
             self._verification.start(),
-            connect_judges(config, asked, load_policy_renderer),
+            connect_judges(config, self._judges, load_policy_renderer),
         )
         if renderer is not None:
-            require_bridge(name, section.agent, renderer)
+            require_bridge(self._name, section.agent, renderer)
         self._toolbox = toolbox = Toolbox(environment, section.agent_options, remote_tools)
 
         def runner(agent_name: str, agent: Agent) -> Runner:
@@ -98,8 +106,8 @@ class EnvironmentReplica:
                 agent=agent,
                 renderer=renderer,
                 model=config.policy.model,
-                generate=client.generate,
-                chat=client.chat if renderer is None else None,
+                generate=self._client.generate,
+                chat=self._client.chat if renderer is None else None,
                 turn_timeout_seconds=config.policy.request_timeout_seconds,
                 verification=self._verification,
                 agent_options=section.agent_options,
@@ -108,12 +116,12 @@ class EnvironmentReplica:
             )
 
         # Whatever the environment's own agent is, an outside one can open sessions on it.
-        self._sessions = SessionHost(name, replica_tag(), lambda agent: runner("external", agent))
+        self._sessions = SessionHost(self._name, self._tag, lambda agent: runner("external", agent))
         agent = AGENTS.get(section.agent)
         if agent is None:
             agent = ExternalAgent(section.external, self._sessions, config.base_directory)
         self._runner = runner(section.agent, agent)
-        self._running = 0
+        self._is_started = True
 
     async def run(
         self,
@@ -180,11 +188,14 @@ class EnvironmentReplica:
     async def check_health(self) -> None:
         self._verification.check_health()
 
-    async def __del__(self) -> None:  # Serve awaits it when it stops a replica.
-        await self._sessions.stop()
+    async def stop(self) -> None:
+        """End what it started."""
+        if self._is_started:
+            await self._sessions.stop()
         await self._mcp_servers.stop()
         await self._verification.stop()
-        await self._toolbox.stop()
+        if self._is_started:
+            await self._toolbox.stop()
         await asyncio.to_thread(flush_traces)
 
 

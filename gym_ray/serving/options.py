@@ -106,11 +106,3 @@ def scaling(
         function = f"{policy.__module__}:{policy.__name__}"
         options["policy"] = {"policy_function": function, "policy_kwargs": arguments}
     return {"autoscaling_config": options}
-
-
-def replica_tag() -> str:
-    """Name of the replica this process is, by which `OwnerRouter` knows it."""
-    from ray import serve
-
-    tag: str = serve.get_replica_context().replica_id.unique_id
-    return tag

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-import os
 from collections.abc import (
     AsyncIterator,
     Mapping,
@@ -25,29 +24,39 @@ from gym_ray.policies.engine import ChatEngine, PolicyInfo
 from gym_ray.policies.weights import Place, RefusedUpdate, ReplicaWeights, WeightsUpdate
 from gym_ray.serving.coalescing import as_they_finish
 from gym_ray.serving.engines import build_engine
+from gym_ray.serving.host import Host
 from gym_ray.serving.live_weights import LiveWeights
-from gym_ray.serving.options import POLICY_DEPLOYMENT, replica_tag
 from gym_ray.serving.policy_client import Reply, Request, reply_bytes
 from gym_ray.serving.turn_observer import TurnObserver
-from gym_ray.serving.weights_record import WeightsStore
-from gym_ray.telemetry.logs import set_up_logs
 from gym_ray.telemetry.traces import flush_traces
 
 logger = logging.getLogger("ray.serve")
 
 
 class PolicyReplica:
-    """One engine. Tokens in, tokens and logprobs out; or messages both ways."""
+    """One engine. Tokens in, tokens and logprobs out; or messages both ways.
 
-    async def __init__(self, config: RunConfig) -> None:  # type: ignore[misc]
-        set_up_logs(config.observability.log_format)
+    Make it on its event loop.
+
+    Args:
+        config: the whole config.
+        host: where it lives.
+    """
+
+    def __init__(self, config: RunConfig, host: Host) -> None:
+        self._host = host
         self._engine = build_engine(config)
-        self._info = await self._engine.start()
-        self._weights = LiveWeights(
-            self._engine, replica_tag(), _weights_store(config.policy.model)
-        )
-        await self._weights.start()
+        self._weights = LiveWeights(self._engine, host.tag, host.weights, end=host.end)
         self._observer = TurnObserver(self._engine, config.policy.model)
+
+    async def start(self) -> None:
+        """Load the model and take turns from then on.
+
+        Raises:
+            ConfigError, GymRayError: see the engine's `start`.
+        """
+        self._info = await self._engine.start()
+        await self._weights.start()
         logger.info(
             "policy %s serves %s, engine seed %d",
             self._info.engine, self._info.model, self._info.seed,
@@ -92,16 +101,16 @@ class PolicyReplica:
         return await self._engine.chat(request)
 
     async def _leave_if_broken(self) -> None:
-        """End this process when its engine is dead.
+        """End this replica when its engine is dead.
 
-        Until Serve's health checks had noticed, it would go on taking turns and failing them at
-        once; a gone replica gets none, and is replaced.
+        Until health checks had noticed, it would go on taking turns and failing them at once; a
+        gone replica gets none, and is replaced.
         """
         try:
             await self._engine.check_health()
         except Exception:
             logger.exception("the engine is dead; this replica ends")
-            os._exit(1)
+            self._host.end(1)
 
     async def info(self) -> PolicyInfo:
         weights = self._weights.current
@@ -135,17 +144,9 @@ class PolicyReplica:
     async def check_health(self) -> None:
         await self._engine.check_health()
 
-    async def __del__(self) -> None:  # Serve awaits it when it stops a replica.
+    async def stop(self) -> None:
+        """End the engine and its processes."""
         self._observer.close()
         self._weights.stop()
         await self._engine.stop()
         await asyncio.to_thread(flush_traces)
-
-
-def _weights_store(model: str) -> WeightsStore | None:
-    """Where this replica finds its weights; None for a judge's."""
-    from ray import serve
-
-    context = serve.get_replica_context()
-    is_policy = context.deployment == POLICY_DEPLOYMENT
-    return WeightsStore(context.app_name, model) if is_policy else None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from gym_ray.store.places import (
     UNFINISHED,
     Hold,
     InUse,
+    is_remote,
     make_folder,
     open_path,
     reachable,
@@ -35,6 +37,9 @@ from gym_ray.store.places import (
 from gym_ray.store.segments import SegmentStore
 from gym_ray.store.stored_config import CONFIG_FILE, StoredConfig, write_config
 from gym_ray.store.stored_run import StoredRun
+
+#: What the processes that run the rollouts write.
+LOG_FILE = "log.txt"
 
 #: Which command a run directory belongs to.
 Kind = Literal["collect", "serve", "reverify"]
@@ -208,6 +213,16 @@ class RunDirectory:
         return self.path / "rollouts"
 
     @property
+    def log(self) -> Path:
+        """What the processes of this machine that run the rollouts write: in the directory, or in
+        the cache of this user when that is in an object store.
+        """
+        if not is_remote(self.path):
+            return self.path / LOG_FILE
+        cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        return Path(cache, "gym-ray", "logs", f"{self.id}.txt")
+
+    @property
     def segments(self) -> SegmentStore:
         return SegmentStore(self.path.resolve() / "segments")
 
@@ -236,4 +251,4 @@ def _is_strange(entry: Path) -> bool:
     """Whether an entry of a folder without `run.yaml` is anything but a failed start's."""
     if entry.name == "rollouts":
         return not entry.is_dir() or any(entry.iterdir())
-    return entry.name not in {".lock", MANIFEST_FILE} and entry.suffix != UNFINISHED
+    return entry.name not in {".lock", MANIFEST_FILE, LOG_FILE} and entry.suffix != UNFINISHED

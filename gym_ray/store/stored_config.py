@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from gym_ray.config.load import RunConfig, load_config, resolve
+from gym_ray.config.load import PLAIN_KEYS, RunConfig, load_config, resolve
 from gym_ray.errors import ConfigError, FileAbsent, FileTorn, one_line
 from gym_ray.store.origin import is_ours, mark_of
 from gym_ray.store.places import write_text_whole
@@ -81,7 +81,9 @@ class StoredConfig:
             raise torn(str(error)) from None
         for name, section in values.items():
             inner = section.values() if name == "environments" and isinstance(section, dict) else ()
-            if not all(_may_be_section(part) for part in (section, *inner)):
+            if name not in PLAIN_KEYS and not all(
+                _may_be_section(part) for part in (section, *inner)
+            ):
                 raise torn(f"{name} is no section")
         mark = facts.pop("origin", None)
         ours = is_ours(text.replace(_origin(mark), "", 1), mark)

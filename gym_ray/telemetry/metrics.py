@@ -127,8 +127,29 @@ def observe(metric: Metric, value: float, labels: Mapping[str, str]) -> None:
     _instrument(metric).observe(value, labels)
 
 
+class _Nowhere:
+    """An instrument of a process whose metrics nobody collects."""
+
+    def inc(self, value: float, labels: Mapping[str, str]) -> None: ...
+
+    def set(self, value: float, labels: Mapping[str, str]) -> None: ...
+
+    def observe(self, value: float, labels: Mapping[str, str]) -> None: ...
+
+
+_is_collected = True
+
+
+def collect_none() -> None:
+    """Keep no metrics in this process: no agent of Ray's is there to collect them."""
+    global _is_collected
+    _is_collected = False
+
+
 @functools.cache
 def _instrument(metric: Metric) -> Any:
+    if not _is_collected:
+        return _Nowhere()
     from ray.util import metrics
 
     if metric.kind == "histogram":

@@ -1,4 +1,4 @@
-"""`collect` on a real local Ray with the scripted policy, through its public interface."""
+"""`collect` with the scripted policy, on a real Ray and embedded, through its public interface."""
 
 from __future__ import annotations
 
@@ -27,6 +27,29 @@ def ids_of(summary: gym_ray.RunSummary) -> set[str]:
     return {rollout.spec.rollout_id for rollout in gym_ray.read_rollouts(summary.output)}
 
 
+class Host(NamedTuple):
+    """Where collections run.
+
+    Attributes:
+        cluster: `ray` or `local`.
+        requests: log of the policy's requests.
+    """
+
+    cluster: str
+    requests: Path
+
+    def config(self, folder: Path, rows: Path, **sections: Any) -> dict[str, Any]:
+        """See `scripted_config`."""
+        return scripted_config(folder, rows, self.requests, cluster=self.cluster, **sections)
+
+
+@pytest.fixture(scope="module", params=["ray", "local"])
+def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Host:
+    if request.param == "ray":
+        return Host("ray", request.getfixturevalue("requests"))
+    return Host("local", tmp_path_factory.mktemp("embedded") / "requests")
+
+
 class Finished(NamedTuple):
     """A run that is complete."""
 
@@ -35,10 +58,10 @@ class Finished(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def finished(requests: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("finished")
     rows = write_rows(folder / "tasks.jsonl", sums(100, folder))
-    config = scripted_config(folder, rows, requests, collect__num_repeats=3)
+    config = host.config(folder, rows, collect__num_repeats=3)
     return Finished(config, collect(config))
 
 
@@ -88,7 +111,7 @@ class Troubled(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def troubled(requests: Path, tmp_path_factory: pytest.TempPathFactory) -> Troubled:
+def troubled(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Troubled:
     """A thousand rows with ten malformed ones, one that is too long, five whose environment
     misbehaves, and sixty flaky ones.
     """
@@ -140,10 +163,9 @@ def troubled(requests: Path, tmp_path_factory: pytest.TempPathFactory) -> Troubl
         lines[number - 1] = line
     path = folder / "tasks.jsonl"
     path.write_text("\n".join(lines))
-    config = scripted_config(
+    config = host.config(
         folder,
         path,
-        requests,
         collect__max_in_flight=256,
         collect__max_attempts=8,
         # The others wait while a verifier hangs.
@@ -184,13 +206,13 @@ def test_misbehaving_environments_cost_their_own_rollouts_only(troubled: Trouble
     assert {(rollout.status, rollout.reward) for rollout in others} == {("completed", 1.0)}
 
 
-def test_policy_failures_are_retried_and_counted(troubled: Troubled, requests: Path) -> None:
+def test_policy_failures_are_retried_and_counted(troubled: Troubled, host: Host) -> None:
     flaky = [r for r in troubled.rollouts if r.spec.source_line in troubled.flaky]
 
     assert [rollout.status for rollout in flaky] == ["completed"] * 60
     attempts = {rollout.spec.rollout_id: rollout.attempts for rollout in flaky}
     assert troubled.summary.retried == sum(count > 1 for count in attempts.values()) > 0
-    assert len(logged_requests(requests, attempts)) == sum(attempts.values())
+    assert len(logged_requests(host.requests, attempts)) == sum(attempts.values())
 
 
 def test_a_prompt_longer_than_the_context_is_rejected_as_data(troubled: Troubled) -> None:
@@ -200,12 +222,12 @@ def test_a_prompt_longer_than_the_context_is_rejected_as_data(troubled: Troubled
 
 
 def test_a_finished_run_is_not_run_again_and_an_extended_one_only_where_it_grew(
-    finished: Finished, tmp_path: Path, requests: Path
+    finished: Finished, tmp_path: Path, host: Host
 ) -> None:
     again = collect(finished.config)
 
     assert (again.completed, again.run_id) == (300, finished.summary.run_id)
-    assert len(logged_requests(requests, ids_of(again))) == 300
+    assert len(logged_requests(host.requests, ids_of(again))) == 300
 
     tasks = Path(finished.config["collect"]["input"])
     before = tasks.read_text()
@@ -219,7 +241,7 @@ def test_a_finished_run_is_not_run_again_and_an_extended_one_only_where_it_grew(
         tasks.write_text(before)
 
     assert (extended.expected, extended.completed) == (330, 330)
-    asked = logged_requests(requests, ids_of(extended))
+    asked = logged_requests(host.requests, ids_of(extended))
     assert len(asked) == len(set(asked)) == 330
 
 
@@ -230,7 +252,7 @@ def test_a_changed_config_is_refused_with_the_differing_keys(finished: Finished)
 
 
 def test_what_a_command_leaves_is_run_by_the_next_and_holds_back_nothing(
-    tmp_path: Path, requests: Path
+    tmp_path: Path, host: Host
 ) -> None:
     """Stragglers at the deadline of the run, and a failure that may pass; the others stay."""
     rows = sums(800, tmp_path)
@@ -243,11 +265,10 @@ def test_what_a_command_leaves_is_run_by_the_next_and_holds_back_nothing(
     rows[4]["reset_sandbox_error_while"] = str(broken)
     rows[6]["verify"] = "raise"
     path = write_rows(tmp_path / "tasks.jsonl", rows)
-    config = scripted_config(
+    config = host.config(
         tmp_path,
         path,
-        requests,
-        collect__run_timeout_seconds=40,
+        collect__run_timeout_seconds=40 if host.cluster == "ray" else 15,
         collect__drain_timeout_seconds=1,
         collect__max_attempts=2,
     )
@@ -268,13 +289,38 @@ def test_what_a_command_leaves_is_run_by_the_next_and_holds_back_nothing(
     assert finished.failure_kinds == {"verifier_error": 1}
     ids = [rollout.spec.rollout_id for rollout in gym_ray.read_rollouts(finished.output)]
     assert len(ids) == len(set(ids)) == 800
-    asked = logged_requests(requests, set(ids))
+    asked = logged_requests(host.requests, set(ids))
     assert len(asked) == len(set(asked)) == 800
 
 
-def test_a_policy_that_cannot_start_is_one_clear_error(tmp_path: Path, requests: Path) -> None:
+def test_a_run_begun_in_one_place_is_continued_in_the_other(
+    cluster: str, host: Host, tmp_path: Path
+) -> None:
+    path = write_rows(tmp_path / "tasks.jsonl", sums(20, tmp_path))
+    (tmp_path / "holds").touch()
+    rows = sums(20, tmp_path)
+    rows[3]["reset_waits_while"] = str(tmp_path / "holds")
+    write_rows(path, rows)
+    config = host.config(
+        tmp_path,
+        path,
+        collect__run_timeout_seconds=8,
+        collect__drain_timeout_seconds=1,
+    )
+    first = collect(config)
+    assert (first.interrupted, first.pending) == ("run_timeout", 1)
+    (tmp_path / "holds").unlink()
+
+    other = "local" if host.cluster == "ray" else "ray"
+    second = collect(config, f"cluster={other}", "collect.run_timeout_seconds=300")
+
+    assert (second.completed, second.pending, second.run_id) == (20, 0, first.run_id)
+    assert len(ids_of(second)) == 20
+
+
+def test_a_policy_that_cannot_start_is_one_clear_error(host: Host, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "tasks.jsonl", sums(2, tmp_path))
-    config = scripted_config(tmp_path, path, requests)
+    config = host.config(tmp_path, path)
     config["policy"]["engine_args"]["reply"] = "tests.replies:no_such_function"
 
     with pytest.raises(gym_ray.ConfigError, match="no_such_function") as caught:
@@ -282,6 +328,29 @@ def test_a_policy_that_cannot_start_is_one_clear_error(tmp_path: Path, requests:
 
     assert "Traceback" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+#: What differs between any two runs of the same tasks.
+MEASURED = ("run_id", "started_at", "seconds", "turns")
+
+
+def test_rows_are_the_same_on_ray_and_embedded(requests: Path, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "tasks.jsonl", sums(40, tmp_path))
+    found = []
+    for cluster in ("ray", "local"):
+        config = scripted_config(
+            tmp_path, path, requests, cluster=cluster, collect__num_repeats=2,
+            collect__output=str(tmp_path / cluster),
+        )  # fmt: skip
+        table = gym_ray.read_rollouts(collect(config).output).to_arrow()
+        turns = [
+            [{k: v for k, v in turn.items() if not k.endswith("_seconds")} for turn in row]
+            for row in table["turns"].to_pylist()
+        ]
+        found.append((table.drop_columns(list(MEASURED)).to_pylist(), turns))
+
+    assert found[0] == found[1]
+    assert len(found[0][0]) == 80
 
 
 @pytest.mark.long(

@@ -49,10 +49,7 @@ class InProcess:
         self._order = "run"
         self._counts = Counts()
         self._error: BaseException | None = None
-        remote = SimpleNamespace
-        monitor = SimpleNamespace(
-            started=remote(remote=lambda: 1), report=remote(remote=self._report)
-        )
+        monitor = SimpleNamespace(started=lambda: 1, report=self._report)
         self._thread = threading.Thread(target=self._run, args=(dataset(monitor),))
         self._thread.start()
 
@@ -100,7 +97,6 @@ def reverify(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., R
 
     module = "gym_ray.reverification.reverify"
     monkeypatch.setattr("os.fsync", lambda _: None)
-    monkeypatch.setattr(ray, "get", lambda answer, timeout: answer)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     monkeypatch.setattr("gym_ray.serving.cluster.connect", lambda config, report: None)
     monkeypatch.setattr("gym_ray.serving.cluster.disconnect", lambda cluster: None)

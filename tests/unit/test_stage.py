@@ -1,10 +1,6 @@
-"""The rollout stage in this process: exactly once, stop and drain, and what rows say.
-
-Ray and Serve are played; the rest is what runs in a cluster.
-"""
+"""The rollout stage: exactly once, stop and drain, and what rows say. Environments are played."""
 
 import asyncio
-import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +12,7 @@ import pytest
 
 from gym_ray.collection.input import TaskInput
 from gym_ray.collection.manifest import Manifest, ManifestRows, write_manifest
-from gym_ray.collection.monitor import Monitor, Order
+from gym_ray.collection.monitor import LocalLink, Monitor
 from gym_ray.collection.remaining import as_range, remaining
 from gym_ray.collection.stage import RolloutStage, StageSettings
 from gym_ray.collection.stage_link import CollectionStopped
@@ -35,39 +31,14 @@ from gym_ray.serving.gateway import environment_client as served_client
 from gym_ray.serving.recorder import Recorder, RecordTarget
 from gym_ray.store.run_directory import RunDirectory
 from gym_ray.store.stored_run import read_rollouts
-from gym_ray.telemetry.progress import Counts
 from tests.calls import Handle, Scripted, eventually, sums_runner
 from tests.cluster import sums
 
 MakeRollout = Callable[..., Rollout]
 
 
-@dataclasses.dataclass
-class MonitorHandle:
-    """A Ray handle of a monitor."""
-
-    monitor: Monitor = dataclasses.field(default_factory=Monitor)
-
-    @property
-    def started(self) -> Any:
-        return _Method(self.monitor.started)
-
-    @property
-    def report(self) -> Any:
-        async def report(stage: str, counts: Counts, *, obeyed: Order) -> Order:
-            return self.monitor.report(stage, counts, obeyed=obeyed)
-
-        return _Method(report)
-
-
-@dataclasses.dataclass
-class _Method:
-    remote: Callable[..., Any]
-
-
 @pytest.fixture(autouse=True)
-def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray.get", lambda value, timeout: value)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment_client, "_BACKOFF_SECONDS", 0.0)
     monkeypatch.setattr("gym_ray.collection.stage_link._HEARTBEAT_SECONDS", 0.01)
     monkeypatch.setattr("gym_ray.collection.stage.set_up_logs", lambda log_format: None)
@@ -82,9 +53,7 @@ class Run:
         handle: the environment's.
     """
 
-    def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, folder: Path, rows: list[Any], handle: Handle
-    ) -> None:
+    def __init__(self, folder: Path, rows: list[Any], handle: Handle) -> None:
         path = folder / "tasks.jsonl"
         lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
         path.write_text("".join(f"{line}\n" for line in lines))
@@ -99,8 +68,7 @@ class Run:
             limit=None,
         )
         self.handle = handle
-        self.monitor = MonitorHandle()
-        monkeypatch.setattr("ray.serve.get_deployment_handle", lambda deployment, name: handle)
+        self.monitor = Monitor()
 
     def remaining(self) -> list[int]:
         producer = producer_of(self.config, self.directory.id)
@@ -110,15 +78,15 @@ class Run:
     def stage(self, pass_id: str = "pass", *, max_in_flight: int = 8) -> RolloutStage:
         run = RunSettings(self.directory.id, Sampling(), 30.0)
         settings = StageSettings(
-            application="app",
-            environments={"sums": "environment-sums"},
             client=client_settings(self.config, run),
             max_in_flight=max_in_flight,
             quotas={},
             pass_id=pass_id,
             store=self.directory.segments,
+            handle_of=lambda environment: self.handle,
         )
-        return RolloutStage(settings, str(self.manifest.path), self.monitor, max_starts=3)
+        link = LocalLink(self.monitor)
+        return RolloutStage(settings, str(self.manifest.path), link, max_starts=3)
 
     def stored(self) -> list[Rollout]:
         return list(read_rollouts(self.directory.path))
@@ -144,12 +112,12 @@ def told(make_rollout: MakeRollout) -> Scripted:
 
 @pytest.fixture
 def begin(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tmp_path: Path,
 ) -> Iterator[Callable[[Sequence[Any], Handle], Run]]:
     runs: list[Run] = []
 
     def one(rows: Sequence[Any], handle: Handle) -> Run:
-        runs.append(Run(monkeypatch, tmp_path, list(rows), handle))
+        runs.append(Run(tmp_path, list(rows), handle))
         return runs[-1]
 
     yield one
@@ -238,7 +206,7 @@ def test_stragglers_hold_back_nothing_but_themselves(
         stage = run.stage(max_in_flight=16)
         ranges = [range(512), range(512, 1024), range(1024, 1200)]
         working = [asyncio.ensure_future(through(stage, positions)) for positions in ranges]
-        await eventually(lambda: run.monitor.monitor.total().finished == 1196)
+        await eventually(lambda: run.monitor.total().finished == 1196)
         told.release()
         assert await asyncio.gather(*working) == [512, 512, 176]
 
@@ -257,8 +225,8 @@ def test_an_order_to_stop_keeps_what_has_finished_and_gives_the_rest_up(
     async def scenario() -> None:
         stage = run.stage(max_in_flight=64)
         working = asyncio.ensure_future(through(stage, range(10)))
-        await eventually(lambda: run.monitor.monitor.total().unwritten == 3)
-        run.monitor.monitor.set_order("stop")
+        await eventually(lambda: run.monitor.total().unwritten == 3)
+        run.monitor.set_order("stop")
         with pytest.raises(CollectionStopped):
             await working
         with pytest.raises(CollectionStopped):
@@ -279,16 +247,14 @@ def test_an_order_to_drain_starts_nothing_and_writes_what_runs(
 
     async def scenario() -> None:
         working = asyncio.ensure_future(through(run.stage(max_in_flight=8), range(40)))
-        await eventually(lambda: run.monitor.monitor.total().running == 8)
-        run.monitor.monitor.set_order("drain")
-        await eventually(
-            lambda: any(order == "drain" for order in run.monitor.monitor._obeyed.values())
-        )
-        assert not run.monitor.monitor.drained()
+        await eventually(lambda: run.monitor.total().running == 8)
+        run.monitor.set_order("drain")
+        await eventually(lambda: any(order == "drain" for order in run.monitor._obeyed.values()))
+        assert not run.monitor.drained()
         told.release()
-        await eventually(run.monitor.monitor.drained)
+        await eventually(run.monitor.drained)
         assert len(run.stored()) == 8
-        run.monitor.monitor.set_order("stop")
+        run.monitor.set_order("stop")
         with pytest.raises(CollectionStopped):
             await working
 

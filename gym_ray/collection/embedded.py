@@ -1,0 +1,230 @@
+"""A collection's parts without Ray: the command's side of the process they run in."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from gym_ray.collection.embedded_messages import (
+    Ended,
+    Failed,
+    GiveOrder,
+    RunPass,
+    Start,
+    Told,
+    Up,
+)
+from gym_ray.collection.hosting import RunningPass, Say
+from gym_ray.collection.manifest import Manifest
+from gym_ray.collection.monitor import Order
+from gym_ray.collection.remaining import Positions
+from gym_ray.collection.stage import StageSettings
+from gym_ray.config.load import RunConfig
+from gym_ray.errors import GymRayError
+from gym_ray.policies.engine import PolicyInfo
+from gym_ray.telemetry.progress import Counts
+
+_CHECK_SECONDS = 0.1
+_REPORT_SECONDS = 10.0
+
+#: How long the process may take to end; then it is killed, and everything it started with it.
+_CLOSE_SECONDS = 20.0
+
+_PROCESS = (
+    "import sys; sys.path[:] = sys.argv[3:]; from gym_ray.collection.embedded_process import main; "
+    "main(int(sys.argv[1]), int(sys.argv[2]))"
+)
+
+
+class EmbeddedHosting:
+    """See `Hosting`.
+
+    Args:
+        config: of the run.
+        log: file that takes what the process, and what it starts, writes.
+        say: told, in one line each, what is being waited for.
+        check: called while waiting; raises to give up.
+    """
+
+    application: str | None = None
+
+    def __init__(self, config: RunConfig, log: Path, say: Say, check: Callable[[], None]) -> None:
+        self._config = config
+        self._log = log
+        self._say = say
+        self._check = check
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self._policy: PolicyInfo | None = None
+
+    def begin(self) -> None:
+        """See `Hosting`."""
+        if self._process is None:
+            self._spawn()
+            self._send(Start(self._config))
+
+    def start(self) -> None:
+        """Have policy and environments up.
+
+        Raises:
+            GymRayError: they are not up within `policy.startup_timeout_seconds`, or cannot start.
+        """
+        self.begin()
+        seconds = self._config.policy.startup_timeout_seconds
+        began = reported = time.monotonic()
+        while not self._poll(_CHECK_SECONDS):
+            self._check()
+            now = time.monotonic()
+            if now - began > seconds:
+                raise GymRayError(
+                    f"policy and environments are not up after {seconds:g} s; what they wrote is "
+                    f"in {self._log}"
+                )
+            if now - reported > _REPORT_SECONDS:
+                reported = now
+                self._say(f"waiting for policy and environments ({now - began:.0f} s)")
+        match self._receive():
+            case Failed(error):
+                raise error
+            case Up(policy):
+                self._policy = policy
+
+    def facts(self) -> dict[str, Any]:
+        """See `Hosting`."""
+        assert self._policy is not None
+        return {
+            "engine": f"{self._policy.engine} {self._policy.engine_version}",
+            "engine_seed": self._policy.seed,
+            "model": self._policy.model,
+            "model_fingerprint": self._policy.fingerprint,
+            "weights_version": self._policy.weights_version,
+            "gym_ray": importlib.metadata.version("gym-ray"),
+            "python": sys.version.split()[0],
+        }
+
+    def gateway(self) -> AbstractContextManager[str | None]:
+        """See `Hosting`: no agent needs one that could run here."""
+        return contextlib.nullcontext()
+
+    def start_pass(
+        self, manifest: Manifest, left: Positions, settings: StageSettings
+    ) -> RunningPass:
+        """See `Hosting`."""
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            self.start()
+        self._send(RunPass(settings, str(manifest.path.resolve()), left))
+        return _EmbeddedPass(self)
+
+    def close(self) -> None:
+        """End the process and everything it started."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if self._policy is None:
+            process.kill()  # It is starting, and has nothing to lose.
+        try:
+            process.wait(_CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with theirs, self._log.open("ab") as log:
+            fd = theirs.fileno()
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _PROCESS, str(fd), str(os.getpid()), *sys.path],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(fd,),
+                # Ctrl-C in a terminal is the command's to deal with.
+                start_new_session=True,
+            )
+        self._connection = Connection(ours.detach())
+
+    def _send(self, message: Any) -> None:
+        assert self._connection is not None
+        with contextlib.suppress(BrokenPipeError):  # Told by the next `_receive`.
+            self._connection.send(message)
+
+    def _poll(self, seconds: float) -> bool:
+        """Whether there is a message, or will be none any more."""
+        assert self._connection is not None
+        return self._connection.poll(seconds)
+
+    def _receive(self) -> Any:
+        """The next message.
+
+        Raises:
+            GymRayError: the process has ended.
+        """
+        assert self._connection is not None
+        assert self._process is not None
+        try:
+            return self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            code = self._process.wait()
+            how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+            raise GymRayError(
+                f"the process that runs the rollouts ended ({how}); what it wrote is in {self._log}"
+            ) from None
+
+
+class _EmbeddedPass:
+    """See `RunningPass`."""
+
+    def __init__(self, hosting: EmbeddedHosting) -> None:
+        self._hosting = hosting
+        self._counts = Counts()
+        self._is_drained = False
+        self._has_ended = False
+        self._error: Exception | None = None
+
+    def running(self) -> bool:
+        return not self._has_ended
+
+    def wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._has_ended and self._hosting._poll(max(0.0, until - time.monotonic())):
+            try:
+                message = self._hosting._receive()
+            except GymRayError as error:
+                message = Ended(self._counts, error)
+            match message:
+                case Told(counts, is_drained):
+                    self._counts, self._is_drained = counts, is_drained
+                case Ended(counts, reason):
+                    self._counts, self._error, self._has_ended = counts, reason, True
+
+    def counts(self) -> Counts:
+        return self._counts
+
+    def stages(self) -> int:
+        return 1
+
+    def drained(self) -> bool:
+        return self._is_drained
+
+    def order(self, order: Order) -> None:
+        self._hosting._send(GiveOrder(order))
+
+    def raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error

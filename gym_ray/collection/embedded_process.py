@@ -1,0 +1,171 @@
+"""The process of an embedded collection: policy, environments and stage on one event loop.
+
+The command starts it (`embedded.py`) and talks to it over a socket. It is a process of its own so
+that what the parts print does not end up in the command's output, that Ctrl-C in a terminal is the
+command's to deal with, and that a part that crashes takes no more with it than a Ray actor would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import logging
+import os
+import select
+import signal
+from multiprocessing.connection import Connection
+from typing import Any
+
+from gym_ray.collection.embedded_messages import Ended, Failed, GiveOrder, RunPass, Start, Told, Up
+from gym_ray.collection.monitor import LocalLink, Monitor
+from gym_ray.collection.remaining import as_range
+from gym_ray.collection.stage import RolloutStage
+from gym_ray.collection.stage_link import CollectionStopped
+from gym_ray.config.load import RunConfig
+from gym_ray.errors import ConfigError, GymRayError, one_line
+from gym_ray.serving.environment_replica import EnvironmentReplica
+from gym_ray.serving.local import LocalDeployment
+from gym_ray.serving.policy_replica import PolicyReplica
+from gym_ray.telemetry import metrics
+from gym_ray.telemetry.logs import set_up_logs
+
+logger = logging.getLogger(__name__)
+
+_TELL_SECONDS = 0.25
+
+
+class _Process:
+    """This process.
+
+    Args:
+        connection: to the command.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._closing = asyncio.Event()
+        self._policy: LocalDeployment | None = None
+        self._environments: dict[str, LocalDeployment] = {}
+        self._monitor = Monitor()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Do what the command says, until it closes the connection."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._connection.fileno(), self._receive)
+        await self._closing.wait()
+        loop.remove_reader(self._connection.fileno())
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._stop()
+
+    def _receive(self) -> None:
+        try:
+            message = self._connection.recv()
+        except (EOFError, OSError):
+            self._closing.set()
+            return
+        match message:
+            case Start(config):
+                self._spawn(self._start(config))
+            case RunPass():
+                self._spawn(self._pass(message))
+            case GiveOrder(order):
+                self._monitor.set_order(order)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Policy and environments.
+
+    async def _start(self, config: RunConfig) -> None:
+        set_up_logs(config.observability.log_format)
+        try:
+            policy = LocalDeployment("policy", lambda host: PolicyReplica(config, host))
+            self._policy = policy
+            self._environments = {
+                name: LocalDeployment(
+                    f"environment-{name}",
+                    functools.partial(EnvironmentReplica, name, config, policy, {}),
+                )
+                for name in config.environments
+            }
+            async with asyncio.TaskGroup() as tasks:
+                for deployment in (policy, *self._environments.values()):
+                    tasks.create_task(deployment.start())
+            info = await (await policy.replica()).info()
+        except ExceptionGroup as errors:
+            self._send(Failed(_told_as(errors.exceptions[0])))
+        except Exception as error:
+            self._send(Failed(_told_as(error)))
+        else:
+            self._send(Up(info))
+
+    async def _stop(self) -> None:
+        deployments = [*self._environments.values(), *filter(None, [self._policy])]
+        for deployment in deployments:
+            await deployment.stop()
+
+    # A pass.
+
+    async def _pass(self, what: RunPass) -> None:
+        self._monitor = monitor = Monitor()
+        telling = asyncio.ensure_future(self._tell(monitor))
+        error: Exception | None = None
+        try:
+            settings = dataclasses.replace(what.settings, handle_of=self._environments.__getitem__)
+            stage = RolloutStage(settings, what.manifest, LocalLink(monitor), max_starts=1)
+            async for _ in stage(as_range(what.left)):
+                pass
+        except CollectionStopped:
+            pass
+        except Exception as failed:
+            error = failed
+        finally:
+            telling.cancel()
+        self._send(Ended(monitor.total(), None if error is None else _told_as(error)))
+
+    async def _tell(self, monitor: Monitor) -> None:
+        while True:
+            # The command reads them when it has time; what is old by then need not be sent.
+            if select.select([], [self._connection], [], 0)[1]:
+                self._send(Told(monitor.total(), monitor.drained()))
+            await asyncio.sleep(_TELL_SECONDS)
+
+    def _send(self, message: Any) -> None:
+        with contextlib.suppress(OSError):  # The command is gone, and this process ends.
+            self._connection.send(message)
+
+
+def _told_as(error: BaseException) -> GymRayError:
+    """An error that can travel, and that says what a person can do."""
+    if isinstance(error, ConfigError | GymRayError):
+        return type(error)(str(error))
+    logger.error("what follows is told as an error of the run", exc_info=error)
+    return GymRayError(one_line(error))
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Serve the command at the other end.
+
+    Args:
+        descriptor: of the socket.
+        parent: process number of the command, with which this process ends.
+    """
+    from gym_ray.verifiers.worker import die_with
+
+    die_with(parent)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # The command says when to end. A handler and not SIG_IGN, which programs would inherit.
+        signal.signal(number, lambda number, frame: None)
+    metrics.collect_none()
+    with Connection(descriptor) as connection:
+        asyncio.run(_Process(connection).run())
+    # What hangs in a thread, of a library say, must not keep the process.
+    os._exit(0)
