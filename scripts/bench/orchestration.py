@@ -1,21 +1,24 @@
 """What orchestration costs: rollouts per second and CPU per rollout, by process.
 
 The scripted policy answers after 50 ms, so everything measured is ours and Ray's. Each size is
-a collection of its own on one Ray cluster that stays up; start-up is reported apart from
-steady state, which is measured between the first and the last rollout made durable.
+a collection of its own, on one Ray cluster that stays up or embedded; start-up is reported apart
+from steady state, which is measured between the first and the last rollout made durable.
 
     python scripts/bench/orchestration.py --in-flight 64 256 1024 --rollouts 4000
+    python scripts/bench/orchestration.py --cluster local ray --in-flight 256
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,20 +46,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--in-flight", type=int, nargs="+", default=[64, 256, 1024])
     parser.add_argument("--rollouts", type=int, default=4000)
+    parser.add_argument("--cluster", nargs="+", choices=["local", "ray"], default=["ray"])
     parser.add_argument("--latency", type=float, default=0.05)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        measure(Path(folder), arguments.in_flight, arguments.rollouts, arguments.latency)
+        config = write_config(Path(folder), arguments.rollouts, arguments.latency)
+        for cluster in arguments.cluster:
+            with contextlib.nullcontext() if cluster == "local" else application(config):
+                for size in arguments.in_flight:
+                    measure(Path(folder), {**config, "cluster": cluster}, size)
 
 
-def measure(folder: Path, sizes: list[int], rollouts: int, latency: float) -> None:
+def write_config(folder: Path, rollouts: int, latency: float) -> dict[str, Any]:
+    """A config, and the files it names."""
     (folder / "boxed.py").write_text(ENVIRONMENT)
     prompt = "What is two plus two? Put the answer into a box. " * 8
     with open(folder / "tasks.jsonl", "w") as file:
         for number in range(rollouts):
             row = {"responses_create_params": {"input": f"{number}: {prompt}"}}
             file.write(json.dumps(row) + "\n")
-    config = {
+    return {
         "policy": {
             "engine": "scripted",
             "model": "scripted",
@@ -68,21 +77,33 @@ def measure(folder: Path, sizes: list[int], rollouts: int, latency: float) -> No
         },
         "collect": {"input": str(folder / "tasks.jsonl")},
     }
+
+
+@contextlib.contextmanager
+def application(config: dict[str, Any]) -> Iterator[None]:
+    """The application of a config on Ray, while the context lasts."""
     checked = load_config(config)
     cluster = connect(checked)
     application = Application.deploy(checked, print)
     try:
-        for size in sizes:
-            sampler = Sampler()
-            summary = gym_ray.collect(
-                config,
-                [f"collect.max_in_flight={size}", f"collect.output={folder}/run-{size}"],
-            )
-            sampler.stop()
-            report(size, summary, sampler)
+        yield
     finally:
         application.close()
         disconnect(cluster)
+
+
+def measure(folder: Path, config: dict[str, Any], size: int) -> None:
+    """Collect with so many in flight, and print what it took."""
+    sampler = Sampler()
+    summary = gym_ray.collect(
+        config,
+        [
+            f"collect.max_in_flight={size}",
+            f"collect.output={folder}/run-{config['cluster']}-{size}",
+        ],
+    )
+    sampler.stop()
+    report(config["cluster"], size, summary, sampler)
 
 
 class Sampler:
@@ -150,6 +171,8 @@ def label(process: psutil.Process, driver: int) -> str:
     if process.pid == driver:
         return "driver (progress, Ray Data executor)"
     command = " ".join(process.cmdline())
+    if "embedded_process" in command:
+        return "policy, environment and stage"
     if match := re.search(r"ServeReplica:[^:]*:(\S+)", command):
         return f"replica {match.group(1)}"
     if match := re.search(r"ray::(\w+)", command):
@@ -157,12 +180,12 @@ def label(process: psutil.Process, driver: int) -> str:
     return next((name for name in ("raylet", "gcs_server") if name in command), "other")
 
 
-def report(size: int, summary: gym_ray.RunSummary, sampler: Sampler) -> None:
+def report(cluster: str, size: int, summary: gym_ray.RunSummary, sampler: Sampler) -> None:
     seconds, count, used = sampler.steady()
     total = sum(used.values())
     print(
-        f"\n{size} in flight: {summary.completed} completed, {summary.collecting_seconds:.1f} s "
-        f"collecting, Ray Data's start included"
+        f"\n{cluster}, {size} in flight: {summary.completed} completed, "
+        f"{summary.collecting_seconds:.1f} s collecting, the stages' start included"
     )
     print(
         f"  steady state: {count / seconds:.0f} rollouts/s, "
