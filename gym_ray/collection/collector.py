@@ -8,6 +8,7 @@ there is one path for a first start, a resume, a retry of failed rollouts, and a
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 import uuid
@@ -15,10 +16,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gym_ray.collection import preconditions
 from gym_ray.collection import summary as summaries
 from gym_ray.collection.cluster_choice import hosting_for, introduction
 from gym_ray.collection.compaction import is_compact
+from gym_ray.collection.deaths import Deaths, ProcessEnded
 from gym_ray.collection.group_compaction import compact_run, has_groups, judges_of_groups
 from gym_ray.collection.groups import count_failures
 from gym_ray.collection.hosting import RunningPass
@@ -46,8 +50,11 @@ _POLL_SECONDS = 0.5
 #: How long stages may take to obey an order to stop; then they are left to Ray.
 _STOP_SECONDS = 30.0
 
-#: Passes over what remains, should stages be lost; each needs progress to be followed by another.
-_MAX_PASSES = 5
+#: Passes over what remains, should stages or processes be lost.
+_MAX_PASSES = 64
+
+#: Processes that may end one after the other without a rollout that is done.
+_FRUITLESS_DEATHS = 4
 
 
 def collect(
@@ -189,29 +196,41 @@ class _Collector:
             hosting.close()
 
     def _run_passes(self, manifest: Manifest, left: Positions, gateway_url: str | None) -> None:
-        """Run what remains; again should a lost stage have left something."""
+        """Run what remains; again should a lost stage or process have left something."""
         began = time.monotonic()
+        whole = self._stage_settings(gateway_url)
+        deaths = Deaths(self._directory, manifest, whole.client.producer)
+        fruitless = 0
         for _ in range(_MAX_PASSES):
-            error = self._run_pass(manifest, left, self._stage_settings(gateway_url))
-            before, left = len(left), self._remaining(manifest)
+            now, at_once = deaths.next(left, whole.max_in_flight)
+            settings = dataclasses.replace(
+                whole, max_in_flight=at_once, pass_id=uuid.uuid4().hex[:8]
+            )
+            error = self._run_pass(manifest, now, settings, before=manifest.rollouts - len(left))
+            if isinstance(error, ProcessEnded):
+                deaths.add(error)
+            undone = deaths.without_failed(self._remaining(manifest))
+            # Of those that ran to the end, what is undone has failed, and is the next command's.
+            before, left = len(left), undone if error else np.setdiff1d(left, now)
             if len(left) == 0 or self._stop.reason is not None:
                 break
-            if error is not None and len(left) == before:
+            if error is None:
+                continue
+            fruitless = fruitless + 1 if len(left) == before else 0
+            # What ends its process is found by letting it do so a few times.
+            if fruitless > (_FRUITLESS_DEATHS if isinstance(error, ProcessEnded) else 0):
                 raise GymRayError(
                     f"{self._directory.path}: collection broke without progress: {error}. What was "
                     "collected is kept; mend it (a full disk needs room) and re-issue the command "
                     "to continue"
                 ) from error
-            if error is None:
-                break
             self._progress.say(f"collection broke ({error}); continuing with {len(left)} rollouts")
         self._collecting_seconds = time.monotonic() - began
 
     def _run_pass(
-        self, manifest: Manifest, left: Positions, settings: StageSettings
+        self, manifest: Manifest, left: Positions, settings: StageSettings, *, before: int
     ) -> Exception | None:
         self._progress.say(f"starting {len(left)} rollouts")
-        before = manifest.rollouts - len(left)
         running = self._hosting.start_pass(manifest, left, settings)
         try:
             with self._stop.told_by_others():
@@ -284,7 +303,7 @@ class _Collector:
             ),
             max_in_flight=config.collect.max_in_flight,
             quotas=config.quotas,
-            pass_id=uuid.uuid4().hex[:8],
+            pass_id="",
             store=self._directory.segments,
             log_format=config.observability.log_format,
         )

@@ -16,10 +16,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from gym_ray.collection.deaths import ProcessEnded
 from gym_ray.collection.embedded_messages import (
     Ended,
     Failed,
     GiveOrder,
+    InFlight,
     RunPass,
     Start,
     Told,
@@ -94,7 +96,11 @@ class EmbeddedHosting:
             if now - reported > _REPORT_SECONDS:
                 reported = now
                 self._say(f"waiting for policy and environments ({now - began:.0f} s)")
-        match self._receive():
+        try:
+            message = self._receive()
+        except ProcessEnded as ended:
+            raise GymRayError(str(ended)) from None
+        match message:
             case Failed(error):
                 raise error
             case Up(policy):
@@ -173,7 +179,7 @@ class EmbeddedHosting:
         """The next message.
 
         Raises:
-            GymRayError: the process has ended.
+            ProcessEnded: there is none any more.
         """
         assert self._connection is not None
         assert self._process is not None
@@ -182,7 +188,7 @@ class EmbeddedHosting:
         except (EOFError, ConnectionResetError):
             code = self._process.wait()
             how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-            raise GymRayError(
+            raise ProcessEnded(
                 f"the process that runs the rollouts ended ({how}); what it wrote is in {self._log}"
             ) from None
 
@@ -194,6 +200,7 @@ class _EmbeddedPass:
         self._hosting = hosting
         self._counts = Counts()
         self._is_drained = False
+        self._in_flight: set[str] = set()
         self._has_ended = False
         self._error: Exception | None = None
 
@@ -205,9 +212,15 @@ class _EmbeddedPass:
         while not self._has_ended and self._hosting._poll(max(0.0, until - time.monotonic())):
             try:
                 message = self._hosting._receive()
-            except GymRayError as error:
-                message = Ended(self._counts, error)
+            except ProcessEnded as ended:
+                ended.rollouts = frozenset(self._in_flight)
+                message = Ended(self._counts, ended)
             match message:
+                case InFlight(rollouts, has_begun):
+                    change = (
+                        self._in_flight.update if has_begun else self._in_flight.difference_update
+                    )
+                    change(rollouts)
                 case Told(counts, is_drained):
                     self._counts, self._is_drained = counts, is_drained
                 case Ended(counts, reason):

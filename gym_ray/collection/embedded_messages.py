@@ -56,6 +56,14 @@ class Failed:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class InFlight:
+    """Rollouts, by ID, that go to their environment now, or that have come back from it."""
+
+    rollouts: tuple[str, ...]
+    has_begun: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Told:
     """How far a pass is."""
 

@@ -15,16 +15,27 @@ import logging
 import os
 import select
 import signal
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from gym_ray.collection.embedded_messages import Ended, Failed, GiveOrder, RunPass, Start, Told, Up
+from gym_ray.collection.embedded_messages import (
+    Ended,
+    Failed,
+    GiveOrder,
+    InFlight,
+    RunPass,
+    Start,
+    Told,
+    Up,
+)
 from gym_ray.collection.monitor import LocalLink, Monitor
 from gym_ray.collection.remaining import as_range
 from gym_ray.collection.stage import RolloutStage
 from gym_ray.collection.stage_link import CollectionStopped
 from gym_ray.config.load import RunConfig
 from gym_ray.errors import ConfigError, GymRayError, one_line
+from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.serving.environment_replica import EnvironmentReplica
 from gym_ray.serving.local import LocalDeployment
 from gym_ray.serving.policy_replica import PolicyReplica
@@ -119,7 +130,7 @@ class _Process:
         telling = asyncio.ensure_future(self._tell(monitor))
         error: Exception | None = None
         try:
-            settings = dataclasses.replace(what.settings, handle_of=self._environments.__getitem__)
+            settings = dataclasses.replace(what.settings, handle_of=self._handle_of)
             stage = RolloutStage(settings, what.manifest, LocalLink(monitor), max_starts=1)
             async for _ in stage(as_range(what.left)):
                 pass
@@ -131,6 +142,9 @@ class _Process:
             telling.cancel()
         self._send(Ended(monitor.total(), None if error is None else _told_as(error)))
 
+    def _handle_of(self, environment: str) -> _Announced:
+        return _Announced(self._environments[environment], self._send, set())
+
     async def _tell(self, monitor: Monitor) -> None:
         while True:
             # The command reads them when it has time; what is old by then need not be sent.
@@ -141,6 +155,46 @@ class _Process:
     def _send(self, message: Any) -> None:
         with contextlib.suppress(OSError):  # The command is gone, and this process ends.
             self._connection.send(message)
+
+
+class _Announced:
+    """An environment's handle, and its calls, that say which rollouts are in it: should one of them
+    end this process, nobody else could.
+    """
+
+    def __init__(self, inner: Any, send: Callable[[Any], None], ids: set[str]) -> None:
+        self._inner = inner
+        self._send = send
+        self._ids = ids
+
+    def options(self, **options: Any) -> _Announced:
+        return _Announced(self._inner.options(**options), self._send, set())
+
+    def remote(self, specs: Sequence[RolloutSpec], *rest: Any) -> _Announced:
+        ids = {spec.rollout_id for spec in specs}
+        self._send(InFlight(tuple(ids), has_begun=True))
+        return _Announced(self._inner.remote(specs, *rest), self._send, ids)
+
+    def __aiter__(self) -> _Announced:
+        return self
+
+    async def __anext__(self) -> list[Rollout]:
+        try:
+            rollouts: list[Rollout] = await anext(self._inner)
+        except BaseException:
+            self._are_back(self._ids)
+            raise
+        self._are_back({rollout.spec.rollout_id for rollout in rollouts})
+        return rollouts
+
+    def cancel(self) -> None:
+        self._are_back(self._ids)
+        self._inner.cancel()
+
+    def _are_back(self, ids: set[str]) -> None:
+        if ids:
+            self._send(InFlight(tuple(ids), has_begun=False))
+            self._ids = self._ids - ids
 
 
 def _told_as(error: BaseException) -> GymRayError:

@@ -71,6 +71,17 @@ def children_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     ]
 
 
+@pytest.fixture(params=["ray", "local"])
+def place(request: pytest.FixtureRequest) -> str:
+    """Where a collection runs: on the session's cluster, or embedded."""
+    return str(request.param)
+
+
+def address_of(place: str, request: pytest.FixtureRequest) -> str | None:
+    """Address of the cluster that a collection there joins."""
+    return request.getfixturevalue("cluster") if place == "ray" else None
+
+
 @pytest.fixture
 def config_file(tmp_path: Path) -> Path:
     rows = write_rows(tmp_path / "tasks.jsonl", sums(ROLLOUTS, tmp_path))
@@ -88,9 +99,10 @@ def config_file(tmp_path: Path) -> Path:
 
 
 def test_killed_driver_resumes_without_loss_or_duplicates(
-    cluster: str, config_file: Path, tmp_path: Path
+    place: str, request: pytest.FixtureRequest, config_file: Path, tmp_path: Path
 ) -> None:
     requests, output = tmp_path / "requests", tmp_path / "output"
+    cluster = address_of(place, request)
     for reached in (60, 150):
         driver = start_collect(config_file, output, cluster)
         until(
@@ -112,14 +124,14 @@ def test_killed_driver_resumes_without_loss_or_duplicates(
     runs = collections.Counter(logged_requests(requests))
     assert set(runs) == set(ids)
     assert sum(runs.values()) - ROLLOUTS <= 2 * LOST_PER_KILL
-    assert serve_applications() == []
+    assert place == "local" or serve_applications() == []
 
 
 def test_interrupted_collect_drains_and_leaves_nothing_running(
-    config_file: Path, tmp_path: Path
+    place: str, config_file: Path, tmp_path: Path
 ) -> None:
     requests, output = tmp_path / "requests", tmp_path / "output"
-    driver = start_collect(config_file, output, None)
+    driver = start_collect(config_file, output, None, f"cluster={place}")
     until(lambda: len(logged_requests(requests)) >= 60, 150, "60 requests")
     processes = children_of(driver)
 
@@ -146,8 +158,18 @@ def test_interrupted_collect_drains_and_leaves_nothing_running(
 def test_killed_driver_of_its_own_cluster_takes_the_cluster_with_it(
     config_file: Path, tmp_path: Path
 ) -> None:
+    _everything_ends_with_a_killed_driver("ray", config_file, tmp_path)
+
+
+def test_killed_driver_of_an_embedded_collection_takes_its_processes_with_it(
+    config_file: Path, tmp_path: Path
+) -> None:
+    _everything_ends_with_a_killed_driver("local", config_file, tmp_path)
+
+
+def _everything_ends_with_a_killed_driver(place: str, config_file: Path, tmp_path: Path) -> None:
     requests, output = tmp_path / "requests", tmp_path / "output"
-    driver = start_collect(config_file, output, None)
+    driver = start_collect(config_file, output, None, f"cluster={place}")
     until(lambda: len(logged_requests(requests)) >= 40, 150, "40 requests")
     processes = children_of(driver)
 
@@ -162,7 +184,7 @@ def test_killed_driver_of_its_own_cluster_takes_the_cluster_with_it(
             )
         ),
         60,
-        "Ray, replicas and engine of the killed run end",
+        "every process of the killed run ends",
     )
     assert gym_ray.read_rollouts(tmp_path / "run").to_arrow().num_rows > 0
 
@@ -186,6 +208,27 @@ def test_a_lost_environment_replica_costs_calls_and_no_rollout(
     # What was lost is run again, and is no attempt of the rollouts: they did not break it.
     assert len(logged_requests(requests)) > ROLLOUTS
     assert {rollout.attempts for rollout in rollouts} == {1}
+
+
+def test_a_lost_process_of_an_embedded_collection_costs_no_rollout(
+    config_file: Path, tmp_path: Path
+) -> None:
+    requests, output = tmp_path / "requests", tmp_path / "output"
+    driver = start_collect(config_file, output, None, "collect.max_in_flight=32")
+    until(lambda: len(logged_requests(requests)) >= 100, 150, "100 requests")
+    (process,) = (
+        child
+        for child in psutil.Process(driver.pid).children()
+        if "embedded_process" in " ".join(child.cmdline())
+    )
+
+    process.kill()
+
+    assert driver.wait(timeout=240) == 0, output.read_text()
+    assert "the process that runs the rollouts ended (SIGKILL)" in output.read_text()
+    rollouts = list(gym_ray.read_rollouts(tmp_path / "run"))
+    assert len({rollout.spec.rollout_id for rollout in rollouts}) == len(rollouts) == ROLLOUTS
+    assert {(rollout.status, rollout.attempts) for rollout in rollouts} == {("completed", 1)}
 
 
 @pytest.mark.long(
@@ -214,3 +257,19 @@ def test_collections_use_a_served_application_and_leave_it_up(
 
     assert server.wait(timeout=90) == 0, served.read_text()
     assert serve_applications() == []
+
+
+def test_rows_that_end_the_process_of_an_embedded_collection_are_what_fails(tmp_path: Path) -> None:
+    rows = sums(60, tmp_path)
+    for index in (7, 40):
+        rows[index]["reset_exits"] = True
+    path = write_rows(tmp_path / "tasks.jsonl", rows)
+    config = scripted_config(tmp_path, path, tmp_path / "requests", cluster="local")
+
+    summary = gym_ray.collect(config, quiet=True)
+
+    assert (summary.completed, summary.failed, summary.pending) == (58, 2, 0)
+    assert summary.failure_kinds == {"environment_unavailable": 2}
+    failed = [r for r in gym_ray.read_rollouts(summary.output) if r.status == "failed"]
+    assert [rollout.spec.task_index for rollout in failed] == [7, 40]
+    assert all("this rollout was alone in it" in (rollout.error or "") for rollout in failed)
