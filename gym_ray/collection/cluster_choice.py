@@ -18,7 +18,7 @@ def hosting_for(config: RunConfig, log: Path, say: Say, stop: StopSignal) -> Hos
 
     Args:
         config: of the run.
-        log: file that takes what the parts write, where they are not on Ray.
+        log: file that takes what processes on this machine that are not Ray's write.
         say: told, in one line each, what is being waited for.
         stop: asked while waiting.
     """
@@ -28,7 +28,7 @@ def hosting_for(config: RunConfig, log: Path, say: Say, stop: StopSignal) -> Hos
         return EmbeddedHosting(config, log, say, stop.raise_if_requested)
     from gym_ray.collection.ray_hosting import RayHosting
 
-    return RayHosting(config, say, stop)
+    return RayHosting(config, log, say, stop)
 
 
 def cluster_of(config: RunConfig) -> Literal["local", "ray"]:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+from gym_ray.collection.driver_pass import run_stage
 from gym_ray.collection.embedded_messages import (
     Ended,
     Failed,
@@ -29,10 +30,7 @@ from gym_ray.collection.embedded_messages import (
     Told,
     Up,
 )
-from gym_ray.collection.monitor import LocalLink, Monitor
-from gym_ray.collection.remaining import as_range
-from gym_ray.collection.stage import RolloutStage
-from gym_ray.collection.stage_link import CollectionStopped
+from gym_ray.collection.monitor import Monitor
 from gym_ray.config.load import RunConfig
 from gym_ray.errors import ConfigError, GymRayError, one_line
 from gym_ray.rollout import Rollout, RolloutSpec
@@ -131,11 +129,7 @@ class _Process:
         error: Exception | None = None
         try:
             settings = dataclasses.replace(what.settings, handle_of=self._handle_of)
-            stage = RolloutStage(settings, what.manifest, LocalLink(monitor), max_starts=1)
-            async for _ in stage(as_range(what.left)):
-                pass
-        except CollectionStopped:
-            pass
+            await run_stage(settings, what.manifest, what.left, monitor)
         except Exception as failed:
             error = failed
         finally:

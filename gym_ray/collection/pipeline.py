@@ -1,5 +1,8 @@
 """The Ray Data pipeline: the manifest fans out to rollout stages, durable counts come back.
 
+For collections of more than one stage; the stage of a smaller one is in the command itself
+(`driver_pass.py`).
+
     ranges of positions in the manifest -> RolloutStage (actors) -> durable counts
 
 Ray Data spreads the ranges over stage actors as they can take them, and gives a lost actor's
@@ -33,6 +36,7 @@ from gym_ray.serving.cluster import (
     on_driver_node,
     preferring_driver_node,
 )
+from gym_ray.telemetry.logs import set_up_logs
 from gym_ray.telemetry.progress import Counts
 
 #: Ranges the manifest is split into, per stage. A stage works on all of its ranges at once, and
@@ -107,6 +111,16 @@ class Pass:
             self._error = error
 
 
+class StageActor(RolloutStage):
+    """A stage in a worker of Ray's."""
+
+    def __init__(
+        self, settings: StageSettings, manifest: str, monitor: MonitorLink, max_starts: int
+    ) -> None:
+        set_up_logs(settings.log_format)
+        super().__init__(settings, manifest, monitor, max_starts)
+
+
 def rollout_stages(
     manifest: Manifest, positions: Positions, settings: StageSettings
 ) -> Callable[[MonitorLink], Any]:
@@ -133,7 +147,7 @@ def rollout_stages(
     def dataset(monitor: MonitorLink) -> Any:
         return over_ranges(
             [as_range(positions[start : start + size]) for start in range(0, len(positions), size)],
-            RolloutStage,
+            StageActor,
             (of_one_stage, str(manifest.path.resolve()), monitor, stages * STAGE_STARTS),
             stages=stages,
             open_ranges=_RANGES_PER_STAGE,

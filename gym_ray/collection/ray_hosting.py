@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+from gym_ray.collection.driver_pass import DriverPass, LoopThread, logs_into
 from gym_ray.collection.hosting import RunningPass
 from gym_ray.collection.manifest import Manifest
 from gym_ray.collection.pipeline import Pass, rollout_stages
@@ -15,7 +17,7 @@ from gym_ray.collection.stage import StageSettings
 from gym_ray.collection.stop import StopSignal
 from gym_ray.config.load import RunConfig
 from gym_ray.serving.application import ENVIRONMENT_DEPLOYMENT, Application
-from gym_ray.serving.cluster import connect, disconnect
+from gym_ray.serving.cluster import connect, disconnect, stages_wanted
 from gym_ray.serving.http import start_http
 
 Say = Callable[[str], None]
@@ -26,18 +28,21 @@ class RayHosting:
 
     Args:
         config: of the run.
+        log: file that takes what a stage in this process logs.
         say: told, in one line each, what is being waited for.
         stop: asked while waiting.
     """
 
     application: str | None = None
 
-    def __init__(self, config: RunConfig, say: Say, stop: StopSignal) -> None:
+    def __init__(self, config: RunConfig, log: Path, say: Say, stop: StopSignal) -> None:
         self._config = config
+        self._log = log
         self._say = say
         self._stop = stop
         self._up = contextlib.ExitStack()
         self._application: Application | None = None
+        self._thread: LoopThread | None = None
 
     def begin(self) -> None:
         """See `Hosting`: nothing can."""
@@ -87,7 +92,13 @@ class RayHosting:
         assert self._application is not None
         handle_of = ServeHandles(self._application.name)
         settings = dataclasses.replace(settings, handle_of=handle_of)
-        return Pass(rollout_stages(manifest, left, settings))
+        if stages_wanted(self._config) > 1:
+            return Pass(rollout_stages(manifest, left, settings))
+        if self._thread is None:
+            self._up.callback(logs_into(self._log, settings.log_format))
+            self._thread = LoopThread()
+            self._up.callback(self._thread.close)
+        return DriverPass(self._thread, manifest, left, settings)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -30,7 +30,6 @@ from gym_ray.store.places import open_path
 from gym_ray.store.segments import SegmentStore
 from gym_ray.store.writer import FlushRules, SegmentWriter
 from gym_ray.telemetry import metrics
-from gym_ray.telemetry.logs import set_up_logs
 from gym_ray.telemetry.traces import flush_traces
 
 #: Rollouts of a block: read together, and never in one segment with those of another.
@@ -59,7 +58,7 @@ class StageSettings:
         pass_id: names this pass over the manifest. Segments are looked for under it, so that a
             block run again finds what it made durable, and no failure an earlier command left.
         store: where segments go.
-        log_format: of this process' log lines.
+        log_format: of the log lines of a stage in a process of its own.
         handle_of: handle of an environment.
     """
 
@@ -94,7 +93,6 @@ class RolloutStage:
         self._link = StageLink(
             monitor, max_starts, self._writer, measure=self._measure, obey=self._obey
         )
-        set_up_logs(settings.log_format)
         self._settings = settings
         self._rows = ManifestRows(open_path(manifest))
         self._reading = asyncio.Lock()

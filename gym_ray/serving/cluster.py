@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
 import os
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from gym_ray.config.deployment import ResourcesConfig
@@ -86,7 +88,8 @@ def connect(config: RunConfig, report: Report = lambda text: None) -> Cluster:
     if address := os.environ.get("RAY_ADDRESS"):
         report(f"joining the Ray cluster at {address}")
         try:
-            ray.init(**common)
+            with _without_native_noise():
+                ray.init(**common)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise GymRayError(
                 f"no Ray cluster answers at RAY_ADDRESS={address}: "
@@ -121,7 +124,8 @@ def _start(**options: Any) -> None:
 
     for left in reversed(range(_STARTS)):
         try:
-            ray.init(**options)
+            with _without_native_noise():
+                ray.init(**options)
             return
         except Exception as error:
             ray.shutdown()
@@ -130,6 +134,32 @@ def _start(**options: Any) -> None:
                     f"Ray does not start on this machine: {one_line(error)}; its logs are in "
                     f"{os.environ.get('RAY_TMPDIR', '/tmp')}/ray/session_latest/logs"
                 ) from error
+
+
+@contextlib.contextmanager
+def _without_native_noise() -> Iterator[None]:
+    """While inside, what C++ writes to standard error is not seen; what Python writes there is.
+
+    Ray's C++ says at its start that its log level was set.
+    """
+    try:
+        is_usual = sys.stderr.fileno() == 2
+    except (AttributeError, OSError, ValueError):  # A notebook's, or none at all.
+        is_usual = False
+    if not is_usual:
+        yield
+        return
+    usual = sys.stderr
+    seen = os.dup(2)
+    with open(seen, "w", buffering=1, closefd=False) as stream, open(os.devnull, "wb") as nowhere:
+        try:
+            sys.stderr = stream
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(seen, 2)
+            sys.stderr = usual
+    os.close(seen)
 
 
 def disconnect(cluster: Cluster) -> None:
@@ -234,7 +264,8 @@ def _cpus_wanted(config: RunConfig) -> float:
         _of(section.resources, "CPU") * max(1, section.autoscaling.min_replicas)
         for section in sections
     )
-    return total + STAGE_CPUS * stages_wanted(config)
+    stages = stages_wanted(config)
+    return total + (STAGE_CPUS * stages if stages > 1 else 0)  # A single one is in the command.
 
 
 def policies_of(config: RunConfig) -> list[PolicyConfig]:

@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from gym_ray.config.commands import LogFormat
 
@@ -40,19 +40,29 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-def set_up_logs(log_format: LogFormat) -> None:
-    """Send what gym-ray logs in this process to standard error; once more changes the format."""
+def set_up_logs(log_format: LogFormat, stream: TextIO | None = None) -> logging.Handler:
+    """Send what gym-ray logs in this process somewhere; once more changes the format.
+
+    Args:
+        log_format: how lines look.
+        stream: where they go; standard error when None.
+
+    Returns:
+        What sends them.
+    """
     own = logging.getLogger("gym_ray")
+    stream = stream or sys.stderr
     for handler in own.handlers:
-        if isinstance(handler, _Handler):
+        if isinstance(handler, _Handler) and handler.stream is stream:
             break
     else:
-        handler = _Handler(sys.stderr)
+        handler = _Handler(stream)
         own.addHandler(handler)
     own.setLevel(logging.INFO)
     own.propagate = False
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)
+    return handler
 
 
 class _Handler(logging.StreamHandler[Any]):

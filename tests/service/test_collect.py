@@ -268,7 +268,7 @@ def test_what_a_command_leaves_is_run_by_the_next_and_holds_back_nothing(
     config = host.config(
         tmp_path,
         path,
-        collect__run_timeout_seconds=40 if host.cluster == "ray" else 15,
+        collect__run_timeout_seconds=15,
         collect__drain_timeout_seconds=1,
         collect__max_attempts=2,
     )
@@ -328,6 +328,18 @@ def test_a_policy_that_cannot_start_is_one_clear_error(host: Host, tmp_path: Pat
 
     assert "Traceback" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_more_rollouts_at_once_than_one_stage_drives_are_spread_over_several(
+    requests: Path, tmp_path: Path
+) -> None:
+    path = write_rows(tmp_path / "tasks.jsonl", sums(600, tmp_path))
+    config = scripted_config(tmp_path, path, requests, collect__max_in_flight=1100)
+
+    summary = collect(config)
+
+    assert (summary.completed, summary.reward.mean) == (600, 1.0)
+    assert len(ids_of(summary)) == 600
 
 
 #: What differs between any two runs of the same tasks.

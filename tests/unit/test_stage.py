@@ -41,7 +41,6 @@ MakeRollout = Callable[..., Rollout]
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment_client, "_BACKOFF_SECONDS", 0.0)
     monkeypatch.setattr("gym_ray.collection.stage_link._HEARTBEAT_SECONDS", 0.01)
-    monkeypatch.setattr("gym_ray.collection.stage.set_up_logs", lambda log_format: None)
 
 
 class Run:
