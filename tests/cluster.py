@@ -27,6 +27,8 @@ def start_cluster() -> Iterator[str]:
     from gym_ray.serving.cluster import NAMESPACE, _start
 
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    # Nobody listens there but the test of traces, and no other test makes spans.
+    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = spans = f"http://127.0.0.1:{SPANS_PORT}"
     # As ours are, again where a busy machine missed a deadline of Ray's own.
     _start(
         address="local",
@@ -38,8 +40,7 @@ def start_cluster() -> Iterator[str]:
             "env_vars": {
                 **SERVE_ENVIRONMENT,
                 "PYTHONPATH": str(HERE.parent),
-                # Nobody listens there but the test of traces, and no other test makes spans.
-                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{SPANS_PORT}",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": spans,
             }
         },
     )

@@ -174,7 +174,7 @@ def test_a_trace_runs_through_stage_environment_and_policy(observed: Observed) -
 
 
 def test_every_failed_rollout_has_one_log_line_without_its_prompt(observed: Observed) -> None:
-    lines = _log_lines(observed.summary.run_id)
+    lines = _log_lines(observed.summary)
     failed = [rollout for rollout in observed.rollouts if rollout.status == "failed"]
 
     assert sorted(line["rollout_id"] for line in lines if "error_kind" in line) == sorted(
@@ -186,14 +186,14 @@ def test_every_failed_rollout_has_one_log_line_without_its_prompt(observed: Obse
     assert PROMPT_MARKER not in json.dumps([lines, [s.attributes for s in observed.spans]])
 
 
-def _log_lines(run_id: str) -> list[dict[str, Any]]:
-    """JSON lines of a run in the logs of the session's processes."""
+def _log_lines(summary: gym_ray.RunSummary) -> list[dict[str, Any]]:
+    """JSON lines of a run in the logs of its own and the session's processes."""
     import ray
 
     logs = Path(ray._private.worker._global_node.get_logs_dir_path())
     return [
         json.loads(line)
-        for path in logs.glob("worker-*.err")
+        for path in [Path(summary.output, "log.txt"), *logs.glob("worker-*.err")]
         for line in path.read_text().splitlines()
-        if line.startswith("{") and run_id in line
+        if line.startswith("{") and summary.run_id in line
     ]
