@@ -15,7 +15,7 @@ import contextlib
 import datetime
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,12 +62,22 @@ class RunDirectory:
         resumed: True when an earlier command began the run.
     """
 
-    def __init__(self, path: Path, hold: Hold, run: dict[str, Any], *, resumed: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        hold: Hold,
+        run: dict[str, Any],
+        *,
+        resumed: bool,
+        made: Sequence[Path] = (),
+    ) -> None:
         self.path = path
         self.stored = StoredRun(path)
         self.run = run
         self.resumed = resumed
         self._hold = hold
+        # What `close` takes away again where no run has begun.
+        self._made = made
 
     @classmethod
     def open(cls, config: RunConfig, *, kind: Kind = "collect") -> RunDirectory:
@@ -93,6 +103,7 @@ class RunDirectory:
                 "bucket and `gym-ray hub push` it"
             )
         reachable(path, key)
+        made = _absent(path)
         try:
             make_folder(path)
             hold = Hold.take(path)
@@ -107,13 +118,16 @@ class RunDirectory:
                 "it or name another output"
             ) from None
         try:
-            return cls._claim(path, hold, config, kind)
+            return cls._claim(path, hold, config, kind, made)
         except BaseException:
+            _take_away(made)
             hold.release()
             raise
 
     @classmethod
-    def _claim(cls, path: Path, hold: Hold, config: RunConfig, kind: Kind) -> RunDirectory:
+    def _claim(
+        cls, path: Path, hold: Hold, config: RunConfig, kind: Kind, made: Sequence[Path]
+    ) -> RunDirectory:
         key = _OUTPUT_KEYS[kind]
         found = StoredConfig.read_if_there(path, instead=f"name a new folder as {key}")
         if found is not None:
@@ -160,7 +174,7 @@ class RunDirectory:
                     "set": dict(config.from_objective),
                     "filters": dict(OBJECTIVES[config.collect.objective].filters),
                 }
-            directory = cls(path, hold, run, resumed=False)
+            directory = cls(path, hold, run, resumed=False, made=made)
         if kind != "serve":
             # Replicas of a `serve` that was killed may still be writing what they have.
             remove_unfinished(path)
@@ -172,6 +186,7 @@ class RunDirectory:
     def save_config(self, config: RunConfig) -> None:
         """Write `run.yaml`: the resolved config, and the run's identity and facts."""
         write_config(self.path, config, self.run)
+        self._made = ()
 
     def record(self, config: RunConfig, **facts: Any) -> None:
         """Add facts about what produced the rollouts (versions, model fingerprint).
@@ -189,7 +204,11 @@ class RunDirectory:
         self.save_config(config)
 
     def close(self) -> None:
-        """Let others write to the directory. A second call does nothing."""
+        """Let others write to the directory; of a run that never began, leave nothing. A second
+        call does nothing.
+        """
+        _take_away(self._made)
+        self._made = ()
         self._hold.release()
 
     def check(self) -> None:
@@ -245,6 +264,24 @@ def kept_from_writers(path: Path) -> Iterator[None]:
         raise ConfigError(
             f"{path}: another gym-ray process is writing there; wait until it has ended"
         ) from None
+
+
+def _absent(path: Path) -> list[Path]:
+    """What opening a run directory makes, of what is not there yet; inner ones first."""
+    if is_remote(path):  # Stores have no folders.
+        return []
+    path = path.absolute()
+    made = [path / "rollouts", path / ".lock", path, *path.parents]
+    with contextlib.suppress(OSError):
+        return [entry for entry in made if not entry.exists()]
+    return []
+
+
+def _take_away(made: Sequence[Path]) -> None:
+    """Remove empty folders and files of ours; who holds the directory calls it."""
+    for entry in made:
+        with contextlib.suppress(OSError):
+            entry.rmdir() if entry.is_dir() else entry.unlink()
 
 
 def _is_strange(entry: Path) -> bool:

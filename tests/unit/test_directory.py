@@ -141,13 +141,38 @@ def test_a_command_that_failed_before_it_began_does_not_block_the_corrected_one(
     open_directory: Open,
 ) -> None:
     first = open_directory("collect.input=misspelt.jsonl")
-    first.close()
     first.manifest.write_text("of a command with another config, killed just now")
+    first.close()
 
     again = open_directory()
 
     assert not again.resumed
     assert not again.manifest.exists()
+
+
+def test_of_a_run_that_never_began_nothing_is_left(
+    config: RunConfig, open_directory: Open, tmp_path: Path
+) -> None:
+    output = Path(config.collect.output)
+    open_directory().close()
+    assert not output.parent.exists()
+
+    output.mkdir(parents=True)
+    open_directory().close()
+    assert list(output.iterdir()) == []
+
+    (output / "thesis.tex").write_text("…")
+    refusal(open_directory)
+    assert [entry.name for entry in output.iterdir()] == ["thesis.tex"]
+
+
+def test_of_a_run_that_began_everything_is_left(config: RunConfig, open_directory: Open) -> None:
+    first = open_directory()
+    first.save_config(config)
+    first.close()
+    open_directory().close()
+
+    assert open_directory().resumed
 
 
 @pytest.mark.parametrize(
