@@ -171,9 +171,14 @@ class _Collector:
             num_repeats=collect.num_repeats,
             limit=collect.limit,
             extends=extends,
+            demand_tasks=collect.max_failed_share < 1,
         )
         self._directory.save_config(self._config)
         self._progress.say(f"{manifest.rollouts} rollouts to collect into {self._directory.path}")
+        if manifest.unfit:
+            self._progress.say(
+                f"{manifest.unfit} rows are no tasks and will be failures: {manifest.first_unfit}"
+            )
         return manifest
 
     # Running.

@@ -43,11 +43,15 @@ class Manifest:
         path: its Parquet file.
         rollouts: rows in it.
         sources: fingerprints of the input it was made from.
+        unfit: input rows that are no tasks for an environment; counted while it is written.
+        first_unfit: why the first of them is not, with its place.
     """
 
     path: Path
     rollouts: int
     sources: list[SourceFingerprint]
+    unfit: int = 0
+    first_unfit: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -104,6 +108,7 @@ def write_manifest(
     num_repeats: int,
     limit: int | None,
     extends: Manifest | None = None,
+    demand_tasks: bool = False,
 ) -> Manifest:
     """Write the manifest of an input.
 
@@ -115,9 +120,11 @@ def write_manifest(
         limit: only the first so many rows.
         extends: an earlier manifest whose rows are kept as they are; only what the input now
             holds beyond them is added.
+        demand_tasks: refuse an input of which no row is a task for an environment, so that every
+            rollout would be a failure.
 
     Raises:
-        ConfigError: the input holds no rows.
+        ConfigError: the input holds no rows, or, where tasks are demanded, none that is one.
     """
     sources = task_input.fingerprints()
     metadata = {_METADATA_KEY: json.dumps({"sources": [dataclasses.asdict(s) for s in sources]})}
@@ -135,19 +142,40 @@ def write_manifest(
                 writer.write_table(table)
                 rows += len(table)
         lines = _limited(task_input.lines(), limit)
-        for specs in _grouped(_specs(lines, router, num_repeats, seen), ROW_GROUP_ROWS):
+        count = _Count()
+        for specs in _grouped(_specs(lines, router, num_repeats, seen, count), ROW_GROUP_ROWS):
             writer.write_table(specs_to_table(specs).cast(schema))
             rows += len(specs)
         if rows == 0:
             names = ", ".join(source.source_file for source in sources)
             raise ConfigError(f"collect.input: {names} holds no task rows")
-    return Manifest(path=path, rollouts=rows, sources=sources)
+        if demand_tasks and extends is None and count.unfit == count.rows:
+            raise ConfigError(
+                f"collect.input: not one of {count.rows} rows is a task for this config; "
+                f"{count.first_unfit}. Name another file or mend its rows; "
+                "collect.max_failed_share=1 stores all of them as failures"
+            )
+    return Manifest(path, rows, sources, count.unfit, count.first_unfit)
+
+
+@dataclasses.dataclass(slots=True)
+class _Count:
+    """Rows of an input, and those of them that are no tasks; see `Manifest`."""
+
+    rows: int = 0
+    unfit: int = 0
+    first_unfit: str = ""
 
 
 def _specs(
-    lines: Iterable[InputLine], router: Router, num_repeats: int, seen: _SeenTasks
+    lines: Iterable[InputLine],
+    router: Router,
+    num_repeats: int,
+    seen: _SeenTasks,
+    count: _Count,
 ) -> Iterator[RolloutSpec]:
     for position, line in enumerate(lines):
+        count.rows += 1
         text = line.raw.decode("utf-8", "replace")
         error: str | None = None
         environment = ""
@@ -162,6 +190,8 @@ def _specs(
             environment = router.route(task.row)
         except RolloutFailure as failure:
             error = f"{line.source_file}:{line.source_line}: row {failure.message}"
+            count.unfit += 1
+            count.first_unfit = count.first_unfit or error
             task_id = _identity_of_invalid(line)
             given = None
         index = position if given is None else given

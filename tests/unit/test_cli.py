@@ -193,12 +193,28 @@ def test_the_corrected_command_works_after_the_mistaken_one(
     assert gym_ray("collect", config, "--quiet", "collect.max_failed_share=1")[0] == 0
 
 
-def test_a_run_of_malformed_rows_only_says_why_and_has_exit_code_three(
+def test_an_input_without_a_single_task_is_refused(
     gym_ray: RunCli, config: Path, write_lines: Write
 ) -> None:
     path = write_lines(["{broken", '{"responses_create_params": {}}'])
 
-    code, out, err = gym_ray("collect", config, "collect.num_repeats=2")
+    code, _, err = gym_ray("collect", config, "--quiet")
+
+    assert code == 2
+    assert f"not one of 2 rows is a task for this config; {path}:1: row is not JSON" in err
+    assert not (config.parent / "runs").exists()
+
+
+def test_malformed_rows_are_failures_and_too_many_have_exit_code_three(
+    gym_ray: RunCli, config: Path, write_lines: Write
+) -> None:
+    path = write_lines(["{broken", '{"responses_create_params": {}}'])
+    common = ["collect", config, "collect.num_repeats=2"]
+    code, _, err = gym_ray(*common, "collect.max_failed_share=1")
+    assert code == 0
+    assert f"2 rows are no tasks and will be failures: {path}:1: row is not JSON" in err
+
+    code, out, err = gym_ray(*common)
 
     assert code == 3
     assert "4 rollouts expected = 0 completed + 0 truncated + 4 failed + 0 pending" in out
