@@ -134,7 +134,7 @@ class HubServer:
         return {name: b.content for name, b in repo.commits[repo.refs[revision]].items()}
 
     def add(self, repo_id: str, files: dict[str, bytes], *, private: bool = False) -> str:
-        """Put a dataset there that somebody else pushed; its commit."""
+        """Put a dataset or model there that somebody else pushed; its commit."""
         repo = self.repos.setdefault(repo_id, Repo(private))
         return repo.commit("main", {n: Blob(data, _is_large(n)) for n, data in files.items()})
 
@@ -160,6 +160,7 @@ class HubServer:
                 web.post("/datasets/{owner}/{name}.git/info/lfs/objects/batch", self._batch),
                 web.put("/upload/{oid}", self._upload),
                 web.get("/datasets/{owner}/{name}/resolve/{revision}/{path:.+}", self._resolve),
+                web.get("/{owner}/{name}/resolve/{revision}/{path:.+}", self._resolve),
                 web.get("/storage/{oid}", self._storage),
             ]
         )

@@ -84,6 +84,8 @@ def collect(
     preconditions.check(checked)
     directory = RunDirectory.open(checked)
     try:
+        if not directory.resumed:
+            preconditions.check_application(checked)
         with Progress(quiet=quiet) as progress:
             return _Collector(checked, directory, progress, started).run()
     finally:
@@ -188,6 +190,8 @@ class _Collector:
         return remaining(self._directory, manifest, producer, self._progress.say)
 
     def _collect(self, manifest: Manifest, left: Positions) -> None:
+        if self._directory.resumed:
+            preconditions.check_application(self._config)
         hosting = self._hosting
         try:
             hosting.start()

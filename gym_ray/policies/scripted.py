@@ -27,6 +27,7 @@ from pydantic import ConfigDict, Field
 
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure, one_line
 from gym_ray.policies.engine import EngineLoad, GenerationRequest, PolicyInfo
+from gym_ray.policies.engine_arguments import EngineArguments
 from gym_ray.policies.weights import Place, WeightsUpdate
 from gym_ray.renderers.tokenizers import ByteTokenizer
 from gym_ray.turn import Generation, Logprobs, StopReason, Tokens, VersionSpan
@@ -38,10 +39,8 @@ Reply = Callable[[str, GenerationRequest], str | Sequence[int]]
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)+:[A-Za-z_]\w*")
 
 
-class ScriptedArgs(pydantic.BaseModel):
+class ScriptedArgs(EngineArguments):
     """`policy.engine_args` of the scripted policy."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     reply: str = "\\boxed{4}"
     """Text of every reply, or `package.module:function`, a callable of type `Reply`."""
@@ -93,16 +92,7 @@ class ScriptedEngine:
     """
 
     def __init__(self, *, model: str, engine_args: dict[str, object]) -> None:
-        try:
-            self.args = ScriptedArgs.model_validate(engine_args)
-        except pydantic.ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()
-            )
-            raise ConfigError(
-                f"policy.engine_args of the scripted policy: {problems}; "
-                f"valid keys: {', '.join(ScriptedArgs.model_fields)}"
-            ) from None
+        self.args = ScriptedArgs.parse(engine_args)
         self._model = model
         self._tokenizer = ByteTokenizer()
         self._reply = load_reply(self.args.reply)
@@ -316,8 +306,12 @@ def _script(update: WeightsUpdate) -> Script:
         raise ConfigError(f"{path} is no script of the scripted policy: {reason}") from None
 
 
-def load_reply(reply: str) -> str | Reply:
+def load_reply(reply: str, *, section: str = "policy") -> str | Reply:
     """Text as it is; an import path as the callable it names.
+
+    Args:
+        reply: as in `ScriptedArgs`.
+        section: of the config that it is in, for the message.
 
     Raises:
         ConfigError: the import path does not lead to a callable.
@@ -328,8 +322,8 @@ def load_reply(reply: str) -> str | Reply:
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:
-        raise ConfigError(f"policy.engine_args.reply {reply!r}: {one_line(error)}") from error
+        raise ConfigError(f"{section}.engine_args.reply {reply!r}: {one_line(error)}") from error
     if not callable(found):
-        raise ConfigError(f"policy.engine_args.reply {reply!r} is not callable")
+        raise ConfigError(f"{section}.engine_args.reply {reply!r} is not callable")
     loaded: Reply = found
     return loaded

@@ -19,6 +19,7 @@ of its own worth recording.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import multiprocessing
 import os
@@ -47,11 +48,12 @@ from gym_ray.policies.cpu_cores import available_cores, cpu_executor, use_cpu_th
 from gym_ray.policies.engine import EngineLoad, GenerationRequest, PolicyInfo
 from gym_ray.policies.process_guard import ProcessGuard, end_processes, with_descendants
 from gym_ray.policies.process_output import ProcessOutput
-from gym_ray.policies.vllm_arguments import LOGPROBS_MODE, check_engine_args
+from gym_ray.policies.vllm_arguments import LOGPROBS_MODE, KnownArguments, check_engine_args
 from gym_ray.policies.vllm_load import VllmLoads
 from gym_ray.policies.vllm_output import generation_of
 from gym_ray.policies.vllm_weights import check_transfer, update_weights
 from gym_ray.policies.weights import Place, Transfer, WeightsUpdate
+from gym_ray.renderers.model_files import require_model
 from gym_ray.sampling import Sampling
 from gym_ray.turn import Generation
 
@@ -95,7 +97,7 @@ class VllmEngine:
         num_gpus: int = 0,
         cpu_threads: int | None = None,
     ) -> None:
-        check_engine_args(engine_args or {})
+        check_engine_args(engine_args or {}, _known_arguments())
         self._model = model
         self._served_name = served_name or model
         self._arguments = dict(engine_args or {})
@@ -116,6 +118,8 @@ class VllmEngine:
             GymRayError: it failed otherwise; with the errors that its processes told.
         """
         model = await asyncio.to_thread(resolve_model, self._model)
+        # Where no driver has looked for it, as on a cluster.
+        await asyncio.to_thread(require_model, model, revision=self._arguments.get("revision"))
         arguments = self._complete_arguments(model)
         seed: int = arguments["seed"]
         logger.info("starting vLLM %s on %s, engine seed %d", vllm.__version__, model, seed)
@@ -324,6 +328,13 @@ class VllmEngine:
             )
         except (VLLMClientError, ValueError) as error:
             raise _rejected(one_line(error)) from error
+
+
+def _known_arguments() -> KnownArguments:
+    """Those of the vLLM that is imported: the table's, or of another one only their names."""
+    known = KnownArguments.of_installed()
+    fields = dataclasses.fields(AsyncEngineArgs)
+    return known or KnownArguments(vllm.__version__, {field.name: {} for field in fields})
 
 
 def _structured_outputs(sampling: Sampling) -> StructuredOutputsParams | None:

@@ -270,7 +270,7 @@ def load_renderer(
         raise ConfigError(
             f"thinking_retention must be 'all' or 'tool_cycle', got {thinking_retention!r}"
         )
-    _check_family(family)
+    check_family(family)
     tokenizer = _load_tokenizer(model_path)
     if family == "auto":
         family = _family_of(tokenizer)
@@ -293,14 +293,26 @@ def _load_tokenizer(model_path: str | None) -> Any:
     return ByteTokenizer() if model_path is None else load_tokenizer(model_path)
 
 
-def _check_family(family: str) -> None:
+def check_family(family: str, *, key: str | None = None) -> None:
+    """Refuse a renderer that there is not; an import path is only looked up where it is loaded.
+
+    Args:
+        family: as in `load_renderer`.
+        key: where it was named, for the message.
+
+    Raises:
+        ConfigError: names the nearest one.
+    """
+    if family in ("auto", CHATML) or _IMPORT_PATH.fullmatch(family):
+        return
     known = ["auto", CHATML, *_library_families()]
-    if family in known or _IMPORT_PATH.fullmatch(family):
+    if family in known:
         return
     nearest = difflib.get_close_matches(family, known, n=1, cutoff=0.0)
+    where = "" if key is None else f"{key}: "
     raise ConfigError(
-        f"unknown renderer {family!r}; did you mean {nearest[0]!r}? Valid: {', '.join(known)}, "
-        "or the import path of a renderer class"
+        f"{where}unknown renderer {family!r}; did you mean {nearest[0]!r}? "
+        f"Valid: {', '.join(known)}, or the import path of a renderer class"
     )
 
 

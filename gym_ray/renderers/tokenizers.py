@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gym_ray.errors import ConfigError, one_line
+from gym_ray.renderers.model_files import require_model
 
 END_OF_TEXT = "<|endoftext|>"
 TURN_START = "<|im_start|>"
@@ -99,8 +100,7 @@ def load_tokenizer(model_path: str) -> Any:
     Raises:
         ConfigError: there is none at `model_path`, or `transformers` cannot read it.
     """
-    if model_path.startswith(("/", "./", "../", "~")) and not Path(model_path).is_dir():
-        raise ConfigError(f"policy.model {model_path!r} is not a directory")
+    require_model(model_path)
     try:
         if _says_all(_files_of(model_path)):
             from transformers import PreTrainedTokenizerFast

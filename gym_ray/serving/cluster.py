@@ -106,7 +106,7 @@ def connect(config: RunConfig, report: Report = lambda text: None) -> Cluster:
         **common,
     )
     try:
-        _require_gpus(config)
+        require_gpus(config, ray.cluster_resources().get("GPU", 0))
     except ConfigError:
         ray.shutdown()
         raise
@@ -235,10 +235,23 @@ def _passed_on() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def _require_gpus(config: RunConfig) -> None:
-    import ray
+def starts_here(config: RunConfig) -> bool:
+    """Whether what a config needs will be started on this machine, by this process."""
+    ray = sys.modules.get("ray")
+    return not os.environ.get("RAY_ADDRESS") and not (ray is not None and ray.is_initialized())
 
-    wanted, have = _gpus_wanted(config), ray.cluster_resources().get("GPU", 0)
+
+def require_gpus(config: RunConfig, have: float) -> None:
+    """Refuse a config that asks for more GPUs than there are.
+
+    Args:
+        config: what has to fit.
+        have: GPUs of this machine.
+
+    Raises:
+        ConfigError: says what to set.
+    """
+    wanted = _gpus_wanted(config)
     if wanted > have:
         also = " (judges.NAME.resources included)" if config.judges else ""
         raise ConfigError(

@@ -52,7 +52,8 @@ def start_http(config: ServeConfig, report: Report) -> str:
             )
         report(f"starting Serve anew, as it {obstacle}")
         serve.shutdown()
-    _require_free(config)
+    if _is_head_here():  # It is told before a proxy fails of it.
+        require_free_port(config)
     try:
         serve.start(
             # A node without replicas has none; on others, local agents need not cross nodes.
@@ -98,18 +99,12 @@ def _base_url(config: ServeConfig, details: Mapping[str, Any]) -> str:
     return f"http://{host}:{config.port}{root}".rstrip("/")
 
 
-def _require_free(config: ServeConfig) -> None:
-    """Say that the port is taken before a proxy fails of it, where this node gets a proxy."""
-    import ray
+def require_free_port(config: ServeConfig) -> None:
+    """Refuse a port of this machine that is taken, or an address that it does not have.
 
-    here = ray.get_runtime_context().get_node_id()
-    head = [
-        node["NodeID"]
-        for node in ray.nodes()
-        if node["Alive"] and "node:__internal_head__" in node["Resources"]
-    ]
-    if here not in head:
-        return
+    Raises:
+        ConfigError: says why, and what to set.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(
             config.host, config.port, type=socket.SOCK_STREAM
@@ -122,3 +117,15 @@ def _require_free(config: ServeConfig) -> None:
             f"cannot listen on serve.host={config.host}, serve.port={config.port}: "
             f"{error.strerror or error}; set another one, e.g. serve.port={config.port + 1}"
         ) from None
+
+
+def _is_head_here() -> bool:
+    """Whether the node this process is on gets a proxy."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return any(
+        node["NodeID"] == here
+        for node in ray.nodes()
+        if node["Alive"] and "node:__internal_head__" in node["Resources"]
+    )

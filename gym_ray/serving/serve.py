@@ -15,13 +15,14 @@ from gym_ray.config.commands import ServeConfig
 from gym_ray.config.load import RunConfig, load_config
 from gym_ray.errors import Interrupted
 from gym_ray.gateway.security import is_loopback
+from gym_ray.registry import load_environments
 from gym_ray.serving.application import Application
 from gym_ray.serving.cluster import connect, disconnect
 from gym_ray.serving.gateway_application import GatewayApplication
 from gym_ray.serving.http import start_http
+from gym_ray.serving.preconditions import check_application
 from gym_ray.serving.recorder import RecordTarget
 from gym_ray.store.run_directory import RunDirectory
-from gym_ray.telemetry.traces import require_traces
 
 _CHECK_SECONDS = 0.5
 
@@ -47,8 +48,9 @@ def serve(
         ConfigError, GymRayError: it could not start.
     """
     checked = load_config(config, overrides)
-    require_traces(checked.observability.trace_share)
-    # Before anything starts: a folder that cannot be written to is told at once.
+    # Before anything starts: a mistake is told at once.
+    check_application(checked, listens=True)
+    load_environments(checked)
     directory = None
     if checked.serve.output is not None:
         directory = RunDirectory.open(checked, kind="serve")

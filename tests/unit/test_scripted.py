@@ -189,7 +189,7 @@ def test_it_says_what_it_is_and_the_fingerprint_follows_the_script() -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        ({"replly": "x"}, "replly: Extra inputs are not permitted; valid keys: reply, latency"),
+        ({"replly": "x"}, "replly: unknown key; did you mean 'reply'?"),
         ({"failure_rate": 2}, "failure_rate: Input should be less than or equal to 1"),
         ({"reply": "no.such.module:reply"}, "ModuleNotFoundError"),
         ({"reply": "json.decoder:nothing"}, "AttributeError"),

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import pydantic
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from gym_ray.errors import ConfigError
+from gym_ray.policies.engine_arguments import EngineArguments
 
 
-class OpenAIArgs(pydantic.BaseModel):
+class OpenAIArgs(EngineArguments):
     """`policy.engine_args` of a remote policy."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_urls: tuple[str, ...] = Field(min_length=1)
     """Servers of the same model; each address ends in `/v1`."""
@@ -48,21 +45,11 @@ class OpenAIArgs(pydantic.BaseModel):
             raise ValueError("names a server twice")
         return urls
 
-    @classmethod
-    def parse(cls, engine_args: Mapping[str, Any]) -> OpenAIArgs:
-        """Check `policy.engine_args`.
-
-        Raises:
-            ConfigError: a key or value is wrong; names the nearest valid key.
-        """
-        try:
-            return cls.model_validate(dict(engine_args))
-        except pydantic.ValidationError as error:
-            problems = "; ".join(_explain(dict(problem)) for problem in error.errors())
-            raise ConfigError(problems) from None
-
-    def api_key(self) -> str | None:
+    def api_key(self, *, section: str = "policy") -> str | None:
         """The key, from this process's environment.
+
+        Args:
+            section: of the config that these are in, for the message.
 
         Raises:
             ConfigError: the variable is not set here.
@@ -72,18 +59,7 @@ class OpenAIArgs(pydantic.BaseModel):
         key = os.environ.get(self.api_key_env)
         if not key:
             raise ConfigError(
-                f"policy.engine_args.api_key_env: {self.api_key_env} is not set where the policy "
-                "replica runs; export it before Ray starts there"
+                f"{section}.engine_args.api_key_env: {self.api_key_env} is not set where the "
+                "policy replica runs; export it before Ray starts there"
             )
         return key
-
-
-def _explain(problem: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    where = f"policy.engine_args.{key}"
-    if problem["type"] != "extra_forbidden":
-        return f"{where}: {problem['msg']}"
-    known = list(OpenAIArgs.model_fields)
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"valid keys: {', '.join(known)}"
-    return f"{where}: unknown key; {hint}"
