@@ -82,12 +82,15 @@ def collect(
     started = time.monotonic()
     checked = load_config(config, overrides)
     preconditions.check(checked)
+    environments = load_environments(checked)
+    task_input = TaskInput(checked, environments)
     directory = RunDirectory.open(checked)
     try:
         if not directory.resumed:
             preconditions.check_application(checked)
         with Progress(quiet=quiet) as progress:
-            return _Collector(checked, directory, progress, started).run()
+            router = Router(checked.environments, environments)
+            return _Collector(checked, task_input, router, directory, progress, started).run()
     finally:
         directory.close()
 
@@ -96,9 +99,17 @@ class _Collector:
     """One `collect` command on one run directory."""
 
     def __init__(
-        self, config: RunConfig, directory: RunDirectory, progress: Progress, started: float
+        self,
+        config: RunConfig,
+        task_input: TaskInput,
+        router: Router,
+        directory: RunDirectory,
+        progress: Progress,
+        started: float,
     ) -> None:
         self._config = config
+        self._input = task_input
+        self._router = router
         self._directory = directory
         self._progress = progress
         self._started = started
@@ -143,17 +154,14 @@ class _Collector:
 
     def _manifest(self) -> Manifest:
         collect = self._config.collect
-        environments = load_environments(self._config)
-        task_input = TaskInput(self._config, environments)
-        router = Router(self._config.environments, environments)
         extends: Manifest | None = None
         if self._directory.manifest.exists():
             manifest = Manifest.read(self._directory.manifest)
-            if manifest.sources == task_input.fingerprints():
+            if manifest.sources == self._input.fingerprints():
                 return manifest
             if not collect.extend:
                 changed = {source.source_file for source in manifest.sources} ^ {
-                    source.source_file for source in task_input.fingerprints()
+                    source.source_file for source in self._input.fingerprints()
                 } or {collect.input}
                 raise ConfigError(
                     f"the input changed since this run began ({', '.join(sorted(changed))}); "
@@ -168,8 +176,8 @@ class _Collector:
         self._hosting.begin()
         manifest = write_manifest(
             self._directory.manifest,
-            task_input,
-            router,
+            self._input,
+            self._router,
             num_repeats=collect.num_repeats,
             limit=collect.limit,
             extends=extends,

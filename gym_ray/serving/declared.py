@@ -22,7 +22,7 @@ from gym_ray.errors import ConfigError
 from gym_ray.serving.application import build
 from gym_ray.serving.gateway import Batches, Gateway, GatewayPlan
 from gym_ray.serving.gateway_application import batches_deployment, gateway_deployment
-from gym_ray.serving.policy_renderer import check_renderer
+from gym_ray.serving.preconditions import check_policies
 
 
 class Arguments(pydantic.BaseModel):
@@ -49,7 +49,7 @@ def application(args: dict[str, Any]) -> Any:
     """
     arguments = Arguments.model_validate(args)
     config = load_config(arguments.config, arguments.overrides)
-    check_renderer(config)
+    check_policies(config, here=False)
     if config.serve.output is not None:
         raise ConfigError(
             "serve.output: a declared application records nothing, since it has no process that "

@@ -41,7 +41,21 @@ def check_application(config: RunConfig, *, listens: bool) -> None:
             from gym_ray.serving.http import require_free_port
 
             require_free_port(config.serve)
-    # These may ask the Hub, and load a tokenizer.
+    check_policies(config, here=here)
+
+
+def check_policies(config: RunConfig, *, here: bool) -> None:
+    """Refuse a policy or a judge that could not start, or that cannot act as an agent has to.
+
+    It may ask the Hub for a model, and loads a tokenizer where agents take several turns.
+
+    Args:
+        config: what will be started.
+        here: replicas will run on this machine, so that what is missing here is missing there.
+
+    Raises:
+        ConfigError: see `check_engine` and `check_renderer`.
+    """
     check_engine(config.policy, section="policy", here=here)
     for name, judge in config.judges.items():
         check_engine(judge, section=f"judges.{name}", here=here)

@@ -49,8 +49,8 @@ def serve(
     """
     checked = load_config(config, overrides)
     # Before anything starts: a mistake is told at once.
-    check_application(checked, listens=True)
     load_environments(checked)
+    check_application(checked, listens=True)
     directory = None
     if checked.serve.output is not None:
         directory = RunDirectory.open(checked, kind="serve")
