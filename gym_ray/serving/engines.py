@@ -4,8 +4,12 @@ before it is made.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
+import os
+import sys
+from collections.abc import Iterator
 
 from gym_ray.config.load import RunConfig
 from gym_ray.config.policy import PolicyConfig
@@ -72,18 +76,33 @@ def _check_scripted(policy: PolicyConfig, section: str, *, here: bool) -> None:
     arguments = ScriptedArgs.parse(policy.engine_args, section=section)
     _check_renderer(policy, section)
     if here:
-        load_reply(arguments.reply, section=section)
+        with _working_directory_in_path():
+            load_reply(arguments.reply, section=section)
+
+
+@contextlib.contextmanager
+def _working_directory_in_path() -> Iterator[None]:
+    """Modules are found as in replicas, which look into the driver's working directory as well."""
+    before = list(sys.path)
+    sys.path.append(os.getcwd())
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _check_openai(policy: PolicyConfig, section: str, *, here: bool) -> None:
     from gym_ray.policies.openai import OpenAIArgs
 
     arguments = OpenAIArgs.parse(policy.engine_args, section=section)
-    if here:
-        arguments.api_key(section=section)
     if arguments.api == "completions":
         _check_renderer(policy, section)
         _check_model(policy, section, _TOKENIZER, here=here)
+    if here:
+        from gym_ray.policies.openai.listening import require_server
+
+        arguments.api_key(section=section)
+        require_server(arguments, section=section)
 
 
 def _check_vllm(policy: PolicyConfig, section: str, *, here: bool) -> None:

@@ -86,6 +86,11 @@ MISTAKES: list[tuple[str, str]] = [
     (f"{REMOTE} policy.engine_args.base_urls=[127.0.0.1:9]", "must look like http://HOST:PORT/v1"),
     (f"{REMOTE} policy.engine_args.api_key_env=NO_SUCH_KEY", "NO_SUCH_KEY is not set"),
     (f"{REMOTE} policy.model=./nowhere", "policy.model './nowhere' is not a directory"),
+    (
+        REMOTE,
+        "no server of policy.engine_args.base_urls is up: http://127.0.0.1:9/v1: Connection "
+        "refused; start one, or mend the address",
+    ),
     # Models.
     ("policy.model=./nomodel", "policy.model './nomodel' is not a directory"),
     ("policy.model=./modle", "is not a directory; did you mean 'model'?"),
@@ -309,6 +314,18 @@ def children_seconds() -> float:
     """Computing time of the processes that this one has started and that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def test_a_finished_run_asks_nothing_of_the_machine(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["collect", "config.yaml", "collect.input=other.jsonl", "collect.max_failed_share=1"]
+    for more in ([], ["policy.resources.num_gpus=1"]):
+        monkeypatch.setattr(sys, "argv", ["gym-ray", *words, *more])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0, capfd.readouterr().err
+    assert "30 rollouts expected" in capfd.readouterr().out
 
 
 def test_of_a_vllm_that_the_table_does_not_know_nothing_is_said(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from gym_ray.policies.call import Call
 from gym_ray.policies.chat import ChatRequest
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.openai import OpenAIArgs, OpenAIEngine
+from gym_ray.policies.openai.listening import require_server
 from gym_ray.renderers import load_renderer
 from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
@@ -381,3 +383,16 @@ def test_a_history_rendered_anew_is_never_accepted() -> None:
     assert rollout.error_kind == FailureKind.POLICY_ERROR
     assert rollout.error is not None
     assert "policy.engine_args.api=completions" in rollout.error
+
+
+def test_that_no_server_listens_is_said_before_anything_starts() -> None:
+    with socket.socket() as up, socket.socket() as down:
+        up.bind(("127.0.0.1", 0))
+        up.listen()
+        down.bind(("127.0.0.1", 0))  # Nobody listens there.
+        urls = [f"http://127.0.0.1:{one.getsockname()[1]}/v1" for one in (up, down)]
+        require_server(OpenAIArgs.parse({"base_urls": urls}))
+        require_server(OpenAIArgs.parse({"base_urls": urls[:1]}))
+
+        with pytest.raises(ConfigError, match=r"no server of judges\.j\.engine_args\.base_urls"):
+            require_server(OpenAIArgs.parse({"base_urls": urls[1:]}), section="judges.j")

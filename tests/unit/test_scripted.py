@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gym_ray.config.policy import PolicyConfig
 from gym_ray.errors import ConfigError, FailureKind, RolloutFailure
 from gym_ray.policies.call import Call
 from gym_ray.policies.engine import GenerationRequest
 from gym_ray.policies.scripted import ScriptedEngine
 from gym_ray.renderers.tokenizers import ByteTokenizer
 from gym_ray.sampling import Sampling
+from gym_ray.serving.engines import check_engine
 from gym_ray.turn import Generation
 
 STOP = 300
@@ -200,3 +203,17 @@ def test_wrong_arguments_are_refused_in_words(args: dict[str, Any], says: str) -
     with pytest.raises(ConfigError, match=r"policy\.engine_args") as caught:
         engine(**args)
     assert says in str(caught.value)
+
+
+def test_a_reply_beside_where_the_command_runs_is_found_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "said_here").mkdir()
+    (tmp_path / "said_here" / "it.py").write_text("def yes(prompt, request): return 'yes'\n")
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+
+    policy = PolicyConfig(engine="scripted", engine_args={"reply": "said_here.it:yes"})
+    check_engine(policy, section="policy", here=True)
+
+    assert sys.path == before
