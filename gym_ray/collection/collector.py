@@ -27,7 +27,7 @@ from gym_ray.collection.group_compaction import compact_run, has_groups, judges_
 from gym_ray.collection.groups import count_failures
 from gym_ray.collection.hosting import RunningPass
 from gym_ray.collection.input import TaskInput
-from gym_ray.collection.manifest import Manifest, write_manifest
+from gym_ray.collection.manifest import Manifest, require_task, write_manifest
 from gym_ray.collection.remaining import Positions, remaining
 from gym_ray.collection.stage import StageSettings
 from gym_ray.collection.stop import StopSignal
@@ -86,8 +86,6 @@ def collect(
     task_input = TaskInput(checked, environments)
     directory = RunDirectory.open(checked)
     try:
-        if not directory.resumed:
-            preconditions.check_application(checked)
         with Progress(quiet=quiet) as progress:
             router = Router(checked.environments, environments)
             return _Collector(checked, task_input, router, directory, progress, started).run()
@@ -113,6 +111,7 @@ class _Collector:
         self._directory = directory
         self._progress = progress
         self._started = started
+        self._is_checked = False
         self._collecting_seconds = 0.0
         self._group_judges = judges_of_groups(config)
         self._stop = StopSignal(
@@ -169,6 +168,9 @@ class _Collector:
                     "continue without them, or name a new collect.output"
                 )
             extends = manifest
+        if extends is None and collect.max_failed_share < 1:
+            require_task(self._input, self._router, limit=collect.limit)
+        self._check_application()
         self._progress.say(introduction(self._config))
         if collect.objective is not None:
             self._progress.say(describe(collect.objective, self._config.from_objective))
@@ -181,7 +183,6 @@ class _Collector:
             num_repeats=collect.num_repeats,
             limit=collect.limit,
             extends=extends,
-            demand_tasks=collect.max_failed_share < 1,
         )
         self._directory.save_config(self._config)
         self._progress.say(f"{manifest.rollouts} rollouts to collect into {self._directory.path}")
@@ -191,6 +192,12 @@ class _Collector:
             )
         return manifest
 
+    def _check_application(self) -> None:
+        """Refuse what could only fail; a finished run needs none of it, and is not asked."""
+        if not self._is_checked:
+            preconditions.check_application(self._config)
+            self._is_checked = True
+
     # Running.
 
     def _remaining(self, manifest: Manifest) -> Positions:
@@ -198,8 +205,7 @@ class _Collector:
         return remaining(self._directory, manifest, producer, self._progress.say)
 
     def _collect(self, manifest: Manifest, left: Positions) -> None:
-        if self._directory.resumed:
-            preconditions.check_application(self._config)
+        self._check_application()
         hosting = self._hosting
         try:
             hosting.start()

@@ -102,6 +102,11 @@ class TaskInput:
         """The files that are read; none where rows are generated."""
         return list(self._files)
 
+    @property
+    def names(self) -> str:
+        """What is read, for a person."""
+        return self._name if self._generator is not None else ", ".join(map(str, self._files))
+
     def fingerprints(self) -> list[SourceFingerprint]:
         """One per source, in reading order. Reads every file once."""
         if self._generator is not None:

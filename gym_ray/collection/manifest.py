@@ -29,7 +29,7 @@ from gym_ray.store.parquet import OPTIONS, whole
 from gym_ray.store.places import parquet_file, written_whole
 from gym_ray.store.rows import specs_from_table, specs_to_table
 from gym_ray.store.schema import MANIFEST_SCHEMA
-from gym_ray.task import parse_task, read_row, rollout_id_of, task_id_of, unparsable_task_id
+from gym_ray.task import Task, parse_task, read_row, rollout_id_of, task_id_of, unparsable_task_id
 
 ROW_GROUP_ROWS = 256
 _METADATA_KEY = b"gym_ray.manifest"
@@ -108,7 +108,6 @@ def write_manifest(
     num_repeats: int,
     limit: int | None,
     extends: Manifest | None = None,
-    demand_tasks: bool = False,
 ) -> Manifest:
     """Write the manifest of an input.
 
@@ -120,11 +119,9 @@ def write_manifest(
         limit: only the first so many rows.
         extends: an earlier manifest whose rows are kept as they are; only what the input now
             holds beyond them is added.
-        demand_tasks: refuse an input of which no row is a task for an environment, so that every
-            rollout would be a failure.
 
     Raises:
-        ConfigError: the input holds no rows, or, where tasks are demanded, none that is one.
+        ConfigError: the input holds no rows.
     """
     sources = task_input.fingerprints()
     metadata = {_METADATA_KEY: json.dumps({"sources": [dataclasses.asdict(s) for s in sources]})}
@@ -147,15 +144,40 @@ def write_manifest(
             writer.write_table(specs_to_table(specs).cast(schema))
             rows += len(specs)
         if rows == 0:
-            names = ", ".join(source.source_file for source in sources)
-            raise ConfigError(f"collect.input: {names} holds no task rows")
-        if demand_tasks and extends is None and count.unfit == count.rows:
-            raise ConfigError(
-                f"collect.input: not one of {count.rows} rows is a task for this config; "
-                f"{count.first_unfit}. Name another file or mend its rows; "
-                "collect.max_failed_share=1 stores all of them as failures"
-            )
+            raise _no_rows(task_input)
     return Manifest(path, rows, sources, count.unfit, count.first_unfit)
+
+
+def require_task(task_input: TaskInput, router: Router, *, limit: int | None) -> None:
+    """Refuse an input of which every rollout would be a failure, before anything is started.
+
+    It reads up to the first row that is a task.
+
+    Args:
+        task_input, router, limit: as for `write_manifest`.
+
+    Raises:
+        ConfigError: the input holds no rows, or none that is a task for its environment.
+    """
+    count = _Count()
+    for line in _limited(task_input.lines(), limit):
+        count.rows += 1
+        try:
+            router.route(_task(line, position=0).row)
+            return
+        except RolloutFailure as failure:
+            count.first_unfit = count.first_unfit or _reason(line, failure)
+    if count.rows == 0:
+        raise _no_rows(task_input)
+    raise ConfigError(
+        f"collect.input: not one of {count.rows} rows is a task for this config; "
+        f"{count.first_unfit}. Name another file or mend its rows; "
+        "collect.max_failed_share=1 stores all of them as failures"
+    )
+
+
+def _no_rows(task_input: TaskInput) -> ConfigError:
+    return ConfigError(f"collect.input: {task_input.names} holds no task rows")
 
 
 @dataclasses.dataclass(slots=True)
@@ -180,16 +202,11 @@ def _specs(
         error: str | None = None
         environment = ""
         try:
-            task = parse_task(
-                line.raw,
-                task_index=position,
-                source_file=line.source_file,
-                source_line=line.source_line,
-            )
+            task = _task(line, position)
             task_id, given = task.task_id, _given_index(task.row)
             environment = router.route(task.row)
         except RolloutFailure as failure:
-            error = f"{line.source_file}:{line.source_line}: row {failure.message}"
+            error = _reason(line, failure)
             count.unfit += 1
             count.first_unfit = count.first_unfit or error
             task_id = _identity_of_invalid(line)
@@ -208,6 +225,20 @@ def _specs(
                 task=text,
                 error=error,
             )
+
+
+def _task(line: InputLine, position: int) -> Task:
+    return parse_task(
+        line.raw,
+        task_index=position,
+        source_file=line.source_file,
+        source_line=line.source_line,
+    )
+
+
+def _reason(line: InputLine, failure: RolloutFailure) -> str:
+    """Why a row is no task, with its place."""
+    return f"{line.source_file}:{line.source_line}: row {failure.message}"
 
 
 def _given_index(row: Mapping[str, Any]) -> int | None:

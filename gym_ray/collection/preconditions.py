@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gym_ray.collection.cluster_choice import cluster_of
 from gym_ray.collection.trackers import require_trackers
 from gym_ray.config.load import RunConfig
 from gym_ray.errors import ConfigError
@@ -11,11 +12,12 @@ def check(config: RunConfig) -> None:
     """Refuse a config whose collection could only fail.
 
     Raises:
-        ConfigError: the output would be thrown away, nobody would start an agent, a library is
-            missing that reports need.
+        ConfigError: it has to run where it cannot, the output would be thrown away, nobody would
+            start an agent, or a library is missing that reports need.
     """
     from gym_ray.serving.job import require_kept_output
 
+    cluster_of(config)
     require_kept_output("collect.output", config.collect.output)
     _check_agents(config)
     require_trackers(config)
@@ -30,7 +32,8 @@ def check_application(config: RunConfig) -> None:
     from gym_ray.serving import preconditions
 
     listens = any(section.agent == "external" for section in config.environments.values())
-    preconditions.check_application(config, listens=listens)
+    local = cluster_of(config) == "local"
+    preconditions.check_application(config, listens=listens, local=local)
 
 
 def _check_agents(config: RunConfig) -> None:

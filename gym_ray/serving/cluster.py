@@ -235,8 +235,8 @@ def _passed_on() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def starts_here(config: RunConfig) -> bool:
-    """Whether what a config needs will be started on this machine, by this process."""
+def starts_here() -> bool:
+    """Whether `connect` would start a cluster, on this machine."""
     ray = sys.modules.get("ray")
     return not os.environ.get("RAY_ADDRESS") and not (ray is not None and ray.is_initialized())
 

@@ -19,18 +19,19 @@ from gym_ray.serving.policy_renderer import check_renderer
 from gym_ray.telemetry.traces import require_traces
 
 
-def check_application(config: RunConfig, *, listens: bool) -> None:
+def check_application(config: RunConfig, *, listens: bool, local: bool = False) -> None:
     """Refuse a config whose application could only fail.
 
     Args:
         config: what will be started.
         listens: an HTTP gateway will be started with it.
+        local: it will run in processes of this command, and not on Ray.
 
     Raises:
         ConfigError: policy or a judge could not start, this machine lacks GPUs, a program or a
             free port, the renderer cannot carry an agent, or a library is missing.
     """
-    here = starts_here(config)
+    here = local or starts_here()
     require_traces(config.observability.trace_share)
     if here:
         have = gpus_here()

@@ -271,7 +271,7 @@ def _absent(path: Path) -> list[Path]:
     if is_remote(path):  # Stores have no folders.
         return []
     path = path.absolute()
-    made = [path / "rollouts", path / ".lock", path, *path.parents]
+    made = [path / "rollouts", path / LOG_FILE, path / ".lock", path, *path.parents]
     with contextlib.suppress(OSError):
         return [entry for entry in made if not entry.exists()]
     return []

@@ -22,6 +22,10 @@ import pytest
 import yaml
 
 from gym_ray.cli.main import main
+from gym_ray.config.load import load_config
+from gym_ray.errors import ConfigError
+from gym_ray.policies.vllm_arguments import KnownArguments, check_engine_args
+from gym_ray.serving.preconditions import check_application
 from tests.suite import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -331,9 +335,6 @@ def test_a_finished_run_asks_nothing_of_the_machine(
 def test_of_a_vllm_that_the_table_does_not_know_nothing_is_said(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gym_ray.errors import ConfigError
-    from gym_ray.policies.vllm_arguments import KnownArguments, check_engine_args
-
     check_engine_args({"max_model_len": 3})
     with pytest.raises(ConfigError):
         check_engine_args({"max_modle_len": 3})
@@ -348,3 +349,29 @@ def test_of_a_vllm_that_the_table_does_not_know_nothing_is_said(
         check_engine_args({"max_modle_len": 3}, KnownArguments.of_table())
     with pytest.raises(ConfigError, match=r"set policy\.model instead"):
         check_engine_args({"model": "x"})
+
+
+def test_what_lies_on_the_nodes_of_a_cluster_is_left_to_them(
+    folder: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = load_config(
+        "config.yaml",
+        [
+            "policy.model=./nomodel",
+            "policy.resources.num_gpus=4",
+            "environments.math.agent=external",
+            "environments.math.external.command=[no-such-program]",
+            f"serve.port={port}",
+        ],
+    )
+    with pytest.raises(ConfigError):
+        check_application(missing, listens=True)
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+
+    check_application(missing, listens=True)
+
+    with pytest.raises(ConfigError, match="4 GPU"):
+        check_application(missing, listens=True, local=True)
+    for wrong in ("policy.engine_args.max_modle_len=3", "policy.model=bundled:foo"):
+        with pytest.raises(ConfigError):
+            check_application(load_config("config.yaml", [wrong]), listens=True)
