@@ -64,7 +64,7 @@ def check_policies(config: RunConfig, *, here: bool) -> None:
 
 
 def _require_programs(config: RunConfig) -> None:
-    """See that the programs that environments start are there."""
+    """See that the programs that environments start are there, and variables that they read."""
     for name, section in config.environments.items():
         if section.external is not None and section.external.command is not None:
             program = section.external.command[0]
@@ -75,6 +75,12 @@ def _require_programs(config: RunConfig) -> None:
                 key = f"environments.{name}.mcp_servers.{server}.command"
                 path = mcp.env.get("PATH", os.environ.get("PATH"))
                 _require_program(key, mcp.command, Path.cwd(), path)
+            absent = sorted(set(mcp.header_variables.values()) - os.environ.keys())
+            if absent:
+                raise ConfigError(
+                    f"environments.{name}.mcp_servers.{server}.header_variables: environment "
+                    f"variables {', '.join(absent)} are not set; export them"
+                )
 
 
 def _require_program(key: str, program: str, folder: Path, path: str | None) -> None:

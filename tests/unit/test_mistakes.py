@@ -126,6 +126,12 @@ MISTAKES: list[tuple[str, str]] = [
         "environments.math.mcp_servers.clock.command: no program 'no-such-program'",
     ),
     (
+        "environments.math.agent=tool_calling "
+        "environments.math.mcp_servers.clock.url=http://127.0.0.1:9/mcp "
+        "environments.math.mcp_servers.clock.header_variables.Authorization=NO_SUCH_KEY",
+        "clock.header_variables: environment variables NO_SUCH_KEY are not set; export them",
+    ),
+    (
         "environments.math.agent=external environments.math.external.url=http://127.0.0.1:9 "
         "serve.port={port}",
         "Address already in use; set another one, e.g. serve.port=",
