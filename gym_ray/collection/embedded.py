@@ -24,6 +24,7 @@ from gym_ray.collection.embedded_messages import (
     InFlight,
     RunPass,
     Start,
+    Starting,
     Told,
     Up,
 )
@@ -32,13 +33,13 @@ from gym_ray.collection.manifest import Manifest
 from gym_ray.collection.monitor import Order
 from gym_ray.collection.remaining import Positions
 from gym_ray.collection.stage import StageSettings
+from gym_ray.collection.start_report import StartReport
 from gym_ray.config.load import RunConfig
 from gym_ray.errors import GymRayError
 from gym_ray.policies.engine import PolicyInfo
 from gym_ray.telemetry.progress import Counts
 
 _CHECK_SECONDS = 0.1
-_REPORT_SECONDS = 10.0
 
 #: How long the process may take to end; then it is killed, and everything it started with it.
 _CLOSE_SECONDS = 20.0
@@ -83,28 +84,31 @@ class EmbeddedHosting:
             GymRayError: they are not up within `policy.startup_timeout_seconds`, or cannot start.
         """
         self.begin()
-        seconds = self._config.policy.startup_timeout_seconds
-        began = reported = time.monotonic()
-        while not self._poll(_CHECK_SECONDS):
+        policy = self._config.policy
+        report = StartReport(f"{policy.engine} {policy.model}", self._log, self._say)
+        give_up_at = time.monotonic() + policy.startup_timeout_seconds
+        while self._policy is None:
             self._check()
-            now = time.monotonic()
-            if now - began > seconds:
+            if time.monotonic() > give_up_at:
                 raise GymRayError(
-                    f"policy and environments are not up after {seconds:g} s; what they wrote is "
-                    f"in {self._log}"
+                    f"policy and environments are not up after {policy.startup_timeout_seconds:g} "
+                    f"s; what they wrote is in {self._log}"
                 )
-            if now - reported > _REPORT_SECONDS:
-                reported = now
-                self._say(f"waiting for policy and environments ({now - began:.0f} s)")
-        try:
-            message = self._receive()
-        except ProcessEnded as ended:
-            raise GymRayError(str(ended)) from None
-        match message:
-            case Failed(error):
-                raise error
-            case Up(policy):
-                self._policy = policy
+            if not self._poll(_CHECK_SECONDS):
+                report.waits()
+                continue
+            try:
+                message = self._receive()
+            except ProcessEnded as ended:
+                raise GymRayError(str(ended)) from None
+            match message:
+                case Starting(what):
+                    report.does(what)
+                case Failed(error):
+                    raise error
+                case Up(info):
+                    self._policy = info
+        report.is_up()
 
     def facts(self) -> dict[str, Any]:
         """See `Hosting`."""
@@ -129,6 +133,7 @@ class EmbeddedHosting:
         """See `Hosting`."""
         if self._process is None or self._process.poll() is not None:
             self.close()
+            self._policy = None
             self.start()
         self._send(RunPass(settings, str(manifest.path.resolve()), left))
         return _EmbeddedPass(self)

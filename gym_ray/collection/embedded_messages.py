@@ -42,6 +42,13 @@ class GiveOrder:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Starting:
+    """What is being done before everything is up."""
+
+    what: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Up:
     """Everything is up."""
 

@@ -27,14 +27,18 @@ from gym_ray.collection.embedded_messages import (
     InFlight,
     RunPass,
     Start,
+    Starting,
     Told,
     Up,
 )
 from gym_ray.collection.monitor import Monitor
 from gym_ray.config.load import RunConfig
 from gym_ray.errors import ConfigError, GymRayError, one_line
+from gym_ray.policies.engine import STARTING
 from gym_ray.rollout import Rollout, RolloutSpec
+from gym_ray.serving.engines import import_engine
 from gym_ray.serving.environment_replica import EnvironmentReplica
+from gym_ray.serving.host import Host
 from gym_ray.serving.local import LocalDeployment
 from gym_ray.serving.policy_replica import PolicyReplica
 from gym_ray.telemetry import metrics
@@ -57,6 +61,7 @@ class _Process:
         self._closing = asyncio.Event()
         self._policy: LocalDeployment | None = None
         self._environments: dict[str, LocalDeployment] = {}
+        self._replica: PolicyReplica | None = None
         self._monitor = Monitor()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -95,9 +100,11 @@ class _Process:
 
     async def _start(self, config: RunConfig) -> None:
         set_up_logs(config.observability.log_format)
+        STARTING.addHandler(_Tells(self._send))
         try:
-            policy = LocalDeployment("policy", lambda host: PolicyReplica(config, host))
-            self._policy = policy
+            self._policy = policy = LocalDeployment(
+                "policy", functools.partial(self._policy_replica, config)
+            )
             self._environments = {
                 name: LocalDeployment(
                     f"environment-{name}",
@@ -106,8 +113,10 @@ class _Process:
                 for name in config.environments
             }
             async with asyncio.TaskGroup() as tasks:
-                for deployment in (policy, *self._environments.values()):
+                for deployment in self._environments.values():
                     tasks.create_task(deployment.start())
+                await import_engine(config.policy.engine)
+                tasks.create_task(policy.start())
             info = await (await policy.replica()).info()
         except ExceptionGroup as errors:
             self._send(Failed(_told_as(errors.exceptions[0])))
@@ -115,6 +124,10 @@ class _Process:
             self._send(Failed(_told_as(error)))
         else:
             self._send(Up(info))
+
+    def _policy_replica(self, config: RunConfig, host: Host) -> PolicyReplica:
+        self._replica = replica = PolicyReplica(config, host)
+        return replica
 
     async def _stop(self) -> None:
         deployments = [*self._environments.values(), *filter(None, [self._policy])]
@@ -125,6 +138,7 @@ class _Process:
 
     async def _pass(self, what: RunPass) -> None:
         self._monitor = monitor = Monitor()
+        self._sampled_before = self._sampled()
         telling = asyncio.ensure_future(self._tell(monitor))
         error: Exception | None = None
         try:
@@ -143,12 +157,29 @@ class _Process:
         while True:
             # The command reads them when it has time; what is old by then need not be sent.
             if select.select([], [self._connection], [], 0)[1]:
-                self._send(Told(monitor.total(), monitor.drained()))
+                counts = monitor.total()
+                # A replica that was replaced counts anew.
+                counts.tokens_so_far = max(0, self._sampled() - self._sampled_before)
+                self._send(Told(counts, monitor.drained()))
             await asyncio.sleep(_TELL_SECONDS)
+
+    def _sampled(self) -> int:
+        return 0 if self._replica is None else self._replica.engine_load().sampled_tokens
 
     def _send(self, message: Any) -> None:
         with contextlib.suppress(OSError):  # The command is gone, and this process ends.
             self._connection.send(message)
+
+
+class _Tells(logging.Handler):
+    """Passes on what an engine says while it starts."""
+
+    def __init__(self, send: Callable[[Any], None]) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._send(Starting(record.getMessage()))
 
 
 class _Announced:

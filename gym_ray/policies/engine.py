@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol, runtime_checkable
 
@@ -11,6 +12,9 @@ from gym_ray.policies.call import Call
 from gym_ray.policies.chat import ChatAnswer, ChatRequest
 from gym_ray.policies.weights import Place, StalenessLimit, WeightsUpdate
 from gym_ray.turn import Generation, Tokens
+
+#: An engine logs here what it is doing while it starts, for a person who waits for it.
+STARTING = logging.getLogger("gym_ray.starting")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,11 +41,13 @@ class EngineLoad:
         running: requests in its batch.
         waiting: requests it has not begun.
         kv_cache_usage: share of its KV cache in use, 0 to 1.
+        sampled_tokens: tokens it has sampled since it started, of requests in its batch too.
     """
 
     running: int = 0
     waiting: int = 0
     kv_cache_usage: float = 0.0
+    sampled_tokens: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

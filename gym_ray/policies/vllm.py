@@ -45,7 +45,7 @@ from gym_ray.policies.bundled import fingerprint, resolve_model
 from gym_ray.policies.call import Call
 from gym_ray.policies.checkpoints import check_checkpoint
 from gym_ray.policies.cpu_cores import available_cores, cpu_executor, use_cpu_threads
-from gym_ray.policies.engine import EngineLoad, GenerationRequest, PolicyInfo
+from gym_ray.policies.engine import STARTING, EngineLoad, GenerationRequest, PolicyInfo
 from gym_ray.policies.process_guard import ProcessGuard, end_processes, with_descendants
 from gym_ray.policies.process_output import ProcessOutput
 from gym_ray.policies.vllm_arguments import LOGPROBS_MODE, KnownArguments, check_engine_args
@@ -123,6 +123,7 @@ class VllmEngine:
         arguments = self._complete_arguments(model)
         seed: int = arguments["seed"]
         logger.info("starting vLLM %s on %s, engine seed %d", vllm.__version__, model, seed)
+        STARTING.info("loading %s into vLLM %s", self._model, vllm.__version__)
         began = time.monotonic()
         self._orphan_watch = ProcessGuard()
         output = ProcessOutput()
@@ -134,6 +135,7 @@ class VllmEngine:
             self._llm = llm
             self._context_length = llm.model_config.max_model_len
             self._vocabulary_size = llm.model_config.get_vocab_size()
+            STARTING.info("warming up")
             await self._warm_up()
         except asyncio.CancelledError:
             # The thread cannot be interrupted; end what it builds as soon as it has.

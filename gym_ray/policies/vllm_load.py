@@ -22,12 +22,13 @@ class VllmLoads:
         return CoreLoad(self._loads, core)
 
     def total(self) -> EngineLoad:
-        """Requests of all cores, and the mean usage of their caches."""
+        """Requests and tokens of all cores, and the mean usage of their caches."""
         loads = self._loads.values()
         return EngineLoad(
             running=sum(load.running for load in loads),
             waiting=sum(load.waiting for load in loads),
             kv_cache_usage=sum(load.kv_cache_usage for load in loads) / max(1, len(loads)),
+            sampled_tokens=sum(load.sampled_tokens for load in loads),
         )
 
 
@@ -37,13 +38,17 @@ class CoreLoad:
     def __init__(self, loads: dict[int, EngineLoad], core: int) -> None:
         self._loads = loads
         self._core = core
+        self._sampled = 0
 
-    def record(self, scheduler_stats: Any, *_: Any, **__: Any) -> None:
+    def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+        if iteration_stats is not None:
+            self._sampled += iteration_stats.num_generation_tokens
         if scheduler_stats is not None:
             self._loads[self._core] = EngineLoad(
                 running=scheduler_stats.num_running_reqs,
                 waiting=scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs,
                 kv_cache_usage=scheduler_stats.kv_cache_usage,
+                sampled_tokens=self._sampled,
             )
 
     def log_engine_initialized(self) -> None:

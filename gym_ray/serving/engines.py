@@ -4,7 +4,9 @@ before it is made.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import importlib
 import importlib.util
 import math
 import os
@@ -14,7 +16,7 @@ from collections.abc import Iterator
 from gym_ray.config.load import RunConfig
 from gym_ray.config.policy import PolicyConfig
 from gym_ray.errors import ConfigError
-from gym_ray.policies.engine import Engine
+from gym_ray.policies.engine import STARTING, Engine
 from gym_ray.sampling import Sampling
 
 #: Of each line, a checkpoint that vLLM is to load has at least one.
@@ -49,6 +51,13 @@ def build_engine(config: RunConfig) -> Engine:
     if config.has_priorities:
         arguments.setdefault("scheduling_policy", "priority")
     return VllmEngine(model=policy.model, engine_args=arguments, num_gpus=math.ceil(gpus))
+
+
+async def import_engine(engine: str) -> None:
+    """Import what an engine needs, off the event loop: of vLLM that takes from 5 to 30 seconds."""
+    if engine == "vllm":
+        STARTING.info("importing vLLM")
+        await asyncio.to_thread(importlib.import_module, "gym_ray.policies.vllm")
 
 
 def check_engine(policy: PolicyConfig, *, section: str, here: bool) -> None:

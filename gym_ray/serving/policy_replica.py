@@ -20,7 +20,7 @@ from collections.abc import (
 from gym_ray.config.load import RunConfig
 from gym_ray.errors import FailureKind, RolloutFailure, one_line
 from gym_ray.policies.chat import ChatRequest
-from gym_ray.policies.engine import ChatEngine, PolicyInfo
+from gym_ray.policies.engine import ChatEngine, EngineLoad, MeasuredEngine, PolicyInfo
 from gym_ray.policies.weights import Place, RefusedUpdate, ReplicaWeights, WeightsUpdate
 from gym_ray.serving.coalescing import as_they_finish
 from gym_ray.serving.engines import build_engine
@@ -137,6 +137,10 @@ class PolicyReplica:
         if own not in among:
             return self._weights.current  # It has come up since, from the record.
         return await self._weights.update(update, expected, among[own])
+
+    def engine_load(self) -> EngineLoad:
+        """What the engine has in work, where it tells."""
+        return self._engine.load() if isinstance(self._engine, MeasuredEngine) else EngineLoad()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:  # Serve asks for it by this name.
         return self._observer.load()

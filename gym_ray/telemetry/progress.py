@@ -85,13 +85,17 @@ def describe(counts: Counts, *, before: int, expected: int, seconds: float) -> s
     ]
     if counts.retried:
         parts.append(f"{counts.retried} retried")
-    if seconds > 0 and counts.sampled_tokens:
-        parts.append(f"{counts.sampled_tokens / seconds:,.0f} tokens/s")
+    tokens = max(counts.sampled_tokens, counts.tokens_so_far)
+    if seconds > 0 and tokens:
+        parts.append(f"{tokens / seconds:,.0f} tokens/s")
     if counts.rewarded:
         mean = counts.reward_sum / counts.rewarded
         parts.append(f"mean reward {mean:.3f} (coverage {counts.rewarded}/{max(here, 1)})")
     if here and done < expected:
-        parts.append(f"{duration(seconds / here * (expected - done))} left")
+        # Where tokens in flight are known, they are so many more rollouts' worth.
+        worth = here * tokens / counts.sampled_tokens if counts.sampled_tokens else here
+        left = max(0.0, expected - done - (worth - here))
+        parts.append(f"{duration(seconds / worth * left)} left")
     return " · ".join(parts)
 
 
@@ -118,6 +122,7 @@ class Counts:
         rewarded: with a reward.
         reward_sum: sum of those rewards.
         sampled_tokens: tokens sampled by finished rollouts.
+        tokens_so_far: tokens sampled, those of rollouts in flight included; 0 where nobody tells.
     """
 
     running: int = 0
@@ -128,6 +133,7 @@ class Counts:
     rewarded: int = 0
     reward_sum: float = 0.0
     sampled_tokens: int = 0
+    tokens_so_far: int = 0
 
     def ended(self, rollout: Rollout) -> None:
         """A rollout ended for good."""
