@@ -1,4 +1,4 @@
-"""Live progress: one updating line on a terminal, a plain line now and then elsewhere."""
+"""Live progress: a bar and one changing line on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.status import Status
+    from rich.progress import Progress as Bar
 
     from gym_ray.rollout import Rollout
 
@@ -28,14 +28,19 @@ class Progress:
         from rich.console import Console
 
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-        self._status: Status | None = None
+        self._bar: Bar | None = None
         self._last_plain = 0.0
         self._started: float | None = None
 
     def __enter__(self) -> Progress:
         if self._console.is_terminal:
-            self._status = self._console.status("starting")
-            self._status.start()
+            from rich.progress import BarColumn, SpinnerColumn, TextColumn
+            from rich.progress import Progress as Bar
+
+            columns = SpinnerColumn(), BarColumn(20), TextColumn("{task.description}", markup=False)
+            self._bar = Bar(*columns, console=self._console, transient=True)
+            self._bar.add_task("starting", total=None)
+            self._bar.start()
         return self
 
     def __exit__(
@@ -44,9 +49,9 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
     def say(self, line: str) -> None:
         """A line that stays."""
@@ -63,12 +68,21 @@ class Progress:
         now = time.monotonic()
         if self._started is None:
             self._started = now
-        self.update(describe(counts, before=before, expected=expected, seconds=now - self._started))
+        text = describe(counts, before=before, expected=expected, seconds=now - self._started)
+        self.update(text, share=(before + counts.finished + counts.failed) / max(1, expected))
 
-    def update(self, text: str) -> None:
-        """How far the command is: on a terminal one line that changes, else a line now and then."""
-        if self._status is not None:
-            self._status.update(text)
+    def update(self, text: str, *, share: float | None = None) -> None:
+        """How far the command is: on a terminal one line that changes, else a line now and then.
+
+        Args:
+            text: the line.
+            share: of the work that is done, where that is known.
+        """
+        if self._bar is not None:
+            (task,) = self._bar.task_ids
+            self._bar.update(
+                task, description=text, completed=share or 0, total=None if share is None else 1
+            )
         elif time.monotonic() - self._last_plain >= _PLAIN_SECONDS:
             self._last_plain = time.monotonic()
             self.say(text)

@@ -26,6 +26,16 @@ def test_the_line_says_everything_there_is_to_say() -> None:
     )
 
 
+def test_tokens_of_rollouts_in_flight_count_for_the_rate_and_the_time_left() -> None:
+    counts = Counts(running=10, finished=10, sampled_tokens=1000, tokens_so_far=1500)
+
+    line = describe(counts, before=0, expected=30, seconds=15)
+
+    # 1500 tokens are 15 rollouts' worth in 15 s; 15 more are to come.
+    assert "100 tokens/s" in line
+    assert line.endswith("15 s left")
+
+
 def test_the_line_of_a_start_and_of_an_end_say_no_more_than_is_known() -> None:
     start = describe(Counts(running=4), before=0, expected=8, seconds=0)
     end = describe(Counts(finished=8), before=0, expected=8, seconds=2)
