@@ -160,7 +160,8 @@ class EmbeddedHosting:
         with theirs, self._log.open("ab") as log:
             fd = theirs.fileno()
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROCESS, str(fd), str(os.getpid()), *sys.path],
+                # Unbuffered: what it wrote last is what a killed one has to say.
+                [sys.executable, "-u", "-c", _PROCESS, str(fd), str(os.getpid()), *sys.path],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
