@@ -77,14 +77,16 @@ def test_dropped_thinking_is_refused_where_a_user_speaks_between_turns() -> None
 def test_collect_refuses_it_before_anything_starts(tmp_path: Any) -> None:
     import gym_ray
 
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text('{"responses_create_params": {"input": "go"}, "secret": 3}\n')
     config = {
         "policy": {"engine": "scripted", "thinking_retention": "tool_cycle"},
         "environments": {"g": {"entrypoint": "tests.workshop:Guessing", "agent": "gymnasium"}},
-        "collect": {"output": str(tmp_path / "run")},
+        "collect": {"input": str(tasks), "output": str(tmp_path / "run")},
     }
     with pytest.raises(ConfigError, match=r"environments\.g\.agent gymnasium takes several turns"):
         gym_ray.collect(config, quiet=True)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tasks]
 
 
 # Gymnasium.
