@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
-from typing import Literal
+import json
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from gym_ray.conversation.items import Message, messages_of_json, text_of_json
 from gym_ray.errors import FailureKind
+from gym_ray.task import Task
 from gym_ray.turn import Logprobs, Tokens, Turn
+
+T = TypeVar("T")
 
 Status = Literal["completed", "truncated", "failed"]
 TruncationReason = Literal["length", "max_turns", "context", "deadline"]
@@ -63,9 +68,14 @@ class RolloutSpec:
     error: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Rollout:
-    """One finished attempt at a task; field for column what design.md's row holds.
+    """One finished attempt at a task: a row of the dataset, its columns as attributes.
+
+    Example:
+        >>> rollout = read_rollouts("runs/demo")[0]               # doctest: +SKIP
+        >>> rollout.show()                                        # doctest: +SKIP
+        >>> rollout.messages[-1]["content"] == rollout.text       # doctest: +SKIP
 
     Attributes:
         spec: identity, source and input row.
@@ -145,6 +155,66 @@ class Rollout:
             raise ValueError("a failed rollout has no reward")
 
     @property
+    def messages(self) -> list[Message]:
+        """The task's conversation as chat messages, from the prompt to the last item, read anew
+        each time.
+
+        Each is a dict with `role` (`system`, `user`, `assistant`, `tool`) and `content`, and where
+        they apply `reasoning_content`, `tool_calls` (`id`, `function.name`, and
+        `function.arguments`, the JSON text as the policy wrote it) and `tool_call_id`. What was
+        said in side branches is not among them.
+
+        Raises:
+            ValueError: the row holds something else, as rows of other systems may.
+        """
+        return [*self._read("prompt", messages_of_json), *self._read("response", messages_of_json)]
+
+    @property
+    def text(self) -> str:
+        """What the policy finally said: its last message without reasoning and tool calls, as
+        verifiers see it in `Outcome.text`. Empty where it said nothing.
+
+        Raises:
+            ValueError: the row holds something else, as rows of other systems may.
+        """
+        return self._read("response", text_of_json)
+
+    @property
+    def task(self) -> Task:
+        """The task with its row parsed: `rollout.task["expected_answer"]`.
+
+        Raises:
+            ValueError: the row is no JSON object, which is why the rollout has failed.
+        """
+        try:
+            row = json.loads(self.spec.task)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise ValueError(f"rollout {self.spec.rollout_id}: its task row is no JSON object")
+        spec = self.spec
+        return Task(spec.task_id, row, spec.task_index, spec.source_file, spec.source_line)
+
+    def show(self, *, width: int | None = None, whole: bool = False) -> None:
+        """Print the rollout to read: the conversation, tool calls with their results, the verdict
+        beside what was expected, tokens.
+
+        Characters that could steer a terminal, or hide, are printed as marks such as `\\x1b`.
+
+        Args:
+            width: of a line at most; None for the terminal's.
+            whole: print long texts in full.
+        """
+        from gym_ray.conversation.rollout_text import rollout_text, write
+
+        write(rollout_text(self, width=width, whole=whole))
+
+    def __repr__(self) -> str:
+        from gym_ray.conversation.card import title_of
+
+        return f"<{title_of(self)}>"
+
+    @property
     def has_tokens(self) -> bool:
         """Whether the sequence is there.
 
@@ -162,6 +232,14 @@ class Rollout:
     def sampled_tokens(self) -> int:
         """How many tokens the policy sampled on the final branch, as far as it says."""
         return sum(turn.generation_length for turn in self.turns)
+
+    def _read(self, column: str, reader: Callable[[str], T]) -> T:
+        try:
+            return reader(getattr(self, column))
+        except ValueError as error:
+            raise ValueError(
+                f"rollout {self.spec.rollout_id}: its {column} cannot be read: {error}"
+            ) from None
 
     @property
     def memory_bytes(self) -> int:

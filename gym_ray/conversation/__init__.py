@@ -1,0 +1,9 @@
+"""What was said in a rollout: items as chat messages, and as a person reads them.
+
+`items.py` reads what rows hold as messages. `card.py` decides what of a rollout a person is
+shown, and `rollout_text.py` lays that out for a terminal. Rollouts come as anything that looks like
+one (`card.Shown`), because `Rollout.show` itself calls these.
+
+All that is shown was written by models, tools and pulled data: `plain_text.py` leaves nothing in it
+that could steer a terminal, reorder a line or hide.
+"""
