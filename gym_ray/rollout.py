@@ -75,7 +75,7 @@ class Rollout:
     Example:
         >>> rollout = read_rollouts("runs/demo")[0]               # doctest: +SKIP
         >>> rollout.show()                                        # doctest: +SKIP
-        >>> rollout.messages[-1]["content"] == rollout.text       # doctest: +SKIP
+        >>> rollout.messages, rollout.text, rollout.task          # doctest: +SKIP
 
     Attributes:
         spec: identity, source and input row.

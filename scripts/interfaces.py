@@ -101,7 +101,8 @@ and [Live weights](weights.md).
 Every route but `/health` and `/openapi.json` wants `Authorization: Bearer KEY` where a key is
 configured. Routes below `/sessions/{session_id}` want that session's key, and `/weights` the admin
 key. An error is always `{"error": {"message", "type", "param", "code"}}`; a body that does not fit
-its schema is answered with 400.
+its schema is answered with 400. Until the service has started, every route is answered with 503,
+`Retry-After` and the code `starting`.
 
 The routes of `/v1` exist once more below `/sessions/{session_id}`, with the same bodies.
 """

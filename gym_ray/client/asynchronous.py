@@ -64,6 +64,19 @@ class AsyncRolloutClient:
         )
         self._open: set[Batch] = set()
 
+    async def wait_ready(self, timeout_seconds: float = 600.0) -> None:
+        """Return as soon as the service is up: where it is not there yet, and while it starts, it
+        is asked again.
+
+        Args:
+            timeout_seconds: how long to wait; a model may take minutes to load.
+
+        Raises:
+            ServiceUnavailable: it is not up in time; the message has the last answer.
+            RequestRefused: what answers there is another service.
+        """
+        await self._transport.wait_ready(timeout_seconds)
+
     async def run(
         self, tasks: Tasks, *, received: Collection[int] = (), **options: Unpack[CallOptions]
     ) -> AsyncGenerator[RolloutResult, None]:

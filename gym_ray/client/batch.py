@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence, Sized
 from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -318,14 +318,23 @@ class Batch:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            missing = self._ledger.outstanding
             problem = self._transport.problem
             raise CallTimeout(
-                f"not everything was there within {self._options.timeout_seconds:g} s: "
-                + (f"{missing} rollouts are missing" if missing else "no rollout was begun")
+                f"within {self._options.timeout_seconds:g} s, {self._progress()}"
                 + (f" ({problem})" if problem else "")
                 + "; raise timeout_seconds, or call again under the same name"
             ) from None
+
+    def _progress(self) -> str:
+        """How many of how many rollouts are here, as far as it is known."""
+        done, total = self._ledger.done, self._ledger.taken
+        if total is None and isinstance(self._tasks, Sized):
+            new = len(self._tasks) - sum(0 <= n < len(self._tasks) for n in self._received)
+            total = new * self._repeats
+        if total is not None:
+            return f"{done} of {total} rollouts were there"
+        left = self._ledger.outstanding
+        return f"{done} rollouts were there, and {left} of those asked for were not"
 
     def _end_if_all_here(self) -> None:
         if self._ledger.complete and not self._ended:

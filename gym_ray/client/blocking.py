@@ -76,6 +76,10 @@ class RolloutClient:
         self._thread = threading.Thread(target=self._work, name="gym-ray-client", daemon=True)
         self._thread.start()
 
+    def wait_ready(self, timeout_seconds: float = 600.0) -> None:
+        """As `AsyncRolloutClient.wait_ready`."""
+        self._call(self._client.wait_ready(timeout_seconds))
+
     def run(
         self, tasks: Tasks, *, received: Collection[int] = (), **options: Unpack[CallOptions]
     ) -> Generator[RolloutResult, None, None]:

@@ -35,6 +35,7 @@ class ClientLedger:
         self.epoch = 0
         self.cursor = 0
         self._outstanding: dict[int, bytes] = {}
+        self._done = 0
         self._unacknowledged: set[int] = set()
         self._to_send: deque[int] = deque()
         self._being_sent = False
@@ -53,6 +54,16 @@ class ClientLedger:
     def outstanding(self) -> int:
         """Rows whose results are not here."""
         return len(self._outstanding)
+
+    @property
+    def done(self) -> int:
+        """Rows whose results are here, or were acknowledged before this call."""
+        return self._done
+
+    @property
+    def taken(self) -> int | None:
+        """Rows there are in all; None while there may be more."""
+        return self._done + len(self._outstanding) if self._taken_all else None
 
     @property
     def complete(self) -> bool:
@@ -120,6 +131,7 @@ class ClientLedger:
         for index in indices:
             if self._outstanding.pop(index, None) is not None:
                 self._unacknowledged.discard(index)
+                self._done += 1
 
     def sent(self) -> None:
         """What was being sent is with the service."""
@@ -136,6 +148,7 @@ class ClientLedger:
         """A result came; whether it is new."""
         if self._outstanding.pop(index, None) is None:
             return False
+        self._done += 1
         self._forgotten = 0
         return True
 

@@ -7,7 +7,10 @@ again, after a pause that grows and is jittered so that many clients do not retu
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -30,8 +33,19 @@ T = TypeVar("T")
 _PAUSE_SECONDS = 0.1
 _PAUSE_MAXIMUM_SECONDS = 10.0
 
+#: Longest pause of who waits for a service that starts.
+_READY_PAUSE_SECONDS = 2.0
+
 #: Statuses another try may cure: overload, a restarting service, a proxy without a backend.
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+
+#: Code of 503 while the service starts (serving/starting.py). That is no failure, so it uses up no
+#: retries, for so long at most: what says it for longer has ended.
+_STARTING = "starting"
+_START_SECONDS = 600.0
+
+#: Longest wait a `Retry-After` may ask for; a longer one counts as this.
+_RETRY_AFTER_MAXIMUM_SECONDS = 30.0
 
 #: Codes of the service after which the batch has to be opened again, and then is as it was.
 _REOPEN = frozenset({"batch_unknown", "batch_released"})
@@ -46,6 +60,23 @@ class MustReopen(Exception):
 
 class TooLarge(RequestRefused):
     """A request has more bytes than the service takes."""
+
+
+class _NotNow(Exception):
+    """There is no answer, or one that another try may cure; the message says which.
+
+    Args:
+        message: for the user, when no other try is left.
+        after_seconds: how long the service asks to wait.
+        is_starting: whether it says that it starts.
+    """
+
+    def __init__(
+        self, message: str, *, after_seconds: float = 0.0, is_starting: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.after_seconds = after_seconds
+        self.is_starting = is_starting
 
 
 class ServiceTransport:
@@ -124,6 +155,39 @@ class ServiceTransport:
             lambda: self._once(method, path, data, accept, waits_seconds, key), bytes, retries
         )
 
+    async def wait_ready(self, timeout_seconds: float) -> None:
+        """Ask until the service is up.
+
+        Raises:
+            ServiceUnavailable: it is not, in time.
+            ClientError: what answers is another service.
+        """
+        backoff = pauses(_PAUSE_SECONDS, _READY_PAUSE_SECONDS)
+        began, tries = time.monotonic(), 0
+        self.problem = None
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while True:
+                    tries += 1
+                    try:
+                        health = self._json(
+                            await self._once("GET", "/health", None, "application/json", 0.0, None)
+                        )
+                        break
+                    except _NotNow as error:
+                        self.problem = str(error)
+                        pause = max(next(backoff), error.after_seconds)
+                    await asyncio.sleep(pause)
+        except TimeoutError:
+            told = _told_tries(tries, time.monotonic() - began)
+            raise ServiceUnavailable(
+                f"not ready within {timeout_seconds:g} s: "
+                f"{self.problem or f'{self._base_url} has not answered'} ({told})"
+            ) from None
+        self.problem = None
+        if health.get("status") != "ok":
+            raise RequestRefused(f"{self._base_url} answers, but is no gym-ray service")
+
     async def _until_answered(
         self,
         once: Callable[[], Awaitable[bytes]],
@@ -132,21 +196,23 @@ class ServiceTransport:
     ) -> T:
         left = self._max_retries if retries is None else retries
         backoff = pauses(_PAUSE_SECONDS, _PAUSE_MAXIMUM_SECONDS)
+        began, tries = time.monotonic(), 0
         while True:
+            tries += 1
             try:
                 answer = read(await once())
                 self.problem = None
                 return answer
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                self.problem = str(error) or type(error).__name__
+            except _NotNow as error:
+                not_now = error
+            self.problem = str(not_now)
+            seconds = time.monotonic() - began
+            if not (not_now.is_starting and retries is None and seconds < _START_SECONDS):
                 if left == 0:
-                    raise ServiceUnavailable(self._unreachable(error)) from error
-            except ServiceUnavailable as error:
-                self.problem = str(error)
-                if left == 0:
-                    raise
-            left -= 1
-            await asyncio.sleep(next(backoff))
+                    told = _told_tries(tries, seconds)
+                    raise ServiceUnavailable(f"{not_now} ({told})") from not_now
+                left -= 1
+            await asyncio.sleep(max(next(backoff), not_now.after_seconds))
 
     async def close(self) -> None:
         self._closed = True
@@ -177,13 +243,19 @@ class ServiceTransport:
             headers["Authorization"] = f"Bearer {key}"
         if data is not None:
             headers["Content-Type"] = "application/json"
-        async with self._session.request(
-            method, self._base_url + path, data=data, headers=headers, timeout=timeout
-        ) as answer:
-            content = await answer.read()
-            if answer.status < 300:
-                return content
-            raise self._error(answer.status, content)
+        try:
+            async with self._session.request(
+                method, self._base_url + path, data=data, headers=headers, timeout=timeout
+            ) as answer:
+                content = await answer.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _NotNow(
+                f"{self._base_url} cannot be reached: {_reason(error, timeout.total)}; is "
+                "`gym-ray serve` running there?"
+            ) from error
+        if answer.status < 300:
+            return content
+        raise self._error(answer.status, content, answer.headers.get("Retry-After"))
 
     def _json(self, content: bytes) -> dict[str, Any]:
         try:
@@ -191,12 +263,12 @@ class ServiceTransport:
         except ValueError:
             # A proxy's page, which is no answer of the service.
             text = content[:200].decode("utf-8", "replace")
-            raise ServiceUnavailable(
+            raise _NotNow(
                 f"{self._base_url} answered no JSON: {text}; is a proxy between?"
             ) from None
         return answer
 
-    def _error(self, status: int, content: bytes) -> Exception:
+    def _error(self, status: int, content: bytes, retry_after: str | None) -> Exception:
         message, code = _told(content)
         if code in _REOPEN:
             return MustReopen(message)
@@ -211,21 +283,41 @@ class ServiceTransport:
         if status == 409:
             return BatchConflict(message)
         if status in _TRANSIENT:
-            return ServiceUnavailable(f"{where}; see the service's log")
+            is_starting = code == _STARTING
+            return _NotNow(
+                where if is_starting else f"{where}; see the service's log",
+                after_seconds=_seconds_of(retry_after),
+                is_starting=is_starting,
+            )
         if status == 404:
             if code is None:  # Serve has answered, which has no routes while a service starts.
-                return ServiceUnavailable(f"{where}; is this a gym-ray service that has started?")
+                return _NotNow(f"{where}; is this a gym-ray service that has started?")
             return RequestRefused(f"{where}; is this a gym-ray service of this version?")
         if status == 413:
             return TooLarge(f"{where} (one task row is too large)")
         return RequestRefused(where)
 
-    def _unreachable(self, error: BaseException) -> str:
-        reason = str(error) or type(error).__name__
-        return (
-            f"{self._base_url} cannot be reached after {self._max_retries + 1} tries: {reason}; "
-            "is `gym-ray serve` running there?"
-        )
+
+def _reason(error: BaseException, timeout_seconds: float | None) -> str:
+    """Why there was no answer, in a few words."""
+    if isinstance(error, TimeoutError):
+        return f"no answer within {timeout_seconds:g} s"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno in errno.errorcode:
+        return os.strerror(error.os_error.errno)
+    return str(error) or type(error).__name__
+
+
+def _told_tries(tries: int, seconds: float) -> str:
+    return "1 try" if tries == 1 else f"{tries} tries in {seconds:.0f} s"
+
+
+def _seconds_of(retry_after: str | None) -> float:
+    """How long a service asks to wait; 0 where it does not say, or gives a date."""
+    try:
+        seconds = float(retry_after or 0.0)
+    except ValueError:
+        return 0.0
+    return min(seconds, _RETRY_AFTER_MAXIMUM_SECONDS) if seconds > 0 else 0.0
 
 
 def _told(content: bytes) -> tuple[str, str | None]:

@@ -7,10 +7,11 @@ variable RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH.
 
 from __future__ import annotations
 
-from typing import Any
-
 import uvicorn.config
+from starlette.middleware import Middleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gym_ray.serving.starting import StartingAnswer
 
 #: Request line and headers, and trailers: four times what other servers take.
 MAX_HEAD_BYTES = 65_536
@@ -40,7 +41,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_message_complete()
 
 
-def bound_proxy() -> list[Any]:
-    """Have servers of this process read HTTP by `BoundedHttp`; returns no middlewares."""
+def bound_proxy() -> list[Middleware]:
+    """Have servers of this process read HTTP by `BoundedHttp`; returns the proxy's middlewares."""
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{BoundedHttp.__name__}"
-    return []
+    return [Middleware(StartingAnswer)]

@@ -104,9 +104,11 @@ def batch_service(
     kind: type[BatchHost] = BatchHost,
     *,
     max_body_bytes: int = 64 * 1024 * 1024,
+    behind: Callable[[Any], Any] = lambda app: app,
+    listener: socket.socket | None = None,
     **host: Any,
 ) -> Iterator[str]:
-    """Base URL of a gateway; further keyword arguments are the `BatchHost`'s."""
+    """Base URL of a gateway, behind an ASGI middleware; further arguments are the `BatchHost`'s."""
     settings = {"max_running": 64, "retention_seconds": 3600.0, **host}
     held = kind(rollouts.for_opening, producer=Producer("run", "m", {}), **settings)
     app = create_app(
@@ -114,7 +116,7 @@ def batch_service(
         settings=GatewaySettings(api_key=KEY, max_body_bytes=max_body_bytes),
         routers=[batch_routes(held, Router({"sums": EnvironmentConfig()}))],
     )
-    with serving(app) as url:
+    with serving(behind(app), listener) as url:
         yield url
 
 

@@ -23,9 +23,9 @@ Connect = Callable[..., openai.OpenAI]
 
 
 @contextlib.contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """Base URL of a real server of `app`, in a thread."""
-    listener = socket.create_server(("127.0.0.1", 0))
+def serving(app: FastAPI, listener: socket.socket | None = None) -> Iterator[str]:
+    """Base URL of a real server of `app`, in a thread; `listener` is bound, if it is given."""
+    listener = listener or socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,7 @@ def test_a_client_that_leaves_stops_its_generations_and_no_others(
     staying = threading.Thread(target=stay)
     with gym_ray.RolloutClient(url, api_key=KEY) as client:
         staying.start()
-        with pytest.raises(CallTimeout, match="20 rollouts are missing"):
+        with pytest.raises(CallTimeout, match="0 of 20 rollouts were there"):
             list(client.run(tasks_of(20, tmp_path), timeout_seconds=2.0))
     until(lambda: len(service.aborted() - gone) == 20, 20, "what ran for it was aborted")
     staying.join(60)
@@ -130,3 +132,24 @@ def test_recorded_groups_carry_their_positions(url: str, tmp_path: Path) -> None
             assert (spec.task_index, spec.rollout_index) == (group.index, result.rollout_index)
             assert json.loads(result.rollout.sampling)["max_output_tokens"] == 7
             assert result.token_ids[result.loss_mask == 1].size == result.turns[0].generation_length
+
+
+def test_a_client_waits_for_a_service_that_is_started_anew(
+    url: str, service: Service, tmp_path: Path
+) -> None:
+    """Serve's proxies go on without a gateway, as they begin without one."""
+    service.stop()
+    with pytest.raises(urllib.error.HTTPError) as found:
+        urllib.request.urlopen(f"{url}/batches/any", timeout=30)
+    assert (found.value.code, found.value.headers["Retry-After"]) == (503, "2")
+    assert json.load(found.value)["error"]["code"] == "starting"
+
+    starting = threading.Thread(target=service.start)
+    starting.start()
+    try:
+        with gym_ray.RolloutClient(url, api_key=KEY, max_retries=0) as client:
+            client.wait_ready(300)
+            results = list(client.run(tasks_of(1, tmp_path)))
+    finally:
+        starting.join(300)
+    assert [result.reward for result in results] == [1.0]

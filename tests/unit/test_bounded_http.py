@@ -13,6 +13,7 @@ import uvicorn
 
 from gym_ray.serving import SERVE_ENVIRONMENT
 from gym_ray.serving.bounded_http import MAX_HEAD_BYTES, BoundedHttp, bound_proxy
+from gym_ray.serving.starting import StartingAnswer
 
 PIECE = b"x" * 1024
 
@@ -107,7 +108,7 @@ def test_serves_proxies_read_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", "")
     path = SERVE_ENVIRONMENT["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
     assert path == f"{bound_proxy.__module__}.{bound_proxy.__name__}"
-    assert bound_proxy() == []
+    assert [middleware.cls for middleware in bound_proxy()] == [StartingAnswer]
     config = uvicorn.Config(_echo)
     config.load()
     assert config.http_protocol_class is BoundedHttp

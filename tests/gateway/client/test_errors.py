@@ -69,7 +69,9 @@ def test_closing_the_client_ends_what_another_thread_tries_again() -> None:
 def test_a_service_that_is_not_there_is_named() -> None:
     with (
         RolloutClient("http://127.0.0.1:1", max_retries=1) as client,
-        pytest.raises(ServiceUnavailable, match=r"http://127.0.0.1:1 cannot be reached after 2"),
+        pytest.raises(
+            ServiceUnavailable, match=r":1 cannot be reached: Connection refused;.*\(2 tries in"
+        ),
     ):
         list(client.run(tasks(1)))
     with pytest.raises(ValueError, match="base_url must be like"):
