@@ -214,6 +214,11 @@ class Rollout:
 
         return f"<{title_of(self)}>"
 
+    def _repr_html_(self) -> str:
+        from gym_ray.conversation.rollout_html import rollout_html
+
+        return rollout_html(self)
+
     @property
     def has_tokens(self) -> bool:
         """Whether the sequence is there.

@@ -17,6 +17,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gym_ray.conversation.card import counted
+from gym_ray.conversation.html import frame, heading, paragraph, table_html
+from gym_ray.conversation.overview import short_number
+from gym_ray.conversation.plain_text import plain_line
 from gym_ray.errors import ConfigError, FailureKind
 from gym_ray.store.index import Index, count_by_status
 from gym_ray.store.run_directory import RunDirectory
@@ -38,7 +42,7 @@ class Reward:
     coverage: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class RunSummary:
     """What `collect` returns and `summary.json` holds.
 
@@ -95,6 +99,38 @@ class RunSummary:
     def failed_share(self) -> float:
         """Failed rollouts / expected rollouts."""
         return self.failed / self.expected if self.expected else 0.0
+
+    def __repr__(self) -> str:
+        return (
+            f"<run {plain_line(self.run_id)}: {self._counts()}; reward {self._reward(self.reward)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        names = ("environment", "expected", "completed", "truncated", "failed", "reward")
+        rows = [
+            (name, *(own.get(key, 0) for key in names[1:-1]), self._reward(Reward(**own["reward"])))
+            for name, own in self.environments.items()
+        ]
+        failures = [(kind, number) for kind, number in self.failure_kinds.items()]
+        return frame(
+            heading(f"run {self.run_id}", self._counts()),
+            paragraph(f"reward {self._reward(self.reward)}"),
+            table_html(names, rows),
+            table_html(("failure", "rollouts"), failures) if failures else "",
+            *map(paragraph, self.invalid_rows),
+            paragraph(f"{self.sampled_tokens:,} tokens sampled, {self.seconds:.0f} s"),
+            paragraph(self.output),
+        )
+
+    def _counts(self) -> str:
+        kinds = ("completed", "truncated", "failed", "pending")
+        found = [f"{getattr(self, kind):,} {kind}" for kind in kinds if getattr(self, kind)]
+        return ", ".join([counted(self.expected, "rollout"), *found])
+
+    @staticmethod
+    def _reward(reward: Reward) -> str:
+        spread = "" if reward.std is None else f" ± {short_number(reward.std)}"
+        return f"{short_number(reward.mean)}{spread} (coverage {reward.coverage:.1%})"
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2, default=str)

@@ -164,7 +164,7 @@ def ended(rollout: Shown) -> str:
     return rollout.status if reason is None else f"{rollout.status} ({reason})"
 
 
-def count(number: int, noun: str, plural: str = "") -> str:
+def counted(number: int, noun: str, plural: str = "") -> str:
     """`1 turn`, `2 turns`, `1,234 tokens`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
@@ -270,7 +270,7 @@ def _turn_notes(rollout: Shown) -> list[str]:
     notes = []
     rewards = rollout.turn_rewards
     for number, turn in enumerate(rollout.turns, start=1):
-        parts = [f"turn {number}", count(turn.generation_length, "token"), turn.stop_reason]
+        parts = [f"turn {number}", counted(turn.generation_length, "token"), turn.stop_reason]
         if number <= len(rewards):
             parts.append(f"reward {rewards[number - 1]:g}")
         notes.append(", ".join(parts))
@@ -291,7 +291,7 @@ def _facts(rollout: S, extract: Extract[S] | None) -> Iterator[tuple[str, str]]:
         yield "tools", ", ".join(names)
     yield "made by", _made_by(rollout)
     if rollout.side_branches:
-        branches = count(len(rollout.side_branches), "branch", "branches")
+        branches = counted(len(rollout.side_branches), "branch", "branches")
         yield "not shown", f"{branches}: edited histories, or conversations beside the task's"
 
 
@@ -326,7 +326,7 @@ def _task_fields(task: str) -> Iterator[tuple[str, str]]:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         yield plain_line(name, 40), plain_line(text)
     if len(names) > _MOST_FIELDS:
-        yield "…", f"{count(len(names) - _MOST_FIELDS, 'field')} more in the task row"
+        yield "…", f"{counted(len(names) - _MOST_FIELDS, 'field')} more in the task row"
 
 
 def _tokens(rollout: Shown) -> str:
@@ -334,7 +334,7 @@ def _tokens(rollout: Shown) -> str:
         return "none"
     last = rollout.turns[-1]
     total = last.prompt_length + last.generation_length
-    turns = count(len(rollout.turns), "turn")
+    turns = counted(len(rollout.turns), "turn")
     return f"{total:,}, {rollout.sampled_tokens:,} of them sampled in {turns}"
 
 

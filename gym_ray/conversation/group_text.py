@@ -1,19 +1,24 @@
-"""The best and the worst of a group, for a person who wants to see what a run is made of."""
+"""A group, the rollouts of one task: a row for each, and the best and the worst of them to read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from gym_ray.conversation.card import Extract, S, count
+from gym_ray.conversation.card import Extract, S, counted
+from gym_ray.conversation.overview import row_of, short_number, table_lines
 from gym_ray.conversation.plain_text import plain_line
 from gym_ray.conversation.rollout_text import rollout_text, width_of
+
+_NAMES = ["repeat", "status", "reward", "tokens", "said"]
+
+Advantages = Sequence[float | None]
 
 
 def best_and_worst_text(
     rollouts: Iterable[S], *, width: int | None = None, extract: Extract[S] | None = None
 ) -> str:
-    """The best and the worst rollout of the task whose rewards differ most, to read; else of the
-    first one.
+    """The task whose rewards differ most, else the first one: a row for each of its rollouts, and
+    the best and the worst of them to read.
 
     Args:
         rollouts: `gym_ray.Rollout` values, of one task or of many.
@@ -23,18 +28,29 @@ def best_and_worst_text(
     Raises:
         ValueError: there is none.
     """
-    group = _group_with_most_spread(rollouts)
-    rule = "-" * width_of(width)
+    return group_text(_group_with_most_spread(rollouts), width=width, extract=extract)
 
-    def shown(title: str, rollout: S) -> list[str]:
-        return ["", rule, title, "", rollout_text(rollout, width=width, extract=extract)]
 
-    best, worst = best_and_worst(group)
-    lines = [_headline(group)]
-    if best is worst:
-        lines += shown("One of them:", best)
-    else:
-        lines += [*shown("The best of them:", best), *shown("The worst of them:", worst)]
+def group_text(
+    group: Sequence[S],
+    *,
+    advantages: Advantages | None = None,
+    width: int | None = None,
+    extract: Extract[S] | None = None,
+) -> str:
+    """The rollouts of a task: a row for each, and the best and the worst of them to read.
+
+    Args:
+        group: at least one rollout.
+        advantages: one for each, if they are to be shown.
+        width: as `rollout_text`.
+        extract: as `rollout_text`.
+    """
+    cells = width_of(width)
+    lines = [headline(group), "", *table_lines(*group_table(group, advantages), cells)]
+    for title, rollout in to_read(group):
+        shown = rollout_text(rollout, width=width, extract=extract)
+        lines += ["", "-" * cells, f"{title}:", "", shown]
     return "\n".join(lines)
 
 
@@ -47,6 +63,47 @@ def best_and_worst(group: Sequence[S]) -> tuple[S, S]:
     best = max(judged, key=_reward)
     worst = min(judged, key=_reward)
     return (best, worst) if _reward(best) > _reward(worst) else (best, best)
+
+
+def headline(group: Sequence[S]) -> str:
+    """Which task it is, and what became of its rollouts, on one line."""
+    if not group:
+        return "no rollouts"
+    spec = group[0].spec
+    rewards = [rollout.reward for rollout in group if rollout.reward is not None]
+    where = f"Task {spec.task_index} of {plain_line(spec.environment or '(none)')}"
+    failed = len(group) - len(rewards)
+    parts = [f"{where}: {counted(len(group), 'rollout')}"]
+    if rewards:
+        low, high, mean = min(rewards), max(rewards), sum(rewards) / len(rewards)
+        spread = f"reward {short_number(low)} to {short_number(high)}, mean {short_number(mean)}"
+        parts.append(spread if low < high else f"reward {short_number(low)}")
+    if failed:
+        parts.append(f"{failed} failed")
+    return ", ".join(parts)
+
+
+def group_table(
+    group: Sequence[S], advantages: Advantages | None
+) -> tuple[list[str], list[list[str]]]:
+    """Names of columns, and a row for each rollout."""
+    rows = [row_of(rollout) for rollout in group]
+    names = list(_NAMES)
+    if advantages is not None:
+        names.insert(3, "advantage")
+        for row, advantage in zip(rows, advantages, strict=True):
+            row["advantage"] = short_number(advantage)
+    return names, [[row[name] for name in names] for row in rows]
+
+
+def to_read(group: Sequence[S]) -> Iterator[tuple[str, S]]:
+    """The rollouts worth reading, and what each of them is called."""
+    best, worst = best_and_worst(group)
+    if best is worst:
+        yield "One of them", best
+    else:
+        yield "The best of them", best
+        yield "The worst of them", worst
 
 
 def _group_with_most_spread(rollouts: Iterable[S]) -> list[S]:
@@ -65,19 +122,3 @@ def _spread(group: Sequence[S]) -> tuple[bool, float]:
 
 def _reward(rollout: S) -> float:
     return rollout.reward or 0.0
-
-
-def _headline(group: Sequence[S]) -> str:
-    spec = group[0].spec
-    rewards = [rollout.reward for rollout in group if rollout.reward is not None]
-    where = f"Task {spec.task_index} of {plain_line(spec.environment or '(none)')}"
-    failed = len(group) - len(rewards)
-    parts = [f"{where}: {count(len(group), 'rollout')}"]
-    if rewards:
-        low, high, mean = min(rewards), max(rewards), sum(rewards) / len(rewards)
-        parts.append(
-            f"reward {low:g} to {high:g}, mean {mean:.3g}" if low < high else f"reward {low:g}"
-        )
-    if failed:
-        parts.append(f"{failed} failed")
-    return ", ".join(parts)

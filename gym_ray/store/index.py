@@ -91,8 +91,11 @@ class Index:
     def only(self, rows: pa.Array | pa.ChunkedArray | slice) -> Index:
         """Some entries, given as a mask or a range; files that hold none of them are left out."""
         if isinstance(rows, slice):
-            start, end, _ = rows.indices(len(self.table))
-            table = self.table.slice(start, max(0, end - start))
+            start, end, step = rows.indices(len(self.table))
+            if step == 1:
+                table = self.table.slice(start, max(0, end - start))
+            else:
+                table = self.table.take(pa.array(np.arange(start, end, step)))
         else:
             table = self.table.filter(rows)
         numbers, own = np.unique(table["file"].to_numpy(), return_inverse=True)

@@ -128,14 +128,20 @@ def test_python_of_the_dataset_page_works(
     page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
 ) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    whole, tables, by_task, maps, exports, plain, told = blocks("python")
+    whole, single, tables, frames, by_task, maps, exports, plain, told = blocks("python")
     names: dict[str, Any] = {"__name__": "page"}
 
     exec(whole, names)
     assert len(names["good"]) == 13
+    exec(single, names)
+    shown = capsys.readouterr().out
+    assert "The best of them:" in shown
+    assert shown.endswith("\nno assistant 0\n")
     exec(tables, names)
     assert (len(names["answers"]), names["whole"].column_names) == (20, ["task_id", "response"])
 
+    exec(frames, names)
+    assert names["frame"]["reward"].count() == 20
     exec(by_task, names)
     assert names["by_task"]["rollouts"].to_list() == [4] * 5
     exec(maps, names)

@@ -243,7 +243,16 @@ def test_the_best_and_the_worst_are_those_of_the_task_with_the_widest_spread() -
     text = best_and_worst_text([*dull, *telling], width=80, extract=lambda rollout: rollout.text)
 
     head, best, worst = text.split("-" * 80)
-    assert head.strip() == ("Task 2 of arithmetic: 4 rollouts, reward 0 to 1, mean 0.667, 1 failed")
+    assert head.splitlines() == [
+        "Task 2 of arithmetic: 4 rollouts, reward 0 to 1, mean 0.6667, 1 failed",
+        "",
+        "repeat  status                   reward  tokens  said",
+        "0       completed                0       1       no",
+        "1       completed                1       1       4",
+        "2       completed                1       1       4",
+        "3       failed (policy_timeout)  none    0       no answer",
+        "",
+    ]
     assert telling[1].spec.rollout_id in best
     assert "  extracted        4\n  expected_answer  4\n" in best
     assert telling[0].spec.rollout_id in worst
