@@ -32,13 +32,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import gym_ray
 from gym_ray.environments.reasoning_gym import ReasoningGymEnvironment
-from gym_ray.export.advantages import standardized
 from gym_ray.policies.bundled import resolve_model
 
 ITERATIONS = 16
@@ -117,8 +115,7 @@ def samples_of(groups: list[Any], version: int) -> list[Sample]:
     """The rollouts of groups whose rewards differ, with GRPO's advantage."""
     samples: list[Sample] = []
     for group in groups:
-        advantages = standardized(np.asarray(group.rewards, dtype=np.float64))
-        for result, advantage in zip(group.results, advantages.tolist(), strict=True):
+        for result, advantage in zip(group.results, group.advantages, strict=True):
             spans = [span for turn in result.turns for span in turn.version_spans]
             assert {span.version for span in spans} == {version}
             if advantage:

@@ -302,8 +302,9 @@ def _reason(error: BaseException, timeout_seconds: float | None) -> str:
     """Why there was no answer, in a few words."""
     if isinstance(error, TimeoutError):
         return f"no answer within {timeout_seconds:g} s"
-    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno in errno.errorcode:
-        return os.strerror(error.os_error.errno)
+    number = error.os_error.errno if isinstance(error, aiohttp.ClientConnectorError) else None
+    if number is not None and number in errno.errorcode:  # not what the resolver's numbers mean
+        return os.strerror(number)
     return str(error) or type(error).__name__
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gym_ray.export.advantages import has_no_signal, leave_one_out, standardized
 from gym_ray.export.counts import ExportCounts
 from gym_ray.export.recipe import TRAIN, Converted, groups_of
 from gym_ray.store.columns import Column, schema_of, structs
 from gym_ray.store.schema import COLUMNS as STORED
 from gym_ray.store.schema import LOGPROBS, LOSS_MASK, TOKEN_IDS
+from gym_ray.verifiers.advantages import has_no_signal, leave_one_out, standardized
 
 FailedGroups = Literal["drop", "keep-completed"]
 

@@ -41,7 +41,10 @@ def test_programs_do_what_they_show(url: str, capsys: pytest.CaptureFixture[str]
         return sorted(capsys.readouterr().out.splitlines())
 
     assert [line.split(" ")[:2] for line in printed(first)] == [["0", "1.0"], ["1", "1.0"]]
-    assert printed(groups) == ["0 1.0 0", "1 1.0 0"]
+    lines = printed(groups)
+    equal = "[1.0, 1.0, 1.0, 1.0] [0.0, 0.0, 0.0, 0.0] 0"
+    assert [line for line in lines if "[" in line] == [f"0 {equal}", f"1 {equal}"]
+    assert any(line.startswith("Task ") and "4 rollouts, reward 1" in line for line in lines)
     assert printed(asynchronous) == ["0 1.0", "1 1.0"]
     for _ in range(2):
         printed(kept)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gym_ray.export.advantages import leave_one_out, standardized
 from gym_ray.export.packing import packing_of, sequences_needed
 from gym_ray.export.pairs import Candidate, pairs_of
+from gym_ray.verifiers.advantages import leave_one_out, standardized
 
 
 def group(*rewards: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
