@@ -239,7 +239,7 @@ class VllmEngine:
         if self._num_gpus > 1:
             defaults["distributed_executor_backend"] = "mp"
         if current_platform.is_cpu():
-            defaults |= _cpu_defaults()
+            defaults |= _cpu_defaults(self._arguments)
             use_cpu_threads(self._cpu_threads or available_cores())
         arguments = {**defaults, **self._arguments}
         if current_platform.is_cpu():
@@ -345,9 +345,13 @@ def _structured_outputs(sampling: Sampling) -> StructuredOutputsParams | None:
     return StructuredOutputsParams(grammar=sampling.grammar, structural_tag=sampling.structural_tag)
 
 
-def _cpu_defaults() -> dict[str, Any]:
+def _cpu_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     # Compiling takes a minute and a half at every start and gains little here.
     defaults: dict[str, Any] = {"enforce_eager": True}
+    if "max_num_batched_tokens" not in given:
+        # While a prompt is read in several steps, vLLM takes back what its seed drew in vain. A
+        # CPU's generator cannot do so: the first seeded prompt of more than one step ended vLLM.
+        defaults["enable_chunked_prefill"] = False
     if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         defaults["kv_cache_memory_bytes"] = CPU_KV_CACHE_BYTES
     if current_platform.get_cpu_architecture() == CpuArchEnum.X86 and not (

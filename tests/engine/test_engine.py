@@ -57,14 +57,15 @@ def test_two_replicas_sample_different_tokens_for_the_same_prompt(
     assert run(replica_one.generate(request())).token_ids.tolist() != one.token_ids.tolist()
 
 
+@pytest.mark.parametrize("tokens", [8, CONTEXT_LENGTH - 100], ids=["short", "long"])
 def test_a_request_seed_reproduces_tokens_on_every_replica(
-    replica_one: VllmEngine, replica_two: VllmEngine, run
+    tokens: int, replica_one: VllmEngine, replica_two: VllmEngine, run
 ) -> None:
-    seeded = request(seed=2**62 + 1)
+    seeded = request(tokens=tokens, seed=2**62 + 1)
     one, two = run(replica_one.generate(seeded)), run(replica_two.generate(seeded))
     assert one.token_ids.tolist() == two.token_ids.tolist()
     np.testing.assert_allclose(one.logprobs, two.logprobs, atol=1e-5)
-    other = run(replica_one.generate(request(seed=2)))
+    other = run(replica_one.generate(request(tokens=tokens, seed=2)))
     assert other.token_ids.tolist() != one.token_ids.tolist()
 
 
