@@ -1,5 +1,6 @@
 """Which part of a reply is compared, and what counts as the same string."""
 
+import json
 from typing import Any
 
 import hypothesis
@@ -7,7 +8,10 @@ import hypothesis.strategies as st
 import pytest
 
 from gym_ray.environments.string_match import StringMatchEnvironment
-from tests.environments.judging import example_rows, judged, refusal
+from tests.environments.judging import ENVIRONMENTS, example_rows, judged, refusal
+
+#: What deployments/laptop-cpu.yaml collects.
+QUESTIONS = ENVIRONMENTS / "string_match" / "data" / "questions.jsonl"
 
 
 def reward(expected: Any, reply: str, mode: str, **fields: Any) -> float:
@@ -114,6 +118,18 @@ def test_gold_is_rewarded_and_gold_with_a_character_more_is_not(gold: str, more:
         assert reward(gold, form % gold, mode) == 1.0
         assert reward(gold, form % (gold + more), mode) == 0.0
         assert reward(gold, form % (more + gold), mode) == 0.0
+
+
+def test_every_question_of_the_demo_is_solved_by_its_answer_and_by_nothing_that_it_shows() -> None:
+    rows = [json.loads(line) for line in QUESTIONS.read_text("utf-8").splitlines()]
+    environment = StringMatchEnvironment()
+    prompts = [row["responses_create_params"]["input"] for row in rows]
+
+    assert len({prompt[-1]["content"] for prompt in prompts}) == len(rows) == 16
+    for row, prompt in zip(rows, prompts, strict=True):
+        assert judged(environment, row, row["expected_answer"]).reward == 1.0
+        for message in prompt:
+            assert judged(environment, row, message["content"]).reward == 0.0
 
 
 def test_every_example_is_solved_by_its_expected_answer() -> None:
