@@ -40,6 +40,7 @@ from gym_ray.serving.engines import import_engine
 from gym_ray.serving.environment_replica import EnvironmentReplica
 from gym_ray.serving.host import Host
 from gym_ray.serving.local import LocalDeployment
+from gym_ray.serving.policy_renderer import load_policy_renderer
 from gym_ray.serving.policy_replica import PolicyReplica
 from gym_ray.telemetry import metrics
 from gym_ray.telemetry.logs import set_up_logs
@@ -112,11 +113,14 @@ class _Process:
                 )
                 for name in config.environments
             }
+            # One after the other: an engine and a renderer import transformers piece by piece, in
+            # threads, which breaks it when two do so at once.
+            await import_engine(config.policy.engine)
+            await asyncio.to_thread(load_policy_renderer, config)
             async with asyncio.TaskGroup() as tasks:
                 for deployment in self._environments.values():
                     tasks.create_task(deployment.start())
-                await import_engine(config.policy.engine)
-                tasks.create_task(policy.start())
+            await policy.start()
             info = await (await policy.replica()).info()
         except ExceptionGroup as errors:
             self._send(Failed(_told_as(errors.exceptions[0])))
