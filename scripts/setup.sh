@@ -18,15 +18,15 @@ say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 
 # uv in an environment of its own, so that none need be installed on this machine.
 bootstrap() {
-  [ -x .bootstrap/bin/uv ] || {
-    "$(pick_python)" -m venv .bootstrap
-    .bootstrap/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
-  }
+  if [ "$(cat .bootstrap/lock-uv.txt 2>/dev/null)" = "$(cat scripts/lock-uv.txt)" ]; then return; fi
+  "$(pick_python)" -m venv .bootstrap
+  install_uv .bootstrap/bin/python
+  cp scripts/lock-uv.txt .bootstrap/
 }
 
 install() {
   local use=$1 engine=$2 python uv version extras done_for
-  version="$engine $(cat pyproject.toml scripts/{setup,install}.sh scripts/overrides-cpu.txt | sha256sum)"
+  version="$engine $(cat pyproject.toml scripts/{setup,install}.sh scripts/{lock,overrides}-*.txt | sha256sum)"
   done_for=$(cat .venv/gym-ray-installed 2>/dev/null || true)
   # What is there for the tests does for the demo.
   if [ -x .venv/bin/gym-ray ] && [[ $done_for == "$use $version" || $done_for == "tests $version" ]]
@@ -37,15 +37,15 @@ install() {
   uv=.bootstrap/bin/uv
   uv_sources .bootstrap/bin/python
   [ -x .venv/bin/python ] || "$uv" venv --quiet --python "$python" .venv
-  extras=$engine
-  [ "$engine" = cpu ] || extras+=,bundled
-  if [ "$use" = tests ]; then
-    extras+=,dev
-    # Once here, instead of in every process that the tests start. A demo imports the tenth part.
-    export UV_COMPILE_BYTECODE=1
-  fi
-  say "installing gym-ray[$extras]"
-  UV=$uv install_packages .venv/bin/python "$engine" -e ".[$extras]"
+  extras=("$engine")
+  [ "$engine" = cpu ] || extras+=(bundled)
+  [ "$use" != tests ] || extras+=(dev)
+  say "installing what gym-ray[$(IFS=,; echo "${extras[*]}")] needs"
+  # Byte code once here, instead of in every process that the tests start. A demo imports the tenth
+  # part.
+  [ "$use" != tests ] || export UV_COMPILE_BYTECODE=1
+  UV=$uv install_packages .venv/bin/python "$engine" "${extras[@]}"
+  UV=$uv UV_COMPILE_BYTECODE=0 install_gym_ray .venv/bin/python -e
   echo "$use $version" > .venv/gym-ray-installed
 }
 
