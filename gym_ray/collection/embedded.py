@@ -44,6 +44,11 @@ _CHECK_SECONDS = 0.1
 #: How long the process may take to end; then it is killed, and everything it started with it.
 _CLOSE_SECONDS = 20.0
 
+#: For so long, a process at work may say nothing; then it is killed. It tells how far it is several
+#: times a second, but for when something in it, of an environment say, holds its event loop, on which
+#: every deadline is. Replicas of Serve have about as long.
+_SILENT_SECONDS = 100.0
+
 _PROCESS = (
     "import sys; sys.path[:] = sys.argv[3:]; from gym_ray.collection.embedded_process import main; "
     "main(int(sys.argv[1]), int(sys.argv[2]))"
@@ -70,6 +75,7 @@ class EmbeddedHosting:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._policy: PolicyInfo | None = None
+        self._is_silent = False
 
     def begin(self) -> None:
         """See `Hosting`."""
@@ -154,7 +160,14 @@ class EmbeddedHosting:
             process.kill()
             process.wait()
 
+    def _kill_silent(self) -> None:
+        """End a process that does nothing any more."""
+        assert self._process is not None
+        self._is_silent = True
+        self._process.kill()
+
     def _spawn(self) -> None:
+        self._is_silent = False
         ours, theirs = socket.socketpair()
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with theirs, self._log.open("ab") as log:
@@ -194,6 +207,8 @@ class EmbeddedHosting:
         except (EOFError, ConnectionResetError):
             code = self._process.wait()
             how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+            if self._is_silent:
+                how = f"killed, since it did nothing for {_SILENT_SECONDS:g} s"
             raise ProcessEnded(
                 f"the process that runs the rollouts ended ({how}); what it wrote is in {self._log}"
             ) from None
@@ -208,6 +223,7 @@ class _EmbeddedPass:
         self._is_drained = False
         self._in_flight: set[str] = set()
         self._has_ended = False
+        self._silent_seconds = 0.0
         self._error: Exception | None = None
 
     def running(self) -> bool:
@@ -215,7 +231,10 @@ class _EmbeddedPass:
 
     def wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
+        # By what was waited for, not by a clock, which goes on while this process is stopped.
+        self._silent_seconds += seconds
         while not self._has_ended and self._hosting._poll(max(0.0, until - time.monotonic())):
+            self._silent_seconds = 0.0
             try:
                 message = self._hosting._receive()
             except ProcessEnded as ended:
@@ -231,6 +250,8 @@ class _EmbeddedPass:
                     self._counts, self._is_drained = counts, is_drained
                 case Ended(counts, reason):
                     self._counts, self._error, self._has_ended = counts, reason, True
+        if self._silent_seconds > _SILENT_SECONDS:
+            self._hosting._kill_silent()
 
     def counts(self) -> Counts:
         return self._counts
