@@ -45,8 +45,8 @@ _CHECK_SECONDS = 0.1
 _CLOSE_SECONDS = 20.0
 
 #: For so long, a process at work may say nothing; then it is killed. It tells how far it is several
-#: times a second, but for when something in it, of an environment say, holds its event loop, on which
-#: every deadline is. Replicas of Serve have about as long.
+#: times a second, but for when something in it, of an environment say, holds its event loop, and
+#: with it every deadline. Replicas of Serve have about as long.
 _SILENT_SECONDS = 100.0
 
 _PROCESS = (

@@ -5,19 +5,15 @@ from __future__ import annotations
 import collections
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-import yaml
 
 import gym_ray
 from gym_ray.store.rows import broken_invariants
+from tests.chaos.commands import LOST_PER_KILL, ROLLOUTS, children_of, start_collect
 from tests.cluster import (
-    HERE,
     logged_requests,
     replica_processes,
     scripted_config,
@@ -27,48 +23,11 @@ from tests.cluster import (
     write_rows,
 )
 
-ROLLOUTS = 240
-IN_FLIGHT = 8
-
-#: In flight and unwritten at one kill, at most: 8 running and a block of 4 not durable yet.
-LOST_PER_KILL = 12
-
-
-def start_collect(
-    config: Path, log: Path, address: str | None, *overrides: str, command: str = "collect"
-) -> subprocess.Popen[bytes]:
-    """`gym-ray collect` in a process group of its own, on a joined or on its own cluster."""
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-    environment.pop("RAY_ADDRESS", None)
-    if address is not None:
-        environment["RAY_ADDRESS"] = address
-    with open(log, "ab") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "gym_ray", command, str(config), *overrides],
-            stdout=file,
-            stderr=file,
-            env=environment,
-            start_new_session=True,
-        )
-
 
 def serve_applications() -> list[str]:
     from ray import serve
 
     return [name for name in serve.status().applications if name.startswith("gym-ray-")]
-
-
-def children_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Everything a command started, but for two agents of Ray's that outlive a killed raylet.
-
-    They are `ray::DashboardAgent` and `ray::RuntimeEnvAgent`, hold no resources, and are Ray's
-    own to end.
-    """
-    return [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if not {"ray::DashboardAgent", "ray::RuntimeEnvAgent"} & set(child.cmdline())
-    ]
 
 
 @pytest.fixture(params=["ray", "local"])
@@ -80,22 +39,6 @@ def place(request: pytest.FixtureRequest) -> str:
 def address_of(place: str, request: pytest.FixtureRequest) -> str | None:
     """Address of the cluster that a collection there joins."""
     return request.getfixturevalue("cluster") if place == "ray" else None
-
-
-@pytest.fixture
-def config_file(tmp_path: Path) -> Path:
-    rows = write_rows(tmp_path / "tasks.jsonl", sums(ROLLOUTS, tmp_path))
-    config: dict[str, Any] = scripted_config(
-        tmp_path,
-        rows,
-        tmp_path / "requests",
-        collect__max_in_flight=IN_FLIGHT,
-        collect__drain_timeout_seconds=20,
-    )
-    config["policy"]["engine_args"]["latency_seconds"] = 0.3
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return path
 
 
 def test_killed_driver_resumes_without_loss_or_duplicates(
