@@ -127,6 +127,10 @@ class Environment:
     #: Row fields to check before any token is spent; None when the verifier needs none.
     Fields: ClassVar[type[TaskFields] | None] = None
 
+    #: The agent of a config that names none; None for `tool_calling` where the class carries out
+    #: tools, and `single_turn` where it does not.
+    default_agent: ClassVar[str | None] = None
+
     #: What the verdict is made of, where the config's `verifiers` compose it; else `verify` alone.
     parts: Mapping[str, VerifierPart] = MappingProxyType({})
 
@@ -319,6 +323,8 @@ class GymnasiumEnvironment(Environment):
     `reset` returns the state of one episode; `step` changes it. Either of `observe` and `step`
     may be a plain `def`, which then runs in a thread.
     """
+
+    default_agent = "gymnasium"
 
     async def observe(self, task: Task, state: Any) -> str | None:
         """The first observation, shown after the task's own messages; None for none."""

@@ -20,11 +20,14 @@ from gym_ray.config.load import RunConfig
 from gym_ray.environment import Environment, GymnasiumEnvironment, Outcome, judges_asked
 from gym_ray.errors import ConfigError, one_line
 from gym_ray.judging import judge_parameters
-from gym_ray.tools import method_tools
+from gym_ray.tools import method_tools, tool_names
 from gym_ray.verdict import VerifierPart
 from gym_ray.verifiers.grouping import GroupPart, GroupVerifiers
 
 ENTRY_POINT_GROUP = "gym_ray.environments"
+
+#: Agents that offer the tools of the task row alone.
+_WITHOUT_METHOD_TOOLS = ("single_turn", "gymnasium")
 
 
 def registered() -> dict[str, str]:
@@ -179,18 +182,77 @@ def _function(where: str, target: str, base_directory: str) -> Callable[..., Any
     return found
 
 
+def with_agents(config: RunConfig) -> RunConfig:
+    """The config with an agent for every environment, where some are `auto`.
+
+    Every command that runs rollouts, or stores a config, works with what this returns.
+
+    Raises:
+        ConfigError: the class of an environment whose agent is `auto` cannot be found.
+    """
+    sections = {
+        name: section.model_copy(
+            update={
+                "agent": _agent_of(
+                    section, load_class(name, section.entrypoint, config.base_directory)
+                )
+            }
+        )
+        if section.agent == "auto"
+        else section
+        for name, section in config.environments.items()
+    }
+    return config.model_copy(update={"environments": sections})
+
+
+def _agent_of(section: EnvironmentConfig, found: type[Environment]) -> str:
+    """The agent of a section; where it is `auto`, the one that fits the environment's class."""
+    if section.agent != "auto":
+        return section.agent
+    if section.external is not None:
+        return "external"
+    if section.mcp_servers:
+        return "tool_calling"
+    if found.default_agent is not None:
+        return found.default_agent
+    carries_out = tool_names(found) or found.call_tool is not Environment.call_tool
+    return "tool_calling" if carries_out else "single_turn"
+
+
+def idle_tools(config: RunConfig) -> dict[str, str]:
+    """Environments with `@tool` methods whose agent never offers them, and what to do about it.
+
+    It is no error: a policy without tools is what another one is compared with.
+
+    Args:
+        config: as `with_agents` returns it.
+    """
+    told = {}
+    for name, section in config.environments.items():
+        if section.agent not in _WITHOUT_METHOD_TOOLS:
+            continue
+        names = tool_names(load_class(name, section.entrypoint, config.base_directory))
+        if names:
+            told[name] = (
+                f"{', '.join(names)}: agent {section.agent} never offers them; set "
+                "agent: tool_calling"
+            )
+    return told
+
+
 def _check_agent(name: str, config: EnvironmentConfig, environment: Environment) -> None:
     """Refuse an environment the agent cannot act in, before anything starts."""
-    if config.agent == "gymnasium" and not isinstance(environment, GymnasiumEnvironment):
+    agent = _agent_of(config, type(environment))
+    if agent == "gymnasium" and not isinstance(environment, GymnasiumEnvironment):
         raise ConfigError(
             f"environments.{name}.agent gymnasium needs a gym_ray.GymnasiumEnvironment, and "
             f"{type(environment).__name__} is none"
         )
     try:
-        environment.check_agent(config.agent)
+        environment.check_agent(agent)
     except ConfigError as error:
-        raise ConfigError(f"environments.{name}.agent {config.agent}: {error}") from error
-    if config.agent == "tool_calling":
+        raise ConfigError(f"environments.{name}.agent {agent}: {error}") from error
+    if agent == "tool_calling":
         try:
             method_tools(environment)
         except ConfigError as error:

@@ -89,14 +89,15 @@ def method_tools(owner: object) -> dict[str, MethodTool]:
     Raises:
         ConfigError: a tool's signature cannot be offered; names the argument.
     """
+    return {name: _method_tool(owner, name) for name in tool_names(type(owner))}
+
+
+def tool_names(owner: type) -> list[str]:
+    """Names of the tools of an environment's class, in the order of `method_tools`."""
     names: dict[str, None] = {}
-    for kind in reversed(type(owner).__mro__):
+    for kind in reversed(owner.__mro__):
         names.update(dict.fromkeys(vars(kind)))
-    return {
-        name: _method_tool(owner, name)
-        for name in names
-        if getattr(getattr(type(owner), name, None), _MARK, False)
-    }
+    return [name for name in names if getattr(getattr(owner, name, None), _MARK, False)]
 
 
 def _method_tool(owner: object, name: str) -> MethodTool:

@@ -27,7 +27,13 @@ from gym_ray.config.load import RunConfig, load_config
 from gym_ray.environment import judges_asked
 from gym_ray.errors import ConfigError, RolloutFailure
 from gym_ray.policies.engine import GenerationRequest
-from gym_ray.registry import environment_factory, load_environment, require_judges
+from gym_ray.registry import (
+    environment_factory,
+    idle_tools,
+    load_environment,
+    require_judges,
+    with_agents,
+)
 from gym_ray.renderers import load_renderer
 from gym_ray.renderers.renderer import RolloutRenderer
 from gym_ray.renderers.tokenizers import ByteTokenizer
@@ -35,7 +41,6 @@ from gym_ray.rollout import Rollout, RolloutSpec
 from gym_ray.runner import Runner, RunSettings
 from gym_ray.sampling import Sampling
 from gym_ray.task import Task, parse_task, rollout_id_of
-from gym_ray.tools import method_tools
 from gym_ray.turn import Generation, VersionSpan
 from gym_ray.verifiers.verification import Verification
 
@@ -56,9 +61,6 @@ _ODD_REPLIES = {
     "deep JSON": "[" * 5000 + "]" * 5000,
 }
 
-#: Agents that offer the tools of the task row alone.
-_WITHOUT_METHOD_TOOLS = ("single_turn", "gymnasium")
-
 
 def check_environment(path: Path, name: str | None = None) -> CheckReport:
     """Check the environment of a folder or of a config file.
@@ -76,7 +78,7 @@ def check_environment(path: Path, name: str | None = None) -> CheckReport:
     if path.is_dir():
         own = path / "check.yaml"
         file = own if own.is_file() else path / "config.yaml"
-    config = load_config(file)
+    config = with_agents(load_config(file))
     if name is None:
         if len(config.environments) > 1:
             raise ConfigError(
@@ -136,14 +138,9 @@ class _Check:
 
     def _tools(self) -> None:
         """Tools that the policy is never offered make every reward that of doing nothing."""
-        names = list(method_tools(self._environment))
-        if names and self._section.agent in _WITHOUT_METHOD_TOOLS:
-            self._add(
-                "tools",
-                False,
-                f"{', '.join(names)}: agent {self._section.agent} never offers them; set "
-                "agent: tool_calling",
-            )
+        idle = idle_tools(self._config).get(self._name)
+        if idle is not None:
+            self._add("tools", False, idle)
 
     def _tasks(self) -> list[Task]:
         file = self._folder / "data" / "example.jsonl"

@@ -36,7 +36,7 @@ from gym_ray.collection.trackers import Trackers
 from gym_ray.config.load import RunConfig, load_config
 from gym_ray.config.objectives import describe
 from gym_ray.errors import ConfigError, GymRayError, Interrupted
-from gym_ray.registry import load_environments
+from gym_ray.registry import idle_tools, load_environments, with_agents
 from gym_ray.routing import Router
 from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
@@ -80,13 +80,15 @@ def collect(
             is kept.
     """
     started = time.monotonic()
-    checked = load_config(config, overrides)
+    checked = with_agents(load_config(config, overrides))
     preconditions.check(checked)
     environments = load_environments(checked)
     task_input = TaskInput(checked, environments)
     directory = RunDirectory.open(checked)
     try:
         with Progress(quiet=quiet) as progress:
+            for name, idle in idle_tools(checked).items():
+                progress.say(f"environments.{name} has tools {idle}")
             router = Router(checked.environments, environments)
             return _Collector(checked, task_input, router, directory, progress, started).run()
     finally:

@@ -154,8 +154,10 @@ class EnvironmentConfig(Section):
 
     entrypoint: str | None = None
     """`package.module:Class` or `path/to/folder:Class`; omitted for a registered name."""
-    agent: Literal["single_turn", "tool_calling", "gymnasium", "external"] = "single_turn"
-    """The loop that lets the policy act; `external` for one of your own (see `external`)."""
+    agent: Literal["auto", "single_turn", "tool_calling", "gymnasium", "external"] = "auto"
+    """The loop that lets the policy act; `external` for one of your own (see `external`). `auto` is
+    the one that fits the environment: `tool_calling` where it carries out tools, `gymnasium` where
+    it is played step by step, else `single_turn`."""
     agent_options: AgentOptions = AgentOptions()
     """Limits of the loop."""
     mcp_servers: dict[str, McpServerConfig] = Field(default_factory=dict)
@@ -190,10 +192,12 @@ class EnvironmentConfig(Section):
 
     @pydantic.model_validator(mode="after")
     def _sections_are_used(self) -> EnvironmentConfig:
-        if self.external is not None and self.agent != "external":
+        if self.external is not None and self.agent not in ("auto", "external"):
             raise ValueError(f"external needs agent: external, not {self.agent}")
-        if self.mcp_servers and self.agent != "tool_calling":
+        if self.mcp_servers and self.agent not in ("auto", "tool_calling"):
             raise ValueError(f"mcp_servers need agent: tool_calling, not {self.agent}")
+        if self.mcp_servers and self.external is not None:
+            raise ValueError("mcp_servers and external need different agents; leave one out")
         return self
 
 

@@ -30,7 +30,7 @@ from gym_ray.config.load import RunConfig, load_config
 from gym_ray.config.policy import PolicyConfig
 from gym_ray.environment import judges_asked
 from gym_ray.errors import RETRYABLE, ConfigError, GymRayError
-from gym_ray.registry import load_environment
+from gym_ray.registry import load_environment, with_agents
 from gym_ray.reverification.reverify_stage import ReverifySettings, ReverifyStage
 from gym_ray.reverification.reward_changes import ReverifyReport, compare
 from gym_ray.serving.job import folder_on_every_node, require_kept_output
@@ -117,7 +117,7 @@ def _config_of(
             )
         checked = stored.checked(overrides, trust=trust)
     collect = checked.collect.model_copy(update={"output": str(output)})
-    return checked.model_copy(update={"collect": collect})
+    return with_agents(checked.model_copy(update={"collect": collect}))
 
 
 def _check_source(source: Path, index: Index, config: RunConfig) -> None:

@@ -20,7 +20,7 @@ from gym_ray.config.load import RunConfig
 from gym_ray.config.policy import PolicyConfig
 from gym_ray.errors import ConfigError, GymRayError
 from gym_ray.policies.engine import PolicyInfo
-from gym_ray.registry import code_digest
+from gym_ray.registry import code_digest, with_agents
 from gym_ray.serving import options
 from gym_ray.serving.cluster import policies_of, unmet_demand
 from gym_ray.serving.controller import Controller
@@ -141,7 +141,7 @@ def build(config: RunConfig) -> Any:
     from ray.serve.config import RequestRouterConfig
 
     base_directory = folder_on_every_node(config.base_directory)
-    config = config.model_copy(update={"base_directory": base_directory})
+    config = with_agents(config).model_copy(update={"base_directory": base_directory})
 
     def policy_deployment(name: str, section: PolicyConfig, own: RunConfig) -> Any:
         return (
@@ -209,7 +209,7 @@ def application_name(config: RunConfig) -> str:
     The environments' code counts too: a verifier that was mended must not find the application
     with the old one, nor one project's replicas another's.
     """
-    served = config.model_dump(mode="json", include=_SERVED)
+    served = with_agents(config).model_dump(mode="json", include=_SERVED)
     for section in served["environments"].values():
         del section["max_in_flight"]  # Each collection's own.
     served["code"] = {

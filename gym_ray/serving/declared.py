@@ -19,6 +19,7 @@ from pydantic import Field
 
 from gym_ray.config.load import RunConfig, load_config
 from gym_ray.errors import ConfigError
+from gym_ray.registry import with_agents
 from gym_ray.serving.application import build
 from gym_ray.serving.gateway import Batches, Gateway, GatewayPlan
 from gym_ray.serving.gateway_application import batches_deployment, gateway_deployment
@@ -48,7 +49,7 @@ def application(args: dict[str, Any]) -> Any:
         ConfigError: the config is wrong, or `serve.output` is set: only `gym-ray serve` records.
     """
     arguments = Arguments.model_validate(args)
-    config = load_config(arguments.config, arguments.overrides)
+    config = with_agents(load_config(arguments.config, arguments.overrides))
     check_policies(config, here=False)
     if config.serve.output is not None:
         raise ConfigError(

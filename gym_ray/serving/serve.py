@@ -15,7 +15,7 @@ from gym_ray.config.commands import ServeConfig
 from gym_ray.config.load import RunConfig, load_config
 from gym_ray.errors import Interrupted
 from gym_ray.gateway.security import is_loopback
-from gym_ray.registry import load_environments
+from gym_ray.registry import idle_tools, load_environments, with_agents
 from gym_ray.serving.application import Application
 from gym_ray.serving.cluster import connect, disconnect
 from gym_ray.serving.gateway_application import GatewayApplication
@@ -47,7 +47,9 @@ def serve(
     Raises:
         ConfigError, GymRayError: it could not start.
     """
-    checked = load_config(config, overrides)
+    checked = with_agents(load_config(config, overrides))
+    for name, idle in idle_tools(checked).items():
+        report(f"environments.{name} has tools {idle}")
     # Before anything starts: a mistake is told at once.
     load_environments(checked)
     check_application(checked, listens=True)

@@ -201,7 +201,7 @@ def test_keys_that_decide_what_is_collected_are_shown_with_both_values() -> None
 
     assert "collect.num_repeats: 1 -> 2" in differences
     assert "sampling.seed: None -> 1" in differences
-    assert "environments.other.agent: '(absent)' -> 'single_turn'" in differences
+    assert "environments.other.agent: '(absent)' -> 'auto'" in differences
 
 
 @pytest.mark.parametrize(

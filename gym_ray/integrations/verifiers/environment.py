@@ -56,6 +56,8 @@ class VerifiersEnvironment(GymnasiumEnvironment):
         select: which tasks are generated: keys of verifiers' `select` (`limit`, `shuffle`, …).
     """
 
+    default_agent = "single_turn"
+
     class Fields(TaskFields):
         task_data: dict[str, Any]
 
