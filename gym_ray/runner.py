@@ -15,7 +15,7 @@ import json
 import time
 from typing import Literal
 
-from gym_ray.agents import Agent, AgentContext, AgentLimits, Episode, Toolbox
+from gym_ray.agents import Agent, AgentContext, AgentLimits, Episode, Toolbox, Watch, unwatched
 from gym_ray.agents.policy_calls import Generate, Policy, PolicyCalls
 from gym_ray.config.environment import AgentOptions
 from gym_ray.environment import Environment, Outcome, fresh_state, open_task
@@ -82,6 +82,7 @@ class Runner:
         agent_options: limits of the loop.
         toolbox: what `tool_calling` offers; the environment's own methods when None.
         priority: of the policy calls; lower numbers go first.
+        watch: told every item of its rollouts as it comes.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Runner:
         toolbox: Toolbox | None = None,
         chat: Chat | None = None,
         priority: int = 0,
+        watch: Watch = unwatched,
     ) -> None:
         self._environment = environment
         self._agent_name = agent_name
@@ -117,6 +119,7 @@ class Runner:
             priority=priority,
         )
         self._toolbox = toolbox or Toolbox(environment, self._options)
+        self._watch = watch
 
     async def run(
         self,
@@ -216,6 +219,7 @@ class Runner:
                 limits=limits,
                 toolbox=self._toolbox,
                 gateway_url=settings.gateway_url,
+                watch=self._watch,
             )
         )
         transcript = episode.transcript

@@ -5,7 +5,15 @@
 messages; `turn_taking.py` is what the multi-turn ones share.
 """
 
-from gym_ray.agents.agent import Agent, AgentContext, AgentLimits, Episode, Sampler
+from gym_ray.agents.agent import (
+    Agent,
+    AgentContext,
+    AgentLimits,
+    Episode,
+    Sampler,
+    Watch,
+    unwatched,
+)
 from gym_ray.agents.gymnasium import gymnasium
 from gym_ray.agents.single_turn import single_turn
 from gym_ray.agents.tool_calling import tool_calling
@@ -27,4 +35,6 @@ __all__ = [
     "Sampler",
     "ToolError",
     "Toolbox",
+    "Watch",
+    "unwatched",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from gym_ray.agents.toolbox import Toolbox
@@ -20,6 +20,13 @@ from gym_ray.turn import Generation, Tokens
 from gym_ray.verdict import Verdict
 
 T = TypeVar("T")
+
+#: Told an item of a rollout that goes on, in the shape of the Responses API.
+Watch = Callable[[Mapping[str, Any]], None]
+
+
+def unwatched(item: Mapping[str, Any]) -> None:
+    """Watch nothing."""
 
 
 class Sampler(Protocol):
@@ -114,6 +121,7 @@ class AgentContext:
         limits: where the loop ends at the latest.
         toolbox: the tools there are.
         gateway_url: address of the HTTP gateway that outside agents reach; None without one.
+        watch: told every item as it comes, what the policy says as well as what it is told.
     """
 
     task: Task
@@ -127,6 +135,7 @@ class AgentContext:
     limits: AgentLimits
     toolbox: Toolbox
     gateway_url: str | None = None
+    watch: Watch = unwatched
 
 
 #: One loop that lets the policy act; raises `RolloutFailure` when a turn cannot be sampled.

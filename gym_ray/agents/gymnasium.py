@@ -76,7 +76,7 @@ def _tell(turns: TurnTaking, observation: str) -> list[dict[str, Any]]:
     """The messages of an observation, which becomes an item as well."""
     (message,) = messages_from_items([{"role": "user", "content": observation}])
     part = {"type": "input_text", "text": message["content"]}
-    turns.items.append({"type": "message", "role": "user", "content": [part]})
+    turns.add({"type": "message", "role": "user", "content": [part]})
     return [message]
 
 

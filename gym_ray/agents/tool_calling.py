@@ -35,7 +35,7 @@ async def tool_calling(attempt: AgentContext) -> Episode:
             seconds = time.perf_counter() - started
             messages = []
             for call, result in zip(calls, results, strict=True):
-                turns.items.append(
+                turns.add(
                     {
                         "id": f"fco_{call.id}",
                         "type": "function_call_output",

@@ -39,7 +39,7 @@ class TurnTaking:
 
     Attributes:
         items: what the policy said and was told after its first turn's prompt, as items. An
-            agent adds what the policy is told.
+            agent adds what the policy is told with `add`.
         steps: what the environment answered, where it is played step by step.
     """
 
@@ -51,6 +51,12 @@ class TurnTaking:
         self._tools = tools
         self._dialogue = dialogue_of(attempt, tools)
         self._clock = asyncio.timeout(None)
+        self._watch = attempt.watch
+
+    def add(self, item: dict[str, Any]) -> None:
+        """Add an item to those of the rollout."""
+        self.items.append(item)
+        self._watch(item)
 
     async def play(self, loop: Awaitable[None]) -> Episode:
         """Run an agent's loop to its end or to the first limit it meets.
@@ -102,7 +108,8 @@ class TurnTaking:
         if number == 0:  # Before, there is nothing to verify, and the deadline is a failure.
             self._clock.reschedule(self._limits.deadline)
         said = answer.message
-        self.items += items_from_message(said, item_id_prefix=f"{self._rollout_id}-{number}")
+        for item in items_from_message(said, item_id_prefix=f"{self._rollout_id}-{number}"):
+            self.add(item)
         if answer.stop_reason == "length":
             whole = answer.output_tokens >= self._limits.max_output_tokens
             raise Truncated("length" if whole else "context")
