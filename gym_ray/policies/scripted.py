@@ -42,8 +42,9 @@ _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)+:[A-Za-z_]\w*")
 class ScriptedArgs(EngineArguments):
     """`policy.engine_args` of the scripted policy."""
 
-    reply: str = "\\boxed{4}"
-    """Text of every reply, or `package.module:function`, a callable of type `Reply`."""
+    reply: str | tuple[str, ...] = "\\boxed{4}"
+    """Text of every reply; texts for the turns of a rollout, the last of them for all that follow;
+    or `package.module:function`, a callable of type `Reply`."""
     latency_seconds: float | tuple[float, float] = Field(0.0)
     """Time a request takes; a pair draws from that range, by the hash of the request."""
     failure_rate: float = Field(0.0, ge=0, le=1)
@@ -65,7 +66,7 @@ class Script(pydantic.BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    reply: str
+    reply: str | tuple[str, ...]
     """As `ScriptedArgs.reply`; of generations that begin under these weights."""
     seed: int = 0
     """Varies logprobs, together with the version."""
@@ -306,16 +307,20 @@ def _script(update: WeightsUpdate) -> Script:
         raise ConfigError(f"{path} is no script of the scripted policy: {reason}") from None
 
 
-def load_reply(reply: str, *, section: str = "policy") -> str | Reply:
-    """Text as it is; an import path as the callable it names.
+def load_reply(reply: str | Sequence[str], *, section: str = "policy") -> str | Reply:
+    """Text as it is; texts of turns, and an import path, as a callable.
 
     Args:
         reply: as in `ScriptedArgs`.
         section: of the config that it is in, for the message.
 
     Raises:
-        ConfigError: the import path does not lead to a callable.
+        ConfigError: there are no texts, or the import path does not lead to a callable.
     """
+    if not isinstance(reply, str):
+        if not reply:
+            raise ConfigError(f"{section}.engine_args.reply: write a text, or one for each turn")
+        return _turns(tuple(reply))
     if not _IMPORT_PATH.fullmatch(reply):
         return reply
     module_name, _, attribute = reply.partition(":")
@@ -327,3 +332,14 @@ def load_reply(reply: str, *, section: str = "policy") -> str | Reply:
         raise ConfigError(f"{section}.engine_args.reply {reply!r} is not callable")
     loaded: Reply = found
     return loaded
+
+
+def _turns(texts: tuple[str, ...]) -> Reply:
+    """Says one text a turn, the last one again and again."""
+
+    def reply(prompt: str, request: GenerationRequest) -> str:
+        number = request.call.request_id.rpartition("/")[2]  # As rollouts number their turns.
+        turn = int(number) if number.isdecimal() else 0
+        return texts[min(turn, len(texts) - 1)]
+
+    return reply

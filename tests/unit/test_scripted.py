@@ -97,6 +97,14 @@ def test_a_reply_that_only_looks_like_an_import_path_is_text() -> None:
     assert text_of(generated(request(), reply="Answer:four")) == "Answer:four"
 
 
+def test_a_list_has_a_text_for_each_turn_and_the_last_for_all_that_follow() -> None:
+    replies = ["Go", "json.decoder:loads", "Done"]
+    said = [text_of(generated(request(f"r/1/{turn}"), reply=replies)) for turn in range(5)]
+
+    assert said == ["Go", "json.decoder:loads", "Done", "Done", "Done"]
+    assert text_of(generated(request("judge/j/0a1b"), reply=replies)) == "Go"
+
+
 def test_the_token_limit_and_the_context_cut_the_reply() -> None:
     by_limit = generated(request(max_output_tokens=3), reply="abcdef")
     by_context = generated(request(), reply="abcdef", context_length=len("hello") + 2)
@@ -197,6 +205,7 @@ def test_it_says_what_it_is_and_the_fingerprint_follows_the_script() -> None:
         ({"reply": "no.such.module:reply"}, "ModuleNotFoundError"),
         ({"reply": "json.decoder:nothing"}, "AttributeError"),
         ({"reply": "json.decoder:NaN"}, "is not callable"),
+        ({"reply": []}, "write a text, or one for each turn"),
     ],
 )
 def test_wrong_arguments_are_refused_in_words(args: dict[str, Any], says: str) -> None:
