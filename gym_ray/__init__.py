@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gym_ray.collection import RunSummary as RunSummary
     from gym_ray.collection import collect as collect
     from gym_ray.environment import Environment as Environment
+    from gym_ray.environment import GoldStep as GoldStep
     from gym_ray.environment import GymnasiumEnvironment as GymnasiumEnvironment
     from gym_ray.environment import Outcome as Outcome
     from gym_ray.environment import Step as Step
@@ -50,6 +51,7 @@ _HOME = {
     "read_rollouts": "gym_ray.store.stored_run",
     "reverify": "gym_ray.reverification.reverify",
     "Environment": "gym_ray.environment",
+    "GoldStep": "gym_ray.environment",
     "Outcome": "gym_ray.environment",
     "Step": "gym_ray.environment",
     "TaskFields": "gym_ray.environment",

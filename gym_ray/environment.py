@@ -21,9 +21,9 @@ import inspect
 import json
 import math
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeGuard
 
 import pydantic
 
@@ -66,6 +66,15 @@ def _says_something(answer: object) -> object:
     if isinstance(answer, float) and not math.isfinite(answer):
         raise ValueError(f"is {answer}, which is no number an answer could be")
     return answer
+
+
+#: One turn of a policy that does everything right: a text, or a call of a tool as its `name` and
+#: `arguments`. A call is carried out where the agent carries out calls.
+GoldStep = str | Mapping[str, Any]
+
+
+def _are_steps(given: object) -> TypeGuard[list[GoldStep]]:
+    return isinstance(given, list) and all(isinstance(step, str | Mapping) for step in given)
 
 
 #: What a row gives as its right answer: text that is not blank, or a finite number.
@@ -185,15 +194,15 @@ class Environment:
         """
         return verdict
 
-    def gold_answer(self, task: Task) -> str | None:
-        """A reply that deserves the full reward, where one can be written down.
+    def gold_answer(self, task: Task) -> str | Sequence[GoldStep] | None:
+        """What deserves the full reward, where that can be written down.
 
-        `gym-ray env check` verifies it. By default the row's own `gold_answer`, a call of a tool
-        in it as `<tool_call>` text. None where a row has none, or where a reply alone earns
-        nothing (tools that are carried out, games).
+        A reply; or steps, one for each turn of the policy, where tools are called or a game is
+        played: `[{"name": "put", "arguments": {"item": "jars"}}, "Done."]`. `gym-ray env check`
+        plays it. By default the row's own `gold_answer`; None where there is none.
         """
         given = task.row.get("gold_answer")
-        return given if isinstance(given, str) else None
+        return given if isinstance(given, str) or _are_steps(given) else None
 
     def answer(self, task: Task, text: str) -> str | None:
         """The answer a reply settles on, for `majority@k` of `gym-ray metrics`.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 
-from gym_ray.environment import Environment, Outcome, TaskFields
+from gym_ray.environment import Environment, GoldStep, Outcome, TaskFields
 from gym_ray.errors import ConfigError
 from gym_ray.task import Task
 from gym_ray.verdict import Verdict
@@ -138,7 +138,7 @@ class McqaEnvironment(Environment):
     def answer(self, task: Task, text: str) -> str | None:
         return chosen_letter(text, self._fields(task))
 
-    def gold_answer(self, task: Task) -> str | None:
+    def gold_answer(self, task: Task) -> str | Sequence[GoldStep] | None:
         fields = self._fields(task)
         if fields.template_metadata is not None and fields.template_metadata.output_regex:
             return super().gold_answer(task)  # a pattern does not say what matches it

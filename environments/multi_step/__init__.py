@@ -11,7 +11,7 @@ from typing import Annotated, Self
 
 import pydantic
 
-from gym_ray.environment import Environment, Outcome, TaskFields
+from gym_ray.environment import Environment, GoldStep, Outcome, TaskFields
 from gym_ray.errors import ConfigError
 from gym_ray.task import Task
 from gym_ray.tools import tool
@@ -96,6 +96,21 @@ class MultiStepEnvironment(Environment):
                 "label_handed_in": fields.minefield_label_value in found,
             },
         )
+
+    def gold_answer(self, task: Task) -> list[GoldStep]:
+        """Every synonym looked up, then their values handed in."""
+        fields = self.Fields.model_validate(task.row)
+        return [
+            *(
+                {"name": "get_synonym_value", "arguments": {"synonym": synonym}}
+                for synonym in fields.expected_synonyms
+            ),
+            {
+                "name": "extract_synonym_values",
+                "arguments": {"synonym_values": fields.expected_synonym_values},
+            },
+            "Done.",
+        ]
 
 
 def value_of(synonym: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from gym_ray.environment import Environment, Outcome, TaskFields
+from gym_ray.environment import Environment, GoldStep, Outcome, TaskFields
 from gym_ray.errors import ConfigError
 from gym_ray.task import Task
 from gym_ray.tools import tool
@@ -67,3 +67,15 @@ class SessionCounterEnvironment(Environment):
             float(counter.value == expected),
             metrics={"value_read": counter.told == counter.value},
         )
+
+    def gold_answer(self, task: Task) -> list[GoldStep] | None:
+        """What is missing, added at once; None where nothing is to be done."""
+        fields = self.Fields.model_validate(task.row)
+        missing = fields.expected_count - fields.initial_count
+        if not missing:
+            return None
+        return [
+            {"name": "increment_counter", "arguments": {"count": missing}},
+            {"name": "get_counter_value", "arguments": {}},
+            f"It stands at {fields.expected_count}.",
+        ]

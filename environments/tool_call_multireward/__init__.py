@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import pydantic
 
-from gym_ray.environment import Environment, Outcome, TaskFields
+from gym_ray.environment import Environment, GoldStep, Outcome, TaskFields
 from gym_ray.errors import ConfigError
 from gym_ray.task import Task, invalid
 from gym_ray.verdict import Verdict
@@ -60,9 +60,9 @@ class ToolCallMultirewardEnvironment(Environment):
         }
         return Verdict(sum(components.values()), components, {"calls": len(calls)})
 
-    def gold_answer(self, task: Task) -> str:
-        """The expected call, in the form ChatML models write it."""
-        return f"<tool_call>\n{json.dumps(task['expected_call'])}\n</tool_call>"
+    def gold_answer(self, task: Task) -> list[GoldStep]:
+        """The expected call."""
+        return [task["expected_call"]]
 
 
 def _arguments(call: Mapping[str, Any]) -> dict[str, Any] | None:

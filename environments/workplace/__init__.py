@@ -15,7 +15,7 @@ from typing import Any
 
 import pydantic
 
-from gym_ray.environment import Environment, Outcome, TaskFields
+from gym_ray.environment import Environment, GoldStep, Outcome, TaskFields
 from gym_ray.environments.workplace.customers import CustomerTools
 from gym_ray.environments.workplace.directory import DirectoryTools
 from gym_ray.environments.workplace.emails import EmailTools
@@ -101,6 +101,11 @@ class WorkplaceEnvironment(
                 "changes_unwanted": (made - expected).total(),
             },
         )
+
+    def gold_answer(self, task: Task) -> list[GoldStep] | None:
+        """The calls of the ground truth; None where the right thing is to change nothing."""
+        calls = self.Fields.model_validate(task.row).ground_truth
+        return [*(call.model_dump() for call in calls), "Done."] if calls else None
 
     async def _expected(self, task: Task) -> Counter[Change]:
         """What the ground truth changes.

@@ -8,7 +8,7 @@ sampled; neither Ray nor a model is needed.
 from __future__ import annotations
 
 import asyncio
-import functools
+import itertools
 import json
 import math
 import pickle
@@ -16,33 +16,16 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from gym_ray.agents import AGENTS, Toolbox
+from gym_ray.authoring.conversation import rollout_lines
 from gym_ray.authoring.findings import CheckReport, Finding
-from gym_ray.authoring.judges import scripted_judges, unscripted
+from gym_ray.authoring.given import Script, follow, script_of
 from gym_ray.authoring.loop_clock import LoopClock
-from gym_ray.config.environment import EnvironmentConfig
-from gym_ray.config.load import RunConfig, load_config
-from gym_ray.environment import judges_asked
-from gym_ray.errors import ConfigError, RolloutFailure
-from gym_ray.policies.engine import GenerationRequest
-from gym_ray.registry import (
-    environment_factory,
-    idle_tools,
-    load_environment,
-    require_judges,
-    with_agents,
-)
-from gym_ray.renderers import load_renderer
-from gym_ray.renderers.renderer import RolloutRenderer
-from gym_ray.renderers.tokenizers import ByteTokenizer
-from gym_ray.rollout import Rollout, RolloutSpec
-from gym_ray.runner import Runner, RunSettings
-from gym_ray.sampling import Sampling
-from gym_ray.task import Task, parse_task, rollout_id_of
-from gym_ray.turn import Generation, VersionSpan
-from gym_ray.verifiers.verification import Verification
+from gym_ray.authoring.rehearsal import Rehearsal, byte_renderer
+from gym_ray.authoring.subject import Subject, lines_of
+from gym_ray.errors import ConfigError, RolloutFailure, one_line
+from gym_ray.registry import environment_factory, idle_tools
+from gym_ray.rollout import Rollout
+from gym_ray.task import Task
 
 #: Example rows that are tried; more would only take longer.
 MAX_ROWS = 50
@@ -50,8 +33,14 @@ MAX_ROWS = 50
 #: Copies of every rollout that run at once to see whether they disturb each other.
 COPIES = 8
 
+#: Rollouts at once; the work of many more would look like a loop that stands still.
+TOGETHER = 32
+
 #: Longest the event loop may stand still: other rollouts of the replica wait meanwhile.
 LOOP_PAUSE_SECONDS = 1.0
+
+#: Characters of each text in the rollout that is shown at the end.
+_SHOWN_CHARACTERS = 400
 
 #: Replies no policy should be able to hang or crash a verifier with.
 _ODD_REPLIES = {
@@ -67,99 +56,68 @@ def check_environment(path: Path, name: str | None = None) -> CheckReport:
 
     Args:
         path: a folder with `config.yaml`, or the YAML file. In a folder `check.yaml` comes first,
-            where an environment that asks a judge has a scripted one.
+            where an environment that asks a judge has a scripted one; one without either may have
+            a config of its name beside it.
         name: which environment of the config, where it has several.
 
     Raises:
         ConfigError: there is no such config, the environment cannot be loaded, or it has no
             example rows.
     """
-    file = path
-    if path.is_dir():
-        own = path / "check.yaml"
-        file = own if own.is_file() else path / "config.yaml"
-    config = with_agents(load_config(file))
-    if name is None:
-        if len(config.environments) > 1:
-            raise ConfigError(
-                f"{file} has several environments; name one with --environment: "
-                f"{', '.join(config.environments)}"
-            )
-        name = next(iter(config.environments))
-    if name not in config.environments:
-        raise ConfigError(
-            f"{file} has no environment {name!r}; it has {', '.join(config.environments)}"
-        )
-    return asyncio.run(_Check(config, name, file.parent).run())
+    return asyncio.run(_Check(Subject.find(path, name=name)).run())
 
 
 class _Check:
-    def __init__(self, config: RunConfig, name: str, folder: Path) -> None:
-        self._config = config
-        self._name = name
-        self._folder = folder
-        self._section: EnvironmentConfig = config.environments[name]
-        self._environment = load_environment(name, self._section, config.base_directory)
-        self._toolbox = Toolbox(self._environment, self._section.agent_options)
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._environment = subject.environment
         self._findings: list[Finding] = []
 
     async def run(self) -> CheckReport:
         environment = type(self._environment).__name__
-        self._add("loads", True, f"{environment}, agent {self._section.agent}")
+        self._add("loads", True, f"{environment}, agent {self._subject.section.agent}")
         self._tools()
         tasks = self._tasks()
+        example = ""
         if self._judges() and tasks:
             self._pickles(tasks[0])
-            factory = environment_factory(self._name, self._section, self._config.base_directory)
-            async with Verification(
-                self._environment,
-                factory,
-                processes=2,
-                timeout_seconds=self._config.verification.timeout_seconds,
-            ) as verification:
-                await self._verify_all(tasks, verification)
-        return CheckReport(self._name, len(tasks), tuple(self._findings))
+            async with Rehearsal(self._subject, processes=2) as rehearsal:
+                example = await self._verify_all(tasks, rehearsal)
+        return CheckReport(self._subject.name, len(tasks), tuple(self._findings), example)
 
     def _add(self, check: str, ok: bool, detail: str) -> None:
         self._findings.append(Finding(check, ok, detail))
 
     def _judges(self) -> bool:
         """Give the environment its judges; whether it can be judged here at all."""
-        require_judges(self._name, self._environment, self._config.judges)
-        asked = sorted(judges_asked(self._environment))
-        if not asked:
-            return True
-        if (problem := unscripted(self._config, asked)) is not None:
-            self._add("judges", False, problem)
+        try:
+            asked = self._subject.give_judges(byte_renderer())
+        except ConfigError as error:
+            self._add("judges", False, str(error))
             return False
-        self._environment.judges = scripted_judges(self._config, asked, _renderer())
-        self._add("judges", True, f"{', '.join(asked)}, scripted")
+        if asked:
+            self._add("judges", True, f"{', '.join(asked)}, scripted")
         return True
 
     def _tools(self) -> None:
         """Tools that the policy is never offered make every reward that of doing nothing."""
-        idle = idle_tools(self._config).get(self._name)
+        idle = idle_tools(self._subject.config).get(self._subject.name)
         if idle is not None:
             self._add("tools", False, idle)
 
     def _tasks(self) -> list[Task]:
-        file = self._folder / "data" / "example.jsonl"
+        file = self._subject.example_file
         if not file.is_file():
-            file = Path(self._config.collect.input)
+            file = self._subject.input_file or file
         if not file.is_file():
             raise ConfigError(
-                f"no example rows: write {self._folder / 'data' / 'example.jsonl'}, "
+                f"no example rows: write {self._subject.example_file}, "
                 "five or more tasks a reader can learn the format from"
             )
         tasks, problems = [], []
-        lines = [line for line in file.read_bytes().splitlines() if line.strip()]
-        for number, line in enumerate(lines[:MAX_ROWS], start=1):
+        for number, line in itertools.islice(lines_of(file), MAX_ROWS):
             try:
-                task = parse_task(
-                    line, task_index=number - 1, source_file=str(file), source_line=number
-                )
-                self._environment.check_task(task.row)
-                tasks.append(task)
+                tasks.append(self._subject.parse(line, number - 1, str(file), number))
             except RolloutFailure as failure:
                 problems.append(f"{file}:{number}: row {failure.message}")
         self._add(
@@ -170,45 +128,56 @@ class _Check:
         return tasks
 
     def _pickles(self, task: Task) -> None:
+        subject = self._subject
+        factory = environment_factory(subject.name, subject.section, subject.config.base_directory)
         try:
-            pickle.dumps((task, self._section))
-            pickle.loads(
-                pickle.dumps(
-                    environment_factory(self._name, self._section, self._config.base_directory)
-                )
-            )()
+            pickle.dumps((task, subject.section))
+            pickle.loads(pickle.dumps(factory))()
         except Exception as error:
             self._add("pickles", False, f"cannot be built in another process: {error}")
         else:
             self._add("pickles", True, "can be built in another process")
 
-    async def _verify_all(self, tasks: Sequence[Task], verification: Verification) -> None:
-        play = functools.partial(self._play, verification=verification)
-        golds = [(task, gold) for task in tasks if (gold := self._gold(task)) is not None]
-        empty = {task.task_id: await play(task, "") for task in tasks}
-        self._report("empty replies", list(empty.values()))
-        gold_rollouts = [await play(task, gold) for task, gold in golds]
+    async def _verify_all(self, tasks: Sequence[Task], rehearsal: Rehearsal) -> str:
+        """One of the rollouts, for a person to read."""
+
+        async def play(task: Task, script: Script) -> Rollout:
+            return await rehearsal.play(task, follow(script))
+
+        golds = self._golds(tasks)
+        empty = [await play(task, "") for task in tasks]
+        self._report("empty replies", empty)
+        gold_rollouts = [await play(tasks[index], gold) for index, gold in golds.items()]
         if golds:
-            self._gold_beats_empty(gold_rollouts, empty)
-        else:
+            beaten = [empty[index] for index in golds]
+            self._gold_beats_empty(list(golds.values()), gold_rollouts, beaten)
+        elif not self._has("gold answers"):
             self._add(
                 "gold answers",
                 True,
                 "not checked: gold_answer() returns none for these rows",
             )
-        tried = [*golds, *((task, "") for task in tasks)]
-        before = [*gold_rollouts, *empty.values()]
-        again = [await play(task, reply) for task, reply in tried]
+        tried: list[tuple[Task, Script]] = [
+            *((tasks[index], gold) for index, gold in golds.items()),
+            *((task, "") for task in tasks),
+        ]
+        before = [*gold_rollouts, *empty]
+        again = [await play(task, script) for task, script in tried]
         self._same(
             "determinism",
             before,
             again,
             "verify must depend on nothing but its outcome (no clock, no unseeded randomness)",
         )
-        clock = LoopClock()
+        clock, crowd = LoopClock(), asyncio.Semaphore(TOGETHER)
+
+        async def among_others(task: Task, script: Script) -> Rollout:
+            async with crowd:
+                return await play(task, script)
+
         async with clock:
             together = await asyncio.gather(
-                *(play(task, reply) for task, reply in tried for _ in range(COPIES))
+                *(among_others(task, script) for task, script in tried for _ in range(COPIES))
             )
         self._same(
             "concurrency",
@@ -217,6 +186,9 @@ class _Check:
             "one instance serves many rollouts: what belongs to one goes into reset's state",
         )
         await self._odd_replies(tasks[0], play, clock)
+        played = "the gold answer" if golds else "an empty reply"
+        shown = rollout_lines(before[0], characters=_SHOWN_CHARACTERS)
+        return "\n".join([f"{played} to line {before[0].spec.source_line}:", *shown])
 
     async def _odd_replies(
         self, task: Task, play: Callable[[Task, str], Awaitable[Rollout]], clock: LoopClock
@@ -247,25 +219,46 @@ class _Check:
             ),
         )
 
-    def _gold(self, task: Task) -> str | None:
-        try:
-            return self._environment.gold_answer(task)
-        except Exception as error:
-            self._add("gold answers", False, f"gold_answer raised {type(error).__name__}: {error}")
-            return None
+    def _golds(self, tasks: Sequence[Task]) -> dict[int, Script]:
+        """Which tasks have a gold answer, and the policy that gives it."""
+        golds: dict[int, Script] = {}
+        for index, task in enumerate(tasks):
+            try:
+                gold = self._environment.gold_answer(task)
+            except Exception as error:
+                problem = f"gold_answer raised {one_line(error)}"
+                self._add("gold answers", False, f"line {task.source_line}: {problem}")
+                continue
+            try:
+                if gold is not None:
+                    golds[index] = script_of(gold)
+            except ValueError as error:
+                self._add("gold answers", False, f"line {task.source_line}: {error}")
+        return golds
 
-    def _gold_beats_empty(self, golds: Sequence[Rollout], empty: dict[str, Rollout]) -> None:
+    def _has(self, check: str) -> bool:
+        return any(finding.check == check for finding in self._findings)
+
+    def _gold_beats_empty(
+        self,
+        golds: Sequence[Script],
+        rollouts: Sequence[Rollout],
+        empty: Sequence[Rollout],
+    ) -> None:
         wrong = [
-            f"line {gold.spec.source_line}: gold {_shown(gold)}, "
-            f"empty {_shown(empty[gold.spec.task_id])}"
-            for gold in golds
-            if not _reward(gold) > _reward(empty[gold.spec.task_id])
+            f"line {rollout.spec.source_line}: gold {_shown(rollout)}, "
+            f"empty {_shown(without)}{_hindrance(script, rollout)}"
+            for script, rollout, without in zip(golds, rollouts, empty, strict=True)
+            if not _reward(rollout) > _reward(without)
         ]
-        rewards = [_reward(gold) for gold in golds]
+        lowest, highest = min(rollouts, key=_reward), max(rollouts, key=_reward)
+        span = f"{_reward(lowest):g}"
+        if _reward(lowest) < _reward(highest):
+            span += f" (line {lowest.spec.source_line}) to {_reward(highest):g}"
         self._add(
             "gold answers",
             not wrong,
-            f"{len(golds)} get {min(rewards):g} to {max(rewards):g}, more than an empty reply"
+            f"{len(golds)} get {span}, more than an empty reply"
             if not wrong
             else f"a gold answer must be rewarded more than an empty one; {wrong[0]}",
         )
@@ -296,65 +289,24 @@ class _Check:
         else:
             self._add(check, True, f"{verdicts} verdicts, all the same again")
 
-    async def _play(self, task: Task, reply: str, *, verification: Verification) -> Rollout:
-        """One rollout in which the policy says `reply` at every turn."""
-        renderer = _renderer()
-        runner = Runner(
-            environment=self._environment,
-            agent_name=self._section.agent,
-            agent=AGENTS[self._section.agent],
-            renderer=renderer,
-            model="given",
-            generate=_given(reply, renderer.stop_token_ids[0]),
-            verification=verification,
-            agent_options=self._section.agent_options,
-            toolbox=self._toolbox,
-        )
-        spec = RolloutSpec(
-            rollout_id=rollout_id_of(task.task_id, self._name, 0),
-            task_id=task.task_id,
-            task_index=task.task_index,
-            rollout_index=0,
-            environment=self._name,
-            source_file=task.source_file,
-            source_line=task.source_line,
-            task=json.dumps(task.row),
-        )
-        settings = RunSettings(
-            run_id="check",
-            sampling=Sampling(max_output_tokens=2**20),
-            timeout_seconds=self._config.collect.rollout_timeout_seconds,
-        )
-        return await runner.run(spec, settings, attempt=1)
-
-
-@functools.cache
-def _renderer() -> RolloutRenderer:
-    """The ChatML renderer over bytes, which any text fits."""
-    return load_renderer(None)
-
-
-def _given(reply: str, stop_token: int) -> Callable[[GenerationRequest], Awaitable[Generation]]:
-    """A policy that says `reply` whatever it is asked."""
-    token_ids = ByteTokenizer().encode(reply, split_special_tokens=True)
-    tokens = np.asarray([*token_ids, stop_token], dtype=np.int32)
-
-    async def generate(request: GenerationRequest) -> Generation:
-        return Generation(
-            token_ids=tokens,
-            logprobs=np.zeros(len(tokens), dtype=np.float32),
-            stop_reason="stop",
-            version_spans=(VersionSpan(0, 0, len(tokens)),),
-            queued_seconds=0.0,
-            generation_seconds=0.0,
-        )
-
-    return generate
-
 
 def _reward(rollout: Rollout) -> float:
     """A failed rollout is worth less than any other here."""
     return -math.inf if rollout.reward is None else rollout.reward
+
+
+def _hindrance(script: Script, rollout: Rollout) -> str:
+    """What may have kept a gold answer from its reward."""
+    steps = 1 if isinstance(script, str) else len(script)
+    if rollout.reward is not None and len(rollout.turns) < steps:
+        return f"; only {len(rollout.turns)} of its {steps} steps were played"
+    items = json.loads(rollout.response)
+    names = {item.get("call_id"): item["name"] for item in items if "name" in item}
+    for item in items:
+        output = str(item.get("output", ""))
+        if output.startswith("Error: "):
+            return f"; {names.get(item['call_id'])} said {output[:200]!r}"
+    return ""
 
 
 def _judged(rollout: Rollout) -> object:

@@ -22,11 +22,19 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CheckReport:
-    """Everything found out about one environment."""
+    """Everything found out about one environment.
+
+    Attributes:
+        environment: its name.
+        rows: how many example rows were tried.
+        findings: in the order of the checks.
+        example: one of the rollouts as text, with its verdict; "" where none could be played.
+    """
 
     environment: str
     rows: int
     findings: tuple[Finding, ...]
+    example: str = ""
 
     @property
     def ok(self) -> bool:

@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ import yaml
 
 from gym_ray.agents import AGENTS, Toolbox
 from gym_ray.authoring import check_environment
+from gym_ray.authoring.given import Script, follow, script_of
 from gym_ray.config.environment import EnvironmentConfig
 from gym_ray.config.load import load_config
 from gym_ray.environment import Environment, Outcome
-from gym_ray.policies.scripted import ScriptedEngine
-from gym_ray.registry import load_environment
+from gym_ray.registry import load_environment, with_agents
 from gym_ray.renderers import load_renderer
 from gym_ray.reverification.replay import Replayer
 from gym_ray.rollout import Rollout, RolloutSpec
@@ -35,7 +35,8 @@ REGISTERED: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text()
     "entry-points"
 ]["gym_ray.environments"]
 
-Perturb = Callable[[str], list[str]]
+#: Other scripts, made of the one that gets the full reward.
+Perturb = Callable[[Any], Sequence[Script]]
 
 
 def answer_changed(gold: str) -> list[str]:
@@ -83,8 +84,9 @@ def instruction_broken(gold: str) -> list[str]:
     return [f"Well, the boat and the ship of those who speak of it: {half}, and nothing more."]
 
 
-def call_changed(gold: str) -> list[str]:
+def call_changed(script: tuple[str, ...]) -> list[str]:
     """Another name, an argument too many, and the call as a mere text."""
+    (gold,) = script
     return [
         gold.replace('"name": "get', '"name": "forget'),
         gold.replace('"arguments": {', '"arguments": {"x": 1, '),
@@ -93,26 +95,46 @@ def call_changed(gold: str) -> list[str]:
     ]
 
 
+def answer_left_out(script: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The call without words, and the words without a call."""
+    return [script[:1], script[1:]]
+
+
+def count_changed(script: tuple[str, ...]) -> list[tuple[str, ...]]:
+    added, *rest = script
+    return [tuple(rest), (added, *script), (added.replace('"count": ', '"count": 1'), *rest)]
+
+
+def values_changed(script: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Not handed in, and handed in with one value too many."""
+    *lookups, handed_in, words = script
+    return [(*lookups, words), (*lookups, handed_in.replace("[", "[1, "), words)]
+
+
+def last_call_left_out(script: tuple[str, ...]) -> list[tuple[str, ...]]:
+    return [(*script[:-2], script[-1])]
+
+
 PERTURBED: dict[str, Perturb] = {
     "code": program_changed,
     "equivalence": answer_changed,
     "instruction_following": instruction_broken,
     "math": formula_changed,
     "mcqa": letter_changed,
+    "multi_step": values_changed,
     "reasoning_gym": answer_changed,
+    "session_counter": count_changed,
+    "single_tool_call": answer_left_out,
     "string_match": answer_changed,
     "structured_outputs": structure_changed,
     "tool_call_multireward": call_changed,
+    "workplace": last_call_left_out,
 }
 
 #: Environments whose rows have no gold answer, and why.
 WITHOUT_GOLD: dict[str, str] = {
     "blackjack": "a game: what is won depends on the cards",
     "judge": "what a reply is worth is for its judge to say",
-    "multi_step": "tool calls that are carried out, not a reply, are rewarded",
-    "session_counter": "tool calls that are carried out, not a reply, are rewarded",
-    "single_tool_call": "tool calls that are carried out, not a reply, are rewarded",
-    "workplace": "tool calls that are carried out, not a reply, are rewarded",
 }
 
 
@@ -130,11 +152,11 @@ class InProcess:
 
 
 class Judge:
-    """Rollouts of a policy that gives one reply, whatever it is told."""
+    """Rollouts of a policy that follows a script, whatever it is told."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        config = load_config(ENVIRONMENTS / name / "config.yaml")
+        config = with_agents(load_config(ENVIRONMENTS / name / "config.yaml"))
         self.section: EnvironmentConfig = config.environments[name]
         self.environment = load_environment(
             name, self.section.model_copy(update={"entrypoint": REGISTERED[name]}), "."
@@ -143,12 +165,17 @@ class Judge:
         self.toolbox = Toolbox(self.environment, self.section.agent_options)
         self.replayer = Replayer(self.environment, self.section)
 
-    def reward(self, row: dict[str, Any], reply: str) -> float:
-        rollout = self.rollout(row, reply)
+    def gold(self, row: dict[str, Any]) -> Script | None:
+        task = parse_task(json.dumps(row), task_index=0, source_file="t", source_line=1)
+        gold = self.environment.gold_answer(task)
+        return None if gold is None else script_of(gold)
+
+    def reward(self, row: dict[str, Any], script: Script) -> float:
+        rollout = self.rollout(row, script)
         assert rollout.reward is not None
         return rollout.reward
 
-    def rollout(self, row: dict[str, Any], reply: str) -> Rollout:
+    def rollout(self, row: dict[str, Any], script: Script) -> Rollout:
         task = parse_task(json.dumps(row), task_index=0, source_file="t", source_line=1)
         runner = Runner(
             environment=self.environment,
@@ -156,7 +183,7 @@ class Judge:
             agent=AGENTS[self.section.agent],
             renderer=load_renderer(None),
             model="m",
-            generate=ScriptedEngine(model="m", engine_args={"reply": reply}).generate,
+            generate=follow(script),
             verification=InProcess(self.environment),  # type: ignore[arg-type]
             agent_options=self.section.agent_options,
             toolbox=self.toolbox,
@@ -189,9 +216,10 @@ def test_every_registered_environment_is_tested_here_or_says_why_not() -> None:
 def test_gold_gets_full_reward_and_perturbed_gold_does_not(judge: Judge) -> None:
     perturb = PERTURBED[judge.name]
     for row in example_rows(judge.name):
-        task = parse_task(json.dumps(row), task_index=0, source_file="t", source_line=1)
-        gold = judge.environment.gold_answer(task)
-        assert gold is not None
+        gold = judge.gold(row)
+        if gold is None:  # Only where nothing is to be done, which nothing can beat.
+            assert judge.reward(row, "") == 1.0
+            continue
         assert judge.reward(row, gold) == 1.0, gold
         for wrong in ("", "I do not know.", *perturb(gold)):
             assert judge.reward(row, wrong) < 1.0, (gold, wrong)
@@ -201,8 +229,7 @@ def test_environments_without_gold_have_none() -> None:
     for name in WITHOUT_GOLD:
         judge = Judge(name)
         for row in example_rows(name):
-            task = parse_task(json.dumps(row), task_index=0, source_file="t", source_line=1)
-            assert judge.environment.gold_answer(task) is None
+            assert judge.gold(row) is None
 
 
 @pytest.mark.parametrize("name", REGISTERED)
@@ -231,10 +258,8 @@ def test_stored_rollouts_get_the_same_verdict_again(judge: Judge) -> None:
         tools = judge.toolbox.offer(task)
         calls = [json.dumps({"name": tool["name"], "arguments": {}}) for tool in tools[:4]]
         acting = "\n".join(f"<tool_call>\n{call}\n</tool_call>" for call in calls)
-        for reply in (judge.environment.gold_answer(task), acting, "Hit."):
-            if not reply:
-                continue
-            rollout = judge.rollout(row, reply)
+        for script in filter(None, (judge.gold(row), acting, "Hit.")):
+            rollout = judge.rollout(row, script)
 
             replayed = asyncio.run(judge.replayer.replay(rollout))
             again = asyncio.run(InProcess(judge.environment).verify(replayed.outcome))

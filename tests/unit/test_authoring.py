@@ -1,12 +1,20 @@
 """The template is sound, and the check finds what would break a run."""
 
+import asyncio
 import json
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
-from gym_ray.authoring import CheckReport, check, check_environment, create_environment
+from gym_ray.authoring import (
+    CheckReport,
+    Finding,
+    Subject,
+    check,
+    check_environment,
+    create_environment,
+)
 from gym_ray.errors import ConfigError
 
 VERIFY = {
@@ -52,20 +60,48 @@ def failed(report: CheckReport) -> set[str]:
     return {finding.check for finding in report.findings if not finding.ok}
 
 
-def test_a_new_environment_passes_its_check(tmp_path: Path) -> None:
-    files = create_environment("river_names", tmp_path)
+TEMPLATES = ("single", "tools", "game")
 
-    report = check_environment(tmp_path / "river_names")
 
-    assert report.ok, report.findings
-    assert report.rows == 8
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_new_environment_passes_its_check(template: str, tmp_path: Path) -> None:
+    files = create_environment("river_names", tmp_path, template)
+
+    for path in ("river_names", "river_names/config.yaml", "river_names/scripted.yaml"):
+        report = check_environment(tmp_path / path)
+
+        assert report.ok, report.findings
+        assert report.rows == 8
+        assert any(
+            finding.check == "gold answers" and finding.detail.startswith("8 get 1, more")
+            for finding in report.findings
+        )
     assert all(file.is_file() for file in files)
 
 
-def test_a_new_environment_collects_32_rollouts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("name", ["environment", "task", "game", "shelf", "step", "gold_step"])
+def test_a_name_may_be_a_word_of_the_template(name: str, template: str, tmp_path: Path) -> None:
+    create_environment(name, tmp_path, template)
+
+    subject = Subject.find(tmp_path / name)
+
+    assert type(subject.environment).__mro__[1].__module__ == "gym_ray.environment"
+    assert asyncio.run(subject.environment.reset(subject.task(1))) is not subject.environment
+
+
+def test_there_are_the_templates_that_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no template 'tool'; templates: single, tools, game"):
+        create_environment("demo", tmp_path, "tool")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_new_environment_collects_32_rollouts(template: str, tmp_path: Path) -> None:
     from gym_ray.config.load import load_config
 
-    create_environment("demo", tmp_path)
+    create_environment("demo", tmp_path, template)
     collect = load_config(tmp_path / "demo" / "config.yaml").collect
 
     rows = Path(collect.input).read_text().splitlines()
@@ -159,6 +195,172 @@ def test_tools_that_are_never_offered_are_found(agent: str, offered: bool, tmp_p
         )
 
 
+SHOP = """
+from gym_ray import Environment, tool
+
+class Shop(Environment):
+    async def reset(self, task):
+        return []
+
+    @tool
+    async def buy(self, state, item: str):
+        if item == "air":
+            raise ValueError("air is not for sale")
+        state.append(item)
+        return f"{len(state)} bought"
+
+    async def verify(self, outcome):
+        return float(outcome.state == outcome.task["basket"])
+"""
+
+
+def shop(folder: Path, *golds: object, agent: str = "auto") -> Path:
+    """A shop in which two breads are to be bought, and rows with these gold answers."""
+    (folder / "data").mkdir(parents=True)
+    (folder / "__init__.py").write_text(SHOP)
+    (folder / "config.yaml").write_text(
+        f'environments: {{shop: {{entrypoint: ".:Shop", agent: {agent}}}}}\n'
+    )
+    params = {"input": "Buy bread, twice."}
+    rows = [
+        {"responses_create_params": params, "basket": ["bread"] * 2, "gold_answer": gold, "n": n}
+        for n, gold in enumerate(golds)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "data" / "example.jsonl").write_text(text)
+    return folder
+
+
+def bought(item: str) -> dict[str, object]:
+    return {"name": "buy", "arguments": {"item": item}}
+
+
+def gold_finding(folder: Path) -> Finding:
+    report = check_environment(folder)
+    (finding,) = (one for one in report.findings if one.check == "gold answers")
+    return finding
+
+
+def test_gold_steps_are_played_through_the_tools(tmp_path: Path) -> None:
+    bread = bought("bread")
+    by_markup = "<tool_call>" + json.dumps(bread) + "</tool_call>"
+
+    report = check_environment(
+        shop(tmp_path / "shop", [bread, bread, "Done."], [bread, bread], [by_markup, by_markup])
+    )
+
+    assert report.ok, report.findings
+    assert ("gold answers", "3 get 1, more than an empty reply") in [
+        (finding.check, finding.detail) for finding in report.findings
+    ]
+    assert report.example.splitlines() == [
+        "the gold answer to line 1:",
+        "user",
+        "  Buy bread, twice.",
+        "policy calls buy",
+        '  {"item": "bread"}',
+        "tool",
+        "  1 bought",
+        "policy calls buy",
+        '  {"item": "bread"}',
+        "tool",
+        "  2 bought",
+        "policy",
+        "  Done.",
+        "verdict: reward 1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gold", "told"),
+    [
+        ([bought("bread"), "Done."], "line 1: gold reward 0, empty reward 0"),
+        ([bought("bread"), bought("air")], "buy said 'Error: ValueError: air is not for sale'"),
+        ([bought("bread"), "Wait.", bought("bread")], "only 2 of its 3 steps were played"),
+        ([bought("bread"), {"nam": "buy"}], 'line 1: step 2 is {"nam": "buy"}; write a text, or'),
+        ([{"name": "buy", "arguments": ["bread"]}], "line 1: step 1 is"),
+        ("Bread, twice.", "line 1: gold reward 0, empty reward 0"),
+    ],
+)
+def test_a_gold_answer_that_earns_nothing_is_told_with_what_hindered_it(
+    gold: object, told: str, tmp_path: Path
+) -> None:
+    finding = gold_finding(shop(tmp_path / "shop", gold))
+
+    assert not finding.ok
+    assert told in finding.detail
+
+
+@pytest.mark.parametrize("gold", [None, 4, [4, 5], {"answer": 4}])
+def test_a_gold_answer_in_the_form_of_others_is_not_checked(gold: object, tmp_path: Path) -> None:
+    finding = gold_finding(shop(tmp_path / "shop", gold))
+
+    assert finding.ok
+    assert finding.detail.startswith("not checked")
+
+
+def test_the_worst_gold_answer_is_named_where_they_differ(tmp_path: Path) -> None:
+    folder = environment(tmp_path / "trial", "return len(outcome.text) / 10")
+    code = (folder / "__init__.py").read_text()
+    (folder / "__init__.py").write_text(code.replace('["expected_answer"]', '["gold"]'))
+    rows = [
+        {"responses_create_params": {"input": "?"}, "expected_answer": "", "gold": "x" * length}
+        for length in (10, 5, 10)
+    ]
+    (folder / "data" / "example.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    assert gold_finding(folder).detail == "3 get 0.5 (line 2) to 1, more than an empty reply"
+
+
+def test_without_gold_an_empty_reply_is_shown(tmp_path: Path) -> None:
+    report = check_environment(shop(tmp_path / "shop", None))
+
+    assert report.example.startswith("an empty reply to line 1:\nuser\n")
+    assert report.example.endswith("verdict: reward 0")
+
+
+def test_an_agent_outside_is_not_started_and_its_environment_is_checked(tmp_path: Path) -> None:
+    folder = environment(tmp_path / "trial", VERIFY["sound"])
+    section = {"entrypoint": ".:Trial", "external": {"command": ["no-such-program"]}}
+    (folder / "config.yaml").write_text(json.dumps({"environments": {"trial": section}}))
+
+    assert failed(check_environment(folder)) == set()
+
+
+@pytest.mark.parametrize("path", ["trial", "trial.yaml", "./trial/../trial"])
+def test_a_config_may_lie_beside_its_folder(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = environment(tmp_path / "trial", VERIFY["sound"])
+    (folder / "config.yaml").unlink()
+    (folder / "data" / "example.jsonl").rename(tmp_path / "rows.jsonl")
+    (tmp_path / "trial.yaml").write_text(
+        "environments: {trial: {entrypoint: 'trial:Trial'}}\ncollect: {input: rows.jsonl}\n"
+    )
+
+    report = check_environment(Path(path))
+
+    assert report.ok, report.findings
+    assert report.rows == 2
+
+
+def test_a_folder_without_a_config_is_told_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no config\.yaml in it and no trial\.yaml beside it"):
+        check_environment(tmp_path / "trial")
+
+
 def test_rollouts_that_failed_are_no_verdicts(tmp_path: Path) -> None:
     folder = environment(tmp_path / "trial", "raise ValueError('no')")
     assert "determinism" in failed(check_environment(folder))
+
+
+def test_rows_that_are_alike_are_all_tried(tmp_path: Path) -> None:
+    report = check_environment(shop(tmp_path / "shop", None))
+    file = tmp_path / "shop" / "data" / "example.jsonl"
+    file.write_text(file.read_text() * 3)
+
+    again = check_environment(tmp_path / "shop")
+
+    assert (report.rows, again.rows) == (1, 3)
+    assert again.ok, again.findings

@@ -1,0 +1,1 @@
+"""What `gym-ray env new` writes, one file a template."""
