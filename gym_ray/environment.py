@@ -68,9 +68,9 @@ def _says_something(answer: object) -> object:
     return answer
 
 
-#: One turn of a policy that does everything right: a text, or a call of a tool as its `name` and
-#: `arguments`. A call is carried out where the agent carries out calls.
 GoldStep = str | Mapping[str, Any]
+"""One turn of a policy that does everything right: a text, or a call of a tool as its `name` and
+`arguments`, which is carried out where the agent carries out calls."""
 
 
 def _are_steps(given: object) -> TypeGuard[list[GoldStep]]:

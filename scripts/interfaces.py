@@ -76,6 +76,7 @@ PYTHON = {
         "TaskFields",
         "Outcome",
         "Step",
+        "GoldStep",
         "Verdict",
         "tool",
         "UnknownTool",

@@ -18,7 +18,7 @@ def write_files(folder: Path) -> None:
     named = [(block.split("\n")[0].removeprefix("# "), block) for block in blocks("python")]
     named += [(block.split("\n")[0].removeprefix("# "), block) for block in blocks("yaml")]
     named += [("pantry/data/example.jsonl", block) for block in blocks("json")]
-    assert len({name for name, _ in named}) == len(named) == 5
+    assert len({name for name, _ in named}) == len(named) == 7
     for name, text in named:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -120,7 +120,7 @@ def check(
         raise GymRayError(f"environment {report.environment} is not ready: {failed}")
 
 
-class Policy(enum.StrEnum):
+class Actor(enum.StrEnum):
     """Who acts in `gym-ray env try`."""
 
     ME = "me"
@@ -136,7 +136,7 @@ def try_(
     overrides: Overrides = None,
     row: Annotated[int, typer.Option("--row", min=1, help="Which task row, from 1.")] = 1,
     who: Annotated[
-        Policy | None,
+        Actor | None,
         typer.Option("--as", help="The policy: you, a script, or the config's own.  [default: me]"),
     ] = None,
     reply: Annotated[
@@ -165,13 +165,13 @@ def try_(
     from gym_ray.cli.terminal import is_shown, read_line, say
 
     subject = Subject.find(path, overrides or [], environment)
-    who = who or (Policy.SCRIPTED if reply else Policy.ME)
-    if reply and who != Policy.SCRIPTED:
+    who = who or (Actor.SCRIPTED if reply else Actor.ME)
+    if reply and who != Actor.SCRIPTED:
         raise ConfigError(f"--reply is what the scripted policy says; leave out --as {who}")
     policy: Typed | Scripted | Sampled
-    if who == Policy.ME:
+    if who == Actor.ME:
         policy = Typed(read_line, echo=not is_shown())
-    elif who == Policy.SCRIPTED:
+    elif who == Actor.SCRIPTED:
         policy = Scripted(reply or ())
     else:
         from gym_ray.serving.engines import build_engine

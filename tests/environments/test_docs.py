@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from gym_ray.authoring import create_environment
+from gym_ray.authoring import Sampled, Subject, create_environment, try_environment
 from gym_ray.cli.main import main
 from gym_ray.config.load import load_config
 from gym_ray.environment import Outcome
 from gym_ray.registry import environment_factory, load_environment
+from gym_ray.serving.engines import build_engine
+from gym_ray.serving.policy_renderer import load_policy_renderer
 from gym_ray.task import parse_task
 from gym_ray.tools import method_tools
 from gym_ray.verdict import Verdict
@@ -56,7 +58,7 @@ def test_commands_without_ray_succeed(
     monkeypatch.chdir(tmp_path)
     commands = [line for block in blocks("bash") for line in block.splitlines()]
     own = [line for line in commands if not line.startswith(NEEDS_RAY)]
-    assert len(own) == 5
+    assert len(own) == 9
     for command in own:
         code, output = gym_ray(command)
         assert code == 0, output
@@ -112,6 +114,21 @@ def test_the_pantry_rewards_the_state_that_was_asked_for(folder: Path) -> None:
         assert asyncio.run(reward(row, ("put", {"item": "salt"}))) == 0.0
     with pytest.raises(ValueError, match="there is no jars"):
         asyncio.run(reward(rows[1], ("take", {"item": "jars"})))
+
+
+def test_the_replies_of_the_page_put_two_jars_into_the_pantry(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(folder)
+    file = folder / "pantry" / "scripted.yaml"
+    for override in ([], ["policy.engine_args.reply=pantry.replies:reply"]):
+        for row, reward in ((1, 1.0), (2, 0.0)):
+            subject = Subject.find(file, override)
+            policy = Sampled(build_engine(subject.config), load_policy_renderer(subject.config))
+
+            rollout = try_environment(subject, row, policy, lambda line: None)
+
+            assert rollout.reward == reward
 
 
 def test_the_page_names_every_reason_to_keep_a_verdict() -> None:
