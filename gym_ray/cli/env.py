@@ -174,8 +174,11 @@ def try_(
     elif who == Actor.SCRIPTED:
         policy = Scripted(reply or ())
     else:
-        from gym_ray.serving.engines import build_engine
+        from gym_ray.serving.engines import build_engine, check_engine, working_directory_in_path
         from gym_ray.serving.policy_renderer import load_policy_renderer
 
-        policy = Sampled(build_engine(subject.config), load_policy_renderer(subject.config))
+        check_engine(subject.config.policy, section="policy", here=True)
+        with working_directory_in_path():
+            engine = build_engine(subject.config)
+        policy = Sampled(engine, load_policy_renderer(subject.config))
     try_environment(subject, row, policy, say)

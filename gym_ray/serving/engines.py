@@ -85,12 +85,12 @@ def _check_scripted(policy: PolicyConfig, section: str, *, here: bool) -> None:
     arguments = ScriptedArgs.parse(policy.engine_args, section=section)
     _check_renderer(policy, section)
     if here:
-        with _working_directory_in_path():
+        with working_directory_in_path():
             load_reply(arguments.reply, section=section)
 
 
 @contextlib.contextmanager
-def _working_directory_in_path() -> Iterator[None]:
+def working_directory_in_path() -> Iterator[None]:
     """Modules are found as in replicas, which look into the driver's working directory as well."""
     before = list(sys.path)
     sys.path.append(os.getcwd())
