@@ -20,6 +20,7 @@ from gym_ray.config.load import RunConfig
 from gym_ray.errors import ConfigError, GymRayError, RolloutFailure, one_line
 from gym_ray.integrations.nemo_rl.failures import GymTransportError
 from gym_ray.integrations.nemo_rl.hosted import Hosted
+from gym_ray.registry import with_agents
 from gym_ray.rollout import Rollout, RolloutSpec, failed_rollout
 from gym_ray.routing import Router
 from gym_ray.serving.application import Application, application_name
@@ -52,6 +53,7 @@ class ClusterService:
 
     async def start(self) -> Hosted:
         """Find the environments' code; errors in the config are told before anything waits."""
+        self._config = await asyncio.to_thread(with_agents, self._config)
         await asyncio.to_thread(application_name, self._config)
         return Hosted(self._config.environments)
 

@@ -90,7 +90,6 @@ def config_of(
             servers.
     """
     from gym_ray.config.load import load_config
-    from gym_ray.registry import with_agents
 
     urls = [url for url in base_urls if url]
     if not urls:
@@ -111,7 +110,7 @@ def config_of(
     sampling = dict(tree.get("sampling") or {})
     refuse_cut_sampling(sampling, f"{KEY}.config")
     tree["sampling"] = {"max_output_tokens": _MAX_OUTPUT_TOKENS, **sampling}
-    return with_agents(load_config(tree, origin=origin))
+    return load_config(tree, origin=origin)
 
 
 def _as_written(config: str | Mapping[str, Any]) -> tuple[dict[str, Any], Path | None]:
