@@ -120,6 +120,7 @@ async def _play(
 ) -> Rollout:
     names = [str(tool["name"]) for tool in tools]
     if isinstance(policy, Sampled):
+        _tell([f"starting the policy, {subject.config.policy.model}"], say)
         return await _sample(rehearsal, subject, task, policy)
     if isinstance(policy, Scripted):
         return await rehearsal.play(task, follow(_script(subject, task, policy, names)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -177,6 +178,7 @@ def try_(
         from gym_ray.serving.engines import build_engine, check_engine, working_directory_in_path
         from gym_ray.serving.policy_renderer import load_policy_renderer
 
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # It would talk in between.
         check_engine(subject.config.policy, section="policy", here=True)
         with working_directory_in_path():
             engine = build_engine(subject.config)
