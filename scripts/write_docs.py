@@ -47,8 +47,9 @@ A resumed run may change `policy.resources`, `policy.autoscaling`, `policy.start
 `policy.request_timeout_seconds`, the same keys of judges and their limits,
 `verification.processes`, an environment's `resources`, `autoscaling`, `max_in_flight`, `priority`
 and `datasets`, and of `collect`: `objective`, `extend`, `max_in_flight`, `max_attempts`,
-`max_failed_share`, `report`, `report_seconds` and the timeouts; and `observability`. Any other
-change is refused, with the differing keys shown.
+`max_failed_share`, `report`, `report_seconds` and the timeouts; and `observability`. With
+`collect.extend=true` `num_repeats` and `limit` may grow. Any other change is refused, with the
+differing keys shown.
 
 Values may come from environment variables (`${oc.env:NAME}`) and from other keys
 (`${policy.model}`); `run.yaml` keeps every reference as it was written, not the value.

@@ -27,7 +27,12 @@ from gym_ray.collection.group_compaction import compact_run, has_groups, judges_
 from gym_ray.collection.groups import count_failures
 from gym_ray.collection.hosting import RunningPass
 from gym_ray.collection.input import TaskInput
-from gym_ray.collection.manifest import Manifest, require_task, write_manifest
+from gym_ray.collection.manifest import (
+    Manifest,
+    is_asked_for_more,
+    require_task,
+    write_manifest,
+)
 from gym_ray.collection.remaining import Positions, remaining
 from gym_ray.collection.stage import StageSettings
 from gym_ray.collection.stop import StopSignal
@@ -35,7 +40,7 @@ from gym_ray.collection.summary import RunSummary
 from gym_ray.collection.trackers import Trackers
 from gym_ray.config.load import RunConfig, load_config
 from gym_ray.config.objectives import describe
-from gym_ray.errors import ConfigError, GymRayError, Interrupted
+from gym_ray.errors import GymRayError, Interrupted
 from gym_ray.registry import idle_tools, load_environments, with_agents
 from gym_ray.routing import Router
 from gym_ray.runner import RunSettings
@@ -157,19 +162,11 @@ class _Collector:
         collect = self._config.collect
         extends: Manifest | None = None
         if self._directory.manifest.exists():
-            manifest = Manifest.read(self._directory.manifest)
-            if manifest.sources == self._input.fingerprints():
-                return manifest
-            if not collect.extend:
-                changed = {source.source_file for source in manifest.sources} ^ {
-                    source.source_file for source in self._input.fingerprints()
-                } or {collect.input}
-                raise ConfigError(
-                    f"the input changed since this run began ({', '.join(sorted(changed))}); "
-                    "add collect.extend=true to collect its new rows too, restore the input to "
-                    "continue without them, or name a new collect.output"
-                )
-            extends = manifest
+            extends = Manifest.read(self._directory.manifest)
+            if not is_asked_for_more(extends, collect, self._input.fingerprints()):
+                if collect.extend:  # By a command that may have been killed before it said so.
+                    self._directory.save_config(self._config)
+                return extends
         if extends is None and collect.max_failed_share < 1:
             require_task(self._input, self._router, limit=collect.limit)
         self._check_application()
@@ -187,7 +184,9 @@ class _Collector:
             extends=extends,
         )
         self._directory.save_config(self._config)
-        self._progress.say(f"{manifest.rollouts} rollouts to collect into {self._directory.path}")
+        new = manifest.rollouts - (extends.rollouts if extends else 0)
+        more = f"{new} more rollouts" if extends else f"{new} rollouts"
+        self._progress.say(f"{more} to collect into {self._directory.path}")
         if manifest.unfit:
             self._progress.say(
                 f"{manifest.unfit} rows are no tasks and will be failures: {manifest.first_unfit}"

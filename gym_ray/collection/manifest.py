@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gym_ray.collection.input import InputLine, SourceFingerprint, TaskInput
+from gym_ray.config.changes import is_more
+from gym_ray.config.commands import CollectConfig
 from gym_ray.errors import ConfigError, RolloutFailure
 from gym_ray.rollout import RolloutSpec
 from gym_ray.routing import Router
@@ -43,6 +45,8 @@ class Manifest:
         path: its Parquet file.
         rollouts: rows in it.
         sources: fingerprints of the input it was made from.
+        num_repeats: rollouts per row of the input; None where an earlier version wrote it.
+        limit: only the first so many rows were taken.
         unfit: input rows that are no tasks for an environment; counted while it is written.
         first_unfit: why the first of them is not, with its place.
     """
@@ -50,6 +54,8 @@ class Manifest:
     path: Path
     rollouts: int
     sources: list[SourceFingerprint]
+    num_repeats: int | None = None
+    limit: int | None = None
     unfit: int = 0
     first_unfit: str = ""
 
@@ -60,7 +66,8 @@ class Manifest:
         with whole(path, KeyError, TypeError, ValueError):
             saved = json.loads(file.schema_arrow.metadata[_METADATA_KEY])
             sources = [SourceFingerprint(**source) for source in saved["sources"]]
-        return cls(path=path, rollouts=file.metadata.num_rows, sources=sources)
+            num_repeats, limit = saved.get("num_repeats"), saved.get("limit")
+        return cls(path, file.metadata.num_rows, sources, num_repeats, limit)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The rows, a row group at a time; all columns when `columns` is None."""
@@ -117,15 +124,20 @@ def write_manifest(
         router: finds each row's environment and checks the row's fields.
         num_repeats: rollouts per row. Rows of the same content share a task and count on.
         limit: only the first so many rows.
-        extends: an earlier manifest whose rows are kept as they are; only what the input now
-            holds beyond them is added.
+        extends: an earlier manifest whose rows are kept as they are; only what is asked for
+            beyond them is added: rows that the input now holds, and repeats of any of its rows.
 
     Raises:
         ConfigError: the input holds no rows.
     """
     sources = task_input.fingerprints()
-    metadata = {_METADATA_KEY: json.dumps({"sources": [dataclasses.asdict(s) for s in sources]})}
-    schema = MANIFEST_SCHEMA.with_metadata({**(MANIFEST_SCHEMA.metadata or {}), **metadata})
+    asked = {
+        "sources": [dataclasses.asdict(source) for source in sources],
+        "num_repeats": num_repeats,
+        "limit": limit,
+    }
+    metadata = {**(MANIFEST_SCHEMA.metadata or {}), _METADATA_KEY: json.dumps(asked)}
+    schema = MANIFEST_SCHEMA.with_metadata(metadata)
     rows = 0
     with (
         contextlib.closing(_SeenTasks()) as seen,
@@ -145,7 +157,7 @@ def write_manifest(
             rows += len(specs)
         if rows == 0:
             raise _no_rows(task_input)
-    return Manifest(path, rows, sources, count.unfit, count.first_unfit)
+    return Manifest(path, rows, sources, num_repeats, limit, count.unfit, count.first_unfit)
 
 
 def require_task(task_input: TaskInput, router: Router, *, limit: int | None) -> None:
@@ -187,6 +199,41 @@ class _Count:
     rows: int = 0
     unfit: int = 0
     first_unfit: str = ""
+
+
+def is_asked_for_more(
+    manifest: Manifest, collect: CollectConfig, sources: list[SourceFingerprint]
+) -> bool:
+    """Whether a run's manifest lacks rollouts that its config now asks for.
+
+    Args:
+        manifest: what the run has.
+        collect: what is asked for.
+        sources: fingerprints of the input as it is now.
+
+    Raises:
+        ConfigError: more is asked for and nobody said that the run may be extended, or less.
+    """
+    if manifest.sources != sources and not collect.extend:
+        changed = {source.source_file for source in manifest.sources} ^ {
+            source.source_file for source in sources
+        } or {collect.input}
+        raise ConfigError(
+            f"the input changed since this run began ({', '.join(sorted(changed))}); "
+            "add collect.extend=true to collect its new rows too, restore the input to "
+            "continue without them, or name a new collect.output"
+        )
+    if manifest.num_repeats is None:
+        return collect.extend
+    has, asked = (manifest.num_repeats, manifest.limit), (collect.num_repeats, collect.limit)
+    if has != asked and (not collect.extend or any(map(is_more, asked, has))):
+        # The command that extended it was killed before it wrote run.yaml, which is compared first.
+        limit = "null" if manifest.limit is None else manifest.limit
+        raise ConfigError(
+            f"{manifest.path} was extended: to continue the run write collect.extend=true "
+            f"collect.num_repeats={manifest.num_repeats} collect.limit={limit}, or more"
+        )
+    return manifest.sources != sources or has != asked
 
 
 def _specs(

@@ -29,7 +29,8 @@ class CollectConfig(Section):
     limit: int | None = Field(None, ge=1)
     """Only the first so many task rows."""
     extend: bool = False
-    """Accept an input that changed since the run began, and add its new rows."""
+    """Let a run that is continued grow: new rows of an input that changed, and what larger
+    `num_repeats` or `limit` ask for more. Rollouts that are there stay as they are."""
     max_in_flight: int = Field(512, ge=1)
     """Rollouts running at once."""
     max_attempts: int = Field(3, ge=1)

@@ -106,7 +106,7 @@ class RunConfig(Section):
 
     def environment_variables(self) -> set[str]:
         """Names of the environment variables that `${oc.env:…}` reads."""
-        texts = _leaves(self.to_tree())
+        texts = leaves(self.to_tree())
         return {name for _, text in texts for name in _VARIABLE.findall(str(text))}
 
     def to_yaml(self) -> str:
@@ -123,37 +123,6 @@ PLAIN_KEYS = ("cluster",)
 INTERNAL_FIELDS = ("base_directory", "as_written", "from_objective")
 
 _VARIABLE = re.compile(r"\$\{oc\.env:\s*(\w+)")
-
-#: Keys that say how fast or how long, not what is collected: a resumed run may change them.
-TUNING_KEYS = (
-    "cluster",
-    "policy.resources",
-    "policy.autoscaling",
-    "policy.startup_timeout_seconds",
-    "policy.request_timeout_seconds",
-    "verification.processes",
-    "collect.output",
-    # Says nothing by itself: the values it sets are compared.
-    "collect.objective",
-    "collect.extend",
-    "collect.max_in_flight",
-    "collect.max_attempts",
-    "collect.max_failed_share",
-    "collect.rollout_timeout_seconds",
-    "collect.run_timeout_seconds",
-    "collect.drain_timeout_seconds",
-    "collect.report",
-    "collect.report_seconds",
-    "serve",
-    "observability",
-)
-
-
-#: Keys of an environment that do not change what is collected.
-_NOT_COLLECTED = ("resources", "autoscaling", "datasets", "max_in_flight", "priority")
-
-#: Keys of a judge that say how fast it is asked.
-_JUDGE_LIMITS = ("max_concurrency", "requests_per_minute", "max_retries")
 
 
 def load_config(
@@ -276,53 +245,11 @@ def _with_references(values: Any, as_written: Any) -> Any:
     return values
 
 
-def differing_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """`key: old -> new` for every key that decides what is collected and differs.
-
-    Keys under `TUNING_KEYS` are left out: they may change between two starts of one run. Compared
-    are values as of now, so that a secret may change and a reference that stands for another value
-    is noticed; told is what was written.
-
-    Args:
-        before, after: as `RunConfig.to_tree` returns them.
-    """
-    old, new = dict(_leaves(resolve(before))), dict(_leaves(resolve(after)))
-    absent = "(absent)"
-    differing = [
-        key
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key, absent) != new.get(key, absent) and not _is_tuning(key)
-    ]
-    told = []
-    for key in differing:
-        was, now = (_written_at(tree, key, absent) for tree in (before, after))
-        told.append(f"{key}: {was!r} -> {now!r}" + (" (of another value)" if was == now else ""))
-    return told
-
-
-def _written_at(tree: Any, key: str, absent: str) -> Any:
-    """What was written at a dotted key, or for the section it is in."""
-    written = dict(_leaves(tree))
-    while key not in written and "." in key:
-        key = key.rpartition(".")[0]
-    return written.get(key, absent)
-
-
-def _is_tuning(key: str) -> bool:
-    if any(key == tuning or key.startswith(f"{tuning}.") for tuning in TUNING_KEYS):
-        return True
-    parts = key.split(".")
-    if len(parts) < 3:
-        return False
-    if parts[0] == "judges":
-        return f"policy.{parts[2]}" in TUNING_KEYS or parts[2] in _JUDGE_LIMITS
-    return parts[0] == "environments" and parts[2] in _NOT_COLLECTED
-
-
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys of a tree and their values; a list, or an empty section, is a value."""
     if isinstance(tree, Mapping) and tree:
         for key, value in tree.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, tree
 

@@ -19,7 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from gym_ray.config.load import RunConfig, differing_keys
+from gym_ray.config.changes import differing_keys
+from gym_ray.config.load import RunConfig
 from gym_ray.config.objectives import OBJECTIVES
 from gym_ray.errors import ConfigError
 from gym_ray.store.dataset_files import MANIFEST_FILE, REMAINING_FILE
@@ -140,12 +141,15 @@ class RunDirectory:
             now = config.to_tree()
             if kind == "serve":  # What is served does not depend on what would be collected.
                 saved, now = {**saved, "collect": {}}, {**now, "collect": {}}
-            differences = differing_keys(saved, now)
+            may_grow = kind == "collect" and config.collect.extend
+            differences = differing_keys(saved, now, may_grow=may_grow)
             if differences:
                 listing = "\n  ".join(differences)
+                would_do = kind == "collect" and not differing_keys(saved, now, may_grow=True)
+                extend = "add collect.extend=true to add the rollouts that lack, " * would_do
                 raise ConfigError(
                     f"{path} holds a run that was begun with another config:\n  {listing}\n"
-                    f"Restore these values to continue it, or name a new {key}"
+                    f"Restore these values to continue it, {extend}or name a new {key}"
                 )
             if not found.is_ours:
                 # The folder that its code is looked for in is not its author's to say.

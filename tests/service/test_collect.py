@@ -236,13 +236,16 @@ def test_a_finished_run_is_not_run_again_and_an_extended_one_only_where_it_grew(
         write_rows(tasks, sums(110, tasks.parent))
         with pytest.raises(gym_ray.ConfigError, match=r"input changed.*collect\.extend=true"):
             collect(finished.config)
-        extended = collect(finished.config, f"collect.output={grown}", "collect.extend=true")
+        more = ["collect.extend=true", "collect.num_repeats=4"]
+        extended = collect(finished.config, f"collect.output={grown}", *more)
     finally:
         tasks.write_text(before)
 
-    assert (extended.expected, extended.completed) == (330, 330)
+    assert (extended.expected, extended.completed) == (440, 440)
     asked = logged_requests(host.requests, ids_of(extended))
-    assert len(asked) == len(set(asked)) == 330
+    assert len(asked) == len(set(asked)) == 440
+    places = [(r.spec.task_index, r.spec.rollout_index) for r in gym_ray.read_rollouts(grown)]
+    assert places == [(task, repeat) for task in range(110) for repeat in range(4)]
 
 
 def test_a_changed_config_is_refused_with_the_differing_keys(finished: Finished) -> None:

@@ -258,6 +258,62 @@ def test_a_changed_input_is_refused_until_it_may_extend_the_run(
     assert (code, json.loads(out)["expected"]) == (0, 2)
 
 
+def test_a_run_that_is_there_grows_by_repeats_and_rows_and_never_shrinks(
+    gym_ray: RunCli, config: Path, write_lines: Write
+) -> None:
+    write_lines(["{one", "{two", "{three"])
+    common = ["collect", config, "--quiet", "--json", "collect.max_failed_share=1"]
+    run = config.parent / "runs" / "demo"
+
+    def collected(*overrides: str) -> list[tuple[int, int]]:
+        code, out, err = gym_ray(*common, *overrides)
+        assert (code, err) == (0, "")
+        assert json.loads(out)["expected"] == json.loads(out)["failed"]
+        return [(r.spec.task_index, r.spec.rollout_index) for r in read_rollouts(run)]
+
+    def refused(*overrides: str) -> str:
+        code, out, err = gym_ray(*common, *overrides)
+        assert (code, out) == (2, "")
+        return err
+
+    assert collected("collect.num_repeats=2", "collect.limit=2") == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    before = {rollout.spec.rollout_id for rollout in read_rollouts(run)}
+    more = ["collect.num_repeats=3", "collect.limit=null"]
+
+    assert "num_repeats: 2 -> 3\n" in refused(*more)
+    assert "add collect.extend=true to add the rollouts that lack" in refused(*more)
+    assert "extend" not in refused(*more, "sampling.temperature=0.5")
+    places = [(task, repeat) for task in range(3) for repeat in range(3)]
+    assert collected(*more, "collect.extend=true") == places
+    assert before < {rollout.spec.rollout_id for rollout in read_rollouts(run)}
+
+    assert collected(*more) == places
+    less = refused("collect.num_repeats=2", "collect.extend=true")
+    assert "num_repeats: 3 -> 2 (it may only grow: rollouts that are there stay)" in less
+    assert "add collect.extend" not in less
+
+
+def test_an_extension_that_was_killed_between_its_two_files_is_continued(
+    gym_ray: RunCli, config: Path, write_lines: Write
+) -> None:
+    write_lines(["{one"])
+    common = ["collect", config, "--quiet", "--json", "collect.max_failed_share=1"]
+    assert gym_ray(*common)[0] == 0
+    saved = (config.parent / "runs" / "demo" / "run.yaml").read_text()
+    more = ["collect.num_repeats=3", "collect.extend=true"]
+    assert gym_ray(*common, *more)[0] == 0
+    (config.parent / "runs" / "demo" / "run.yaml").write_text(saved)
+
+    for less in ([], ["collect.num_repeats=2", "collect.extend=true"]):
+        code, _, err = gym_ray(*common, *less)
+        assert code == 2
+        assert "write collect.extend=true collect.num_repeats=3 collect.limit=null" in err
+
+    code, out, _ = gym_ray(*common, *more)
+    assert (code, json.loads(out)["expected"]) == (0, 3)
+    assert gym_ray(*common, "collect.num_repeats=3")[0] == 0
+
+
 def test_a_changed_config_is_refused_with_the_differing_keys(
     gym_ray: RunCli, config: Path, write_lines: Write
 ) -> None:

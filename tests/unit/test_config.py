@@ -8,7 +8,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gym_ray.config.load import TUNING_KEYS, RunConfig, differing_keys, load_config, resolve
+from gym_ray.config.changes import GROWING_KEYS, TUNING_KEYS, differing_keys
+from gym_ray.config.load import RunConfig, load_config, resolve
 from gym_ray.errors import ConfigError
 from gym_ray.serving.application import application_name
 
@@ -249,7 +250,25 @@ def test_a_quota_is_a_matter_of_the_collection_and_not_of_what_is_served() -> No
     assert application_name(config) == application_name(load_config(SMALLEST))
 
 
-@pytest.mark.parametrize("key", TUNING_KEYS)
+@pytest.mark.parametrize(
+    ("key", "less", "more"),
+    [
+        ("collect.num_repeats", "4", "8"),
+        ("collect.limit", "4", "8"),
+        ("collect.limit", "4", "null"),
+    ],
+)
+def test_a_run_that_is_extended_may_grow_and_never_shrink(key: str, less: str, more: str) -> None:
+    small, large = (dumped(load_config(SMALLEST, [f"{key}={value}"])) for value in (less, more))
+
+    assert len(differing_keys(small, large)) == len(differing_keys(large, small)) == 1
+    assert differing_keys(small, large, may_grow=True) == []
+    (told,) = differing_keys(large, small, may_grow=True)
+    assert told.startswith(f"{key}: ")
+    assert told.endswith("-> 4 (it may only grow: rollouts that are there stay)")
+
+
+@pytest.mark.parametrize("key", [*TUNING_KEYS, *GROWING_KEYS])
 def test_every_tuning_key_exists(key: str) -> None:
     value = dumped(load_config(SMALLEST))
     for part in key.split("."):

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from gym_ray.config.load import RunConfig, differing_keys, load_config
+from gym_ray.config.changes import differing_keys
+from gym_ray.config.load import RunConfig, load_config
 from gym_ray.errors import ConfigError
 from gym_ray.serving.application import application_name
 from gym_ray.serving.cluster import _cpus_wanted, _gpus_wanted

@@ -229,13 +229,20 @@ LINES = st.lists(
 
 
 @settings(max_examples=10, suppress_health_check=list(HealthCheck))
-@given(first=LINES, more=LINES, num_repeats=st.integers(1, 3), data=st.data())
+@given(
+    first=LINES,
+    more=LINES,
+    num_repeats=st.integers(1, 3),
+    added_repeats=st.integers(0, 3),
+    data=st.data(),
+)
 def test_ids_are_unique_and_groups_count_from_zero_for_any_input_and_extension(
     tmp_path_factory: pytest.TempPathFactory,
     make_row: Rows,
     first: list[str],
     more: list[str],
     num_repeats: int,
+    added_repeats: int,
     data: st.DataObject,
 ) -> None:
     path = tmp_path_factory.mktemp("input") / "tasks.jsonl"
@@ -252,7 +259,8 @@ def test_ids_are_unique_and_groups_count_from_zero_for_any_input_and_extension(
     kept = specs_of(before)
     both = data.draw(st.permutations([*first, *more]))
     save(both)
-    specs = specs_of(manifest_of(path, num_repeats=num_repeats, extends=before))
+    grown = num_repeats + added_repeats
+    specs = specs_of(manifest_of(path, num_repeats=grown, extends=before))
 
     assert len(kept) == num_repeats * sum(1 for name in first if name)
     assert specs[: len(kept)] == kept
@@ -266,7 +274,7 @@ def test_ids_are_unique_and_groups_count_from_zero_for_any_input_and_extension(
             assert len({spec.task_index for spec in group}) == 1
         assert len({group[0].task_index for group in groups.values()}) == len(groups)
     expected = [make_row(name) for name in both if name in "abcd" and name]
-    asked = collections.Counter(json.dumps(row) for row in expected * num_repeats)
+    asked = collections.Counter(json.dumps(row) for row in expected * grown)
     assert collections.Counter(spec.task for spec in specs if spec.error is None) == asked
 
 
