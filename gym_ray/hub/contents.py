@@ -13,9 +13,9 @@ from typing import Literal
 
 from gym_ray.atif.trajectories import TRAJECTORIES
 from gym_ray.collection.summary import RunSummary
+from gym_ray.config.secret_values import secret_settings
 from gym_ray.errors import ConfigError
 from gym_ray.hub.cards import checked_card, prepared_card, rollouts_card
-from gym_ray.hub.secret_values import secret_settings
 from gym_ray.prepare.task_files import SPLITS
 from gym_ray.store.places import parquet_file
 from gym_ray.store.run_directory import kept_from_writers

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
+from gym_ray.config.secret_values import secret_settings
 from gym_ray.errors import ConfigError
 from gym_ray.hub import pull, push
 from gym_ray.hub.cards import prepared_card
-from gym_ray.hub.secret_values import secret_settings
 from gym_ray.store.schema import SCHEMA
 from tests.exports import run_command
 from tests.hub_folders import finished_run, task_files

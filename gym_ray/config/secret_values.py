@@ -1,6 +1,6 @@
-"""Secrets that a text of ours might carry to the Hub.
+"""Secrets in a config, which what is shown of it or carried to the Hub must not tell.
 
-Covered: settings of `run.yaml` whose name says secret, text that looks like the tokens of widely
+Covered: settings whose name says secret, text that looks like the tokens of widely
 used services, passwords in addresses, and the value of every environment variable that the config
 names for a secret, and of HF_TOKEN. Not covered: what is inside task rows and rollouts.
 """
@@ -11,8 +11,6 @@ import os
 import re
 from collections.abc import Iterator
 from typing import Any
-
-from gym_ray.hub.repository import TOKEN_VARIABLE
 
 _SECRET_NAME = re.compile(
     r"(?i:(^|[_-])(api[_-]?keys?|apikey|access[_-]?key|private[_-]?key|secret([_-]?key)?|password|"
@@ -27,6 +25,9 @@ _SECRET_TEXT = re.compile(
     r"[?&][\w-]*(api[-_]?key|token|secret|password|signature)=[^&\s]|"
     r"\bBearer\s+[\w.~+/-]{16,}|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]+:[^/\s@]+@"
 )
+#: The token of the Hub, which no config names.
+_HUB_TOKEN = "HF_TOKEN"
+
 #: `${oc.env:NAME}`: the name of a variable, not its value.
 _REFERENCE = re.compile(r"\$\{[^}]*\}")
 #: Shorter values of variables are no secrets, and would be found everywhere.
@@ -37,7 +38,7 @@ def secret_settings(tree: Any) -> list[str]:
     """Dotted names of the settings that hold a secret; the values are never told.
 
     Args:
-        tree: `run.yaml`, loaded.
+        tree: a config as plain values.
     """
     held = _held(tree)
     found = [path for path, name, text in _texts(tree) if _is_secret(name, text, held)]
@@ -86,7 +87,7 @@ def _names_variables(key: str) -> bool:
 
 def _held(tree: Any) -> set[str]:
     """Values of the environment variables that are secret."""
-    names = {TOKEN_VARIABLE, *_variables(tree)}
+    names = {_HUB_TOKEN, *_variables(tree)}
     values = {os.environ.get(name, "") for name in names}
     return {value for value in values if len(value) >= _SHORTEST}
 
