@@ -15,6 +15,7 @@ from gym_ray.cli import (
     check_template,
     collect,
     compat,
+    config,
     env,
     export,
     hub,
@@ -47,7 +48,7 @@ for command in (
     weights.weights,
 ):
     app.command()(command)
-for group in (env, export, hub, compat, import_):
+for group in (config, env, export, hub, compat, import_):
     app.add_typer(group.app)
 
 

@@ -57,6 +57,12 @@ class ResourcesConfig(Section):
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     """How the bundles are placed."""
 
+    def total(self, kind: Literal["CPU", "GPU"]) -> float:
+        """How many of a kind one replica claims."""
+        if self.bundles is not None:
+            return sum(bundle.get(kind, 0) for bundle in self.bundles)
+        return self.num_gpus if kind == "GPU" else self.num_cpus
+
     @pydantic.field_validator("bundles")
     @classmethod
     def _one_gpu_each(cls, value: list[dict[str, float]] | None) -> list[dict[str, float]] | None:

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gym_ray.config.deployment import ResourcesConfig
 from gym_ray.config.environment import EnvironmentConfig
 from gym_ray.config.load import RunConfig
 from gym_ray.config.policy import PolicyConfig
@@ -263,7 +262,7 @@ def require_gpus(config: RunConfig, have: float) -> None:
 
 def _gpus_wanted(config: RunConfig) -> float:
     return sum(
-        _of(policy.resources, "GPU") * max(1, policy.autoscaling.min_replicas)
+        policy.resources.total("GPU") * max(1, policy.autoscaling.min_replicas)
         for policy in policies_of(config)
     )
 
@@ -274,7 +273,7 @@ def _cpus_wanted(config: RunConfig) -> float:
         *config.environments.values(),
     ]
     total = sum(
-        _of(section.resources, "CPU") * max(1, section.autoscaling.min_replicas)
+        section.resources.total("CPU") * max(1, section.autoscaling.min_replicas)
         for section in sections
     )
     stages = stages_wanted(config)
@@ -289,9 +288,3 @@ def policies_of(config: RunConfig) -> list[PolicyConfig]:
 def stages_wanted(config: RunConfig) -> int:
     """Stage actors a collection at full size has."""
     return math.ceil(config.collect.max_in_flight / ROLLOUTS_PER_STAGE)
-
-
-def _of(resources: ResourcesConfig, kind: str) -> float:
-    if resources.bundles is not None:
-        return sum(bundle.get(kind, 0) for bundle in resources.bundles)
-    return resources.num_gpus if kind == "GPU" else resources.num_cpus

@@ -8,6 +8,7 @@ os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 import datetime
 import functools
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,23 @@ def write_lines(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def gym_ray(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Callable[..., tuple[int, str, str]]:
+    """`gym_ray(*arguments)`: run a command line; exit code, standard output, standard error."""
+    from gym_ray.cli.main import main
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gym-ray", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        assert "Traceback" not in output.err
+        assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+        return ended.value.code, output.out, output.err  # type: ignore[return-value]
+
+    return run
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 import re
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,26 +12,9 @@ from typing import Any
 import pytest
 
 from gym_ray import read_rollouts
-from gym_ray.cli.main import main
 
 Write = Callable[..., Path]
 RunCli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def gym_ray(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> RunCli:
-    """Run a command line; exit code, standard output, standard error."""
-
-    def run(*arguments: Any) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["gym-ray", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        output = capsys.readouterr()
-        assert "Traceback" not in output.err
-        assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
-        return ended.value.code, output.out, output.err  # type: ignore[return-value]
-
-    return run
 
 
 @pytest.fixture
