@@ -43,6 +43,10 @@ Made from `gym_ray/config/` by `scripts/write_docs.py`. Any key can be overridde
 command line as `section.key=value`. Tasks may set `temperature`, `top_p` and (lower)
 `max_output_tokens` in their `responses_create_params`.
 
+`gym-ray config show CONFIG` prints every value with the line it came from, and
+`gym-ray config check CONFIG` says whether it would run and what; both take overrides, and start
+nothing.
+
 A resumed run may change `policy.resources`, `policy.autoscaling`, `policy.startup_timeout_seconds`,
 `policy.request_timeout_seconds`, the same keys of judges and their limits,
 `verification.processes`, an environment's `resources`, `autoscaling`, `max_in_flight`, `priority`

@@ -114,14 +114,20 @@ def test_what_is_shown_of_a_config_is_the_config(path: Path) -> None:
     assert {setting.origin for setting in settings} > {"default"}
 
 
+#: Text that a reader of YAML might take for something else.
+TEXTS = st.text(
+    "aeEnyx09.:#-+_}[],\"'\\\n\t $*&!|>%@`~=</é\U0001f600", max_size=8
+) | st.sampled_from(
+    ["1e5", ".5e3", "0x1f", "1_000", "~", "null", "Yes", "2001-01-01", "1:30", "<<", "{a}", ".inf"]
+)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=8,
 )
 
 
-@given(params=st.dictionaries(st.text(min_size=1), VALUES, max_size=4))
+@given(params=st.dictionaries(TEXTS, VALUES, max_size=4))
 def test_every_value_that_can_be_written_is_shown_so_that_it_is_read_again(
     tmp_path_factory: pytest.TempPathFactory, params: dict[str, Any]
 ) -> None:
