@@ -159,7 +159,7 @@ def one_line(error: BaseException, limit: int = 500) -> str:
     out: what stands before the host in an address, and the values of environment variables that
     are called like one.
     """
-    text = _without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
+    text = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -169,7 +169,8 @@ _SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$
 _SHORTEST_SECRET = 8
 
 
-def _without_secrets(text: str) -> str:
+def without_secrets(text: str) -> str:
+    """A text without what surely is a secret; see `one_line`."""
     text = _USER_IN_ADDRESS.sub(r"\1***@", text)
     for name, value in os.environ.items():
         if len(value) >= _SHORTEST_SECRET and value in text and _SECRET_VARIABLE.search(name):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import importlib.metadata
-import os
 import sys
 import traceback
 from typing import Annotated
@@ -27,7 +26,8 @@ from gym_ray.cli import (
     weights,
 )
 from gym_ray.cli.help import dressed
-from gym_ray.errors import GymRayError
+from gym_ray.errors import ConfigError, GymRayError
+from gym_ray.store.log_file import LogFile, log_of_command, noted_log
 
 app = typer.Typer(
     name="gym-ray",
@@ -52,6 +52,10 @@ for group in (config, env, export, hub, compat, import_):
     app.add_typer(group.app)
 
 
+#: Taken off the arguments by `main`, since errors end up where no command is any more.
+_DEBUG = "--debug"
+
+
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"gym-ray {importlib.metadata.version('gym-ray')}")
@@ -66,6 +70,12 @@ def _root(
             "--version", callback=_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            _DEBUG, help="Print the traceback of an error, too. Goes anywhere in a command."
+        ),
+    ] = False,
 ) -> None:
     """Rollouts at scale: tasks and environments in, exact-token training data out."""
 
@@ -74,17 +84,14 @@ dressed(app)
 
 
 def main() -> None:
-    """Entry point of the `gym-ray` script.
-
-    With `GYM_RAY_TRACEBACK` set, errors have their traceback.
-    """
+    """Entry point of the `gym-ray` script. With `--debug`, errors have their traceback."""
     try:
-        app()
+        app([argument for argument in sys.argv[1:] if argument != _DEBUG])
     except GymRayError as error:
-        _end(str(error), error.exit_code)
+        _end(str(error), error, error.exit_code)
     except OSError as error:
         told = f"{_described(error)}{_cure(error)}"
-        _end(f"{told}; what was collected is kept", GymRayError.exit_code)
+        _end(f"{told}; what was collected is kept", error, GymRayError.exit_code)
 
 
 def _described(error: OSError) -> str:
@@ -94,7 +101,7 @@ def _described(error: OSError) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" (in {frames[-1].name}, {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     name = errno.errorcode.get(error.errno or 0, type(error).__name__)
-    return f"{error or name}{place}; set GYM_RAY_TRACEBACK=1 to see how it came about"
+    return f"{error or name}{place}"
 
 
 def _cure(error: OSError) -> str:
@@ -107,8 +114,16 @@ def _cure(error: OSError) -> str:
     return ""
 
 
-def _end(message: str, exit_code: int) -> None:
-    if os.environ.get("GYM_RAY_TRACEBACK"):
-        traceback.print_exc()
+def _end(message: str, error: Exception, exit_code: int) -> None:
+    log = noted_log(error)
+    # What is wrong with a config its message says; of anything else there is more to know.
+    if log is None and not isinstance(error, ConfigError):
+        with LogFile(log_of_command("commands")) as file:
+            file.failed(error)
+        log = noted_log(error) if isinstance(error, OSError) else None
+    if _DEBUG in sys.argv:
+        traceback.print_exception(error)
     print(f"gym-ray: {message}", file=sys.stderr)
+    if log is not None:
+        print(f"gym-ray: {log}", file=sys.stderr)
     sys.exit(exit_code)

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from gym_ray.cli.arguments import Overrides, Quiet, Rollouts, TrustRun
-from gym_ray.errors import FailedShareExceeded, GymRayError, Interrupted
 
 
 def reverify(
@@ -37,7 +36,7 @@ def reverify(
 
       gym-ray reverify runs/demo --output runs/demo-strict environments.math.params.require_box=true
     """
-    from gym_ray.reverification.report import render_changes
+    from gym_ray.reverification.report import demand_complete, render_changes
     from gym_ray.reverification.reverify import reverify as run
 
     report = run(
@@ -49,15 +48,4 @@ def reverify(
         quiet=quiet,
     )
     typer.echo(report.to_json() if json else render_changes(report))
-    again = "re-issue the same command to continue"
-    if report.interrupted is not None:
-        raise Interrupted(
-            f"stopped early ({report.interrupted}); {report.pending} rollouts are left: {again}"
-        )
-    if report.pending:
-        raise GymRayError(f"{report.pending} rollouts are left; {again}")
-    if report.failed_share > report.max_failed_share:
-        raise FailedShareExceeded(
-            f"{report.changes.failed_now} of {report.changes.rollouts} verifications failed, more "
-            f"than collect.max_failed_share={report.max_failed_share:g} allows"
-        )
+    demand_complete(report)

@@ -34,6 +34,7 @@ from gym_ray.collection.manifest import (
     write_manifest,
 )
 from gym_ray.collection.remaining import Positions, remaining
+from gym_ray.collection.report import render
 from gym_ray.collection.stage import StageSettings
 from gym_ray.collection.stop import StopSignal
 from gym_ray.collection.summary import RunSummary
@@ -46,6 +47,7 @@ from gym_ray.routing import Router
 from gym_ray.runner import RunSettings
 from gym_ray.sampling import Sampling
 from gym_ray.serving.environment_client import client_settings, producer_of
+from gym_ray.store.log_file import LogFile
 from gym_ray.store.places import write_text_whole
 from gym_ray.store.run_directory import RunDirectory
 from gym_ray.telemetry.progress import Progress, duration
@@ -90,14 +92,15 @@ def collect(
     environments = load_environments(checked)
     task_input = TaskInput(checked, environments)
     directory = RunDirectory.open(checked)
-    try:
-        with Progress(quiet=quiet) as progress:
+    with LogFile(directory.log) as log, contextlib.closing(directory):
+        with Progress(quiet=quiet, log=log) as progress:
             for name, idle in idle_tools(checked).items():
                 progress.say(f"environments.{name} has tools {idle}")
             router = Router(checked.environments, environments)
-            return _Collector(checked, task_input, router, directory, progress, started).run()
-    finally:
-        directory.close()
+            collector = _Collector(checked, task_input, router, directory, progress, started)
+            summary = collector.run()
+        log.write(render(summary))
+        return summary
 
 
 class _Collector:

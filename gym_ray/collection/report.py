@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from gym_ray.collection.summary import Reward, RunSummary
 from gym_ray.errors import FailedShareExceeded, GymRayError, Interrupted
+from gym_ray.store.log_file import log_of, note_log
+from gym_ray.store.places import open_path
 from gym_ray.telemetry.progress import duration
 
 
@@ -59,6 +61,14 @@ def demand_complete(
         FailedShareExceeded: too many rollouts failed.
         GymRayError: rollouts are left for another reason.
     """
+    try:
+        _demand_complete(summary, max_failed_share, again)
+    except GymRayError as error:
+        note_log(error, log_of(open_path(summary.output)))
+        raise
+
+
+def _demand_complete(summary: RunSummary, max_failed_share: float, again: str) -> None:
     if summary.interrupted is not None and not summary.pending and not summary.shards:
         raise Interrupted(
             f"stopped early ({summary.interrupted}); every rollout is there, and groups are not "

@@ -45,6 +45,24 @@ def secret_settings(tree: Any) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def covered_argument(argument: str) -> str:
+    """A word of a command line; of an assignment, or a word, that holds a secret what names it."""
+    key, sign, value = argument.partition("=")
+    if not sign:
+        return "***" if secret_settings([argument]) else argument
+    name = key.rpartition(".")[2].lstrip("+")
+    return f"{key}=***" if secret_settings({name: _loaded(value)}) else argument
+
+
+def _loaded(value: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError):
+        return value
+
+
 def _is_secret(name: str, text: str, held: set[str]) -> bool:
     text = _REFERENCE.sub("", text)
     if any(value in text for value in held) or _SECRET_TEXT.search(text):

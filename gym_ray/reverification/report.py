@@ -3,7 +3,40 @@
 from __future__ import annotations
 
 from gym_ray.collection.report import reward_text
+from gym_ray.errors import FailedShareExceeded, GymRayError, Interrupted
 from gym_ray.reverification.reward_changes import Changes, ReverifyReport
+from gym_ray.store.log_file import log_of, note_log
+from gym_ray.store.places import open_path
+
+
+def demand_complete(report: ReverifyReport) -> None:
+    """Refuse a reverification that is not whole.
+
+    Raises:
+        Interrupted: it was told to stop.
+        FailedShareExceeded: too many verifications failed.
+        GymRayError: rollouts are left for another reason.
+    """
+    try:
+        _demand_complete(report)
+    except GymRayError as error:
+        note_log(error, log_of(open_path(report.output)))
+        raise
+
+
+def _demand_complete(report: ReverifyReport) -> None:
+    again = "re-issue the same command to continue"
+    if report.interrupted is not None:
+        raise Interrupted(
+            f"stopped early ({report.interrupted}); {report.pending} rollouts are left: {again}"
+        )
+    if report.pending:
+        raise GymRayError(f"{report.pending} rollouts are left; {again}")
+    if report.failed_share > report.max_failed_share:
+        raise FailedShareExceeded(
+            f"{report.changes.failed_now} of {report.changes.rollouts} verifications failed, more "
+            f"than collect.max_failed_share={report.max_failed_share:g} allows"
+        )
 
 
 def render_changes(report: ReverifyReport) -> str:

@@ -9,6 +9,7 @@ verifier is given (replay), judging (reverify_stage), what changed (reward_chang
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import time
@@ -31,10 +32,12 @@ from gym_ray.config.policy import PolicyConfig
 from gym_ray.environment import judges_asked
 from gym_ray.errors import RETRYABLE, ConfigError, GymRayError
 from gym_ray.registry import load_environment, with_agents
+from gym_ray.reverification.report import render_changes
 from gym_ray.reverification.reverify_stage import ReverifySettings, ReverifyStage
 from gym_ray.reverification.reward_changes import ReverifyReport, compare
 from gym_ray.serving.job import folder_on_every_node, require_kept_output
 from gym_ray.store.index import Index, contains
+from gym_ray.store.log_file import LogFile
 from gym_ray.store.places import open_path, write_text_whole
 from gym_ray.store.row_fetcher import whole_groups
 from gym_ray.store.run_directory import RunDirectory, kept_from_writers
@@ -87,15 +90,16 @@ def reverify(
     if target.resolve() in (source.path.resolve(), source.home.resolve()):
         raise ConfigError(f"--output {str(output)!r} is what is reverified; name a new folder")
     require_kept_output("--output", str(output))
-    with kept_from_writers(source.home), Progress(quiet=quiet) as progress:
+    with kept_from_writers(source.home):
         checked = _config_of(source, target, config, overrides, trust=trust_run)
         index = source.index()
         _check_source(source.path, index, checked)
         directory = RunDirectory.open(checked, kind="reverify")
-        try:
-            return _Reverification(source.path, index, checked, directory, progress).run()
-        finally:
-            directory.close()
+        with LogFile(directory.log) as log, contextlib.closing(directory):
+            with Progress(quiet=quiet, log=log) as progress:
+                report = _Reverification(source.path, index, checked, directory, progress).run()
+            log.write(render_changes(report))
+            return report
 
 
 def _config_of(

@@ -22,6 +22,7 @@ from gym_ray.serving.gateway_application import GatewayApplication
 from gym_ray.serving.http import start_http
 from gym_ray.serving.preconditions import check_application
 from gym_ray.serving.recorder import RecordTarget
+from gym_ray.store.log_file import LogFile, log_of_command
 from gym_ray.store.run_directory import RunDirectory
 
 _CHECK_SECONDS = 0.5
@@ -57,11 +58,18 @@ def serve(
     if checked.serve.output is not None:
         directory = RunDirectory.open(checked, kind="serve")
         directory.save_config(checked)
-    try:
-        _serve(checked, directory, report)
-    finally:
-        if directory is not None:
-            directory.close()
+    path = log_of_command("serve") if directory is None else directory.log
+    with LogFile(path) as log:
+
+        def say(line: str) -> None:
+            report(line)
+            log.write(line)
+
+        try:
+            _serve(checked, directory, say)
+        finally:
+            if directory is not None:
+                directory.close()
 
 
 def _serve(

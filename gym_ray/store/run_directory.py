@@ -7,13 +7,13 @@ manifest.parquet    every rollout of the run
 rollouts/           the dataset: large shards, once the run is complete
 segments/           small durable files while it is not
 summary.json        counts that reconcile, means with coverage
+log.txt             what its commands said, and their errors
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +24,7 @@ from gym_ray.config.load import RunConfig
 from gym_ray.config.objectives import OBJECTIVES
 from gym_ray.errors import ConfigError
 from gym_ray.store.dataset_files import MANIFEST_FILE, REMAINING_FILE
+from gym_ray.store.log_file import LOG_FILE, log_of
 from gym_ray.store.places import (
     UNFINISHED,
     Hold,
@@ -38,9 +39,6 @@ from gym_ray.store.places import (
 from gym_ray.store.segments import SegmentStore
 from gym_ray.store.stored_config import CONFIG_FILE, StoredConfig, write_config
 from gym_ray.store.stored_run import StoredRun
-
-#: What the processes that run the rollouts write.
-LOG_FILE = "log.txt"
 
 #: Which command a run directory belongs to.
 Kind = Literal["collect", "serve", "reverify"]
@@ -237,13 +235,8 @@ class RunDirectory:
 
     @property
     def log(self) -> Path:
-        """What the processes of this machine that run the rollouts write: in the directory, or in
-        the cache of this user when that is in an object store.
-        """
-        if not is_remote(self.path):
-            return self.path / LOG_FILE
-        cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-        return Path(cache, "gym-ray", "logs", f"{self.id}.txt")
+        """What commands say, and what the processes of this machine that run the rollouts write."""
+        return log_of(self.path)
 
     @property
     def segments(self) -> SegmentStore:

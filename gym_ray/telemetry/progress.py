@@ -11,25 +11,30 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
     from gym_ray.rollout import Rollout
+    from gym_ray.store.log_file import LogFile
 
-#: Seconds between plain lines when not on a terminal.
+#: Seconds between plain lines when not on a terminal, and in a log.
 _PLAIN_SECONDS = 10.0
+_LOGGED_SECONDS = 60.0
 
 
 class Progress:
-    """Says what a command is doing, on standard error.
+    """Says what a command is doing, on standard error and in its log.
 
     Args:
-        quiet: say nothing.
+        quiet: say nothing on standard error.
+        log: told as well, if there is one.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, log: LogFile | None = None) -> None:
         # Not at the top: the actors that only count import this module too.
         from rich.console import Console
 
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._bar: Bar | None = None
         self._last_plain = 0.0
+        self._log = log
+        self._last_logged = time.monotonic()
         self._started: float | None = None
 
     def __enter__(self) -> Progress:
@@ -56,6 +61,8 @@ class Progress:
     def say(self, line: str) -> None:
         """A line that stays."""
         self._console.print(line, markup=False)
+        if self._log is not None:
+            self._log.write(line)
 
     def show(self, counts: Counts, *, before: int, expected: int) -> None:
         """The state of a running collection.
@@ -78,14 +85,20 @@ class Progress:
             text: the line.
             share: of the work that is done, where that is known.
         """
+        now = time.monotonic()
         if self._bar is not None:
             (task,) = self._bar.task_ids
             self._bar.update(
                 task, description=text, completed=share or 0, total=None if share is None else 1
             )
-        elif time.monotonic() - self._last_plain >= _PLAIN_SECONDS:
-            self._last_plain = time.monotonic()
-            self.say(text)
+        elif now - self._last_plain >= _PLAIN_SECONDS:
+            self._last_plain = now
+            self._console.print(text, markup=False)
+        if self._log is not None:
+            self._log.trim()
+            if now - self._last_logged >= _LOGGED_SECONDS:
+                self._last_logged = now
+                self._log.write(text)
 
 
 def describe(counts: Counts, *, before: int, expected: int, seconds: float) -> str:

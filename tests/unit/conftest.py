@@ -110,16 +110,19 @@ def write_lines(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def gym_ray(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Callable[..., tuple[int, str, str]]:
+def gym_ray(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
     """`gym_ray(*arguments)`: run a command line; exit code, standard output, standard error."""
     from gym_ray.cli.main import main
 
     def run(*arguments: Any) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["gym-ray", *map(str, arguments)])
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         with pytest.raises(SystemExit) as ended:
             main()
         output = capsys.readouterr()
-        assert "Traceback" not in output.err
+        assert ("Traceback" in output.err) == ("--debug" in arguments and ended.value.code != 0)
         assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
         return ended.value.code, output.out, output.err  # type: ignore[return-value]
 

@@ -114,7 +114,9 @@ def test_an_error_of_the_system_says_where_it_came_from(
     code, _, error = gym_ray("collect", config)
     assert code == 1
     assert "(in broken, " in error
-    assert "GYM_RAY_TRACEBACK=1" in error
+    log = Path(error.splitlines()[-1].removeprefix("gym-ray: log: "))
+    assert "$ gym-ray collect" in log.read_text()
+    assert "FileNotFoundError" in log.read_text()
 
 
 @pytest.mark.parametrize("arguments", [["colect"], ["collect"], ["collect", "x.yaml", "--nothing"]])
@@ -203,6 +205,7 @@ def test_malformed_rows_are_failures_and_too_many_have_exit_code_three(
     assert f"{path}:2: row responses_create_params has no 'input'" in out
     assert err.endswith(
         "gym-ray: 4 of 4 rollouts failed, more than collect.max_failed_share=0.05 allows\n"
+        f"gym-ray: log: {config.parent}/runs/demo/log.txt\n"
     )
     rollouts = list(read_rollouts(config.parent / "runs" / "demo"))
     assert [rollout.spec.source_line for rollout in rollouts] == [1, 1, 2, 2]
