@@ -43,6 +43,7 @@ environment, up to `collect.max_attempts`, and once more when the command is iss
 COMMANDS_HEAD = """# Command line
 
 Made from the commands' own help by `scripts/write_docs.py`: what `gym-ray COMMAND --help` prints.
+`gym-ray --install-completion` has the shell complete them.
 
 | exit code | meaning |
 |---|---|

@@ -26,12 +26,13 @@ def check_template(
     ] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Say whether multi-turn rollouts of a model can be continued token for token.
+    """Say whether turns of a model continue token for token.
 
-    Compares, on CPU and without weights, the renderer's continuation of probe conversations with
-    a full render, and its full render with the model's own chat template; shows the first
-    differing tokens. Also probes that text which spells control tokens stays text. Exit code 0 if
-    exact continuation holds, 1 if not, 2 if there is no such model or renderer.
+    Multi-turn rollouts need that. Compares, on CPU and without weights, the renderer's continuation
+    of probe conversations with a full render, and its full render with the model's own chat
+    template; shows the first differing tokens. Also probes that text which spells control tokens
+    stays text. Exit code 0 if exact continuation holds, 1 if not, 2 if there is no such model or
+    renderer.
 
     Example:
 

@@ -40,17 +40,20 @@ class CommandHelp(typer.core.TyperCommand):
 
 
 class CommandGroup(typer.core.TyperGroup):
-    """A group that lists its commands with whole sentences."""
+    """A group that lists its commands with whole sentences, by the work they are for."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [
-            (name, command.get_short_help_str(limit=1000))
-            for name, command in commands
-            if command is not None and not command.hidden
-        ]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        works: dict[str, list[tuple[str, str]]] = {}
+        width = max(map(len, commands))
+        for name, command in commands.items():
+            if command is not None and not command.hidden:
+                work = getattr(command, "rich_help_panel", None)
+                row = f"{name:{width}}", command.get_short_help_str(limit=1000)
+                works.setdefault(work if isinstance(work, str) else "Commands", []).append(row)
+        for work, rows in works.items():
+            with formatter.section(work):
+                formatter.write_dl(rows)
 
 
 def dressed(app: typer.Typer) -> typer.Typer:

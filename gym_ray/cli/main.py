@@ -6,6 +6,7 @@ import errno
 import importlib.metadata
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -33,23 +34,24 @@ app = typer.Typer(
     name="gym-ray",
     help="Rollouts at scale: tasks and environments in, exact-token training data out.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-for command in (
-    collect.collect,
-    serve.serve,
-    prepare.prepare,
-    metrics.metrics,
-    reverify.reverify,
-    check_template.check_template,
-    weights.weights,
-):
-    app.command()(command)
-for group in (config, env, export, hub, compat, import_):
-    app.add_typer(group.app)
+#: Commands, and groups of them, by the work they are for.
+_WORK: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
+    "Collect": (collect.collect, reverify.reverify, config.app, compat.app),
+    "Look": (metrics.metrics,),
+    "Data": (prepare.prepare, export.app, import_.app, hub.app),
+    "Environments": (env.app, check_template.check_template),
+    "Serve": (serve.serve, weights.weights),
+}
+for work, parts in _WORK.items():
+    for part in parts:
+        if isinstance(part, typer.Typer):
+            app.add_typer(part, rich_help_panel=work)
+        else:
+            app.command(rich_help_panel=work)(part)
 
 
 #: Taken off the arguments by `main`, since errors end up where no command is any more.

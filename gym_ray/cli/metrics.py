@@ -46,10 +46,11 @@ def metrics(
     trust_run: TrustRun = False,
     quiet: Quiet = False,
 ) -> None:
-    """Metrics of a run: mean reward and pass@k with intervals, failures, turns, tokens.
+    """Measure a run, or compare two on the same tasks.
 
-    With a second run, compares both on the tasks they share, paired, and says whether the
-    difference is significant. Definitions are in docs/metrics.md.
+    Mean reward and pass@k with intervals, failures, turns and tokens. With a second run, compares
+    both on the tasks they share, paired, and says whether the difference is significant.
+    Definitions are in docs/metrics.md.
 
     Example:
 

@@ -67,7 +67,7 @@ def prepare(
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check task rows, split and blend them into training data, and say what is wrong.
+    """Check task rows, and blend them into data for training.
 
     Writes train.jsonl, validation.jsonl, the same as Parquet, and metrics. Every rejected row is
     reported with file, line, field and reason. Exit code 1 if rows were rejected, unless they were

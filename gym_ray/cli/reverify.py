@@ -27,10 +27,11 @@ def reverify(
     trust_run: TrustRun = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compute the rewards of stored rollouts anew, into a new dataset; nothing is sampled.
+    """Compute the rewards of stored rollouts anew.
 
-    For a verifier that was changed, or that failed when the rollouts were collected. Says which
-    rewards changed. Re-issuing the same command continues where it stopped.
+    For a verifier that was changed, or that failed when the rollouts were collected. Writes a new
+    dataset, samples nothing, and says which rewards changed. Re-issuing the same command continues
+    where it stopped.
 
     Example:
 

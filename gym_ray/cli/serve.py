@@ -11,7 +11,7 @@ def serve(
     config: Config,
     overrides: Overrides = None,
 ) -> None:
-    """Serve the policy and environments of a config over HTTP until Ctrl-C.
+    """Serve policy and environments over HTTP until Ctrl-C.
 
     OpenAI's API at /v1, whole rollouts at /run and /batches, at serve.host and serve.port.
     Clients send the key in the environment variable serve.api_key_env names, where it is set.

@@ -32,10 +32,10 @@ def weights(
     ] = "keep",
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Show the weights of a running policy, replica by replica, or replace them.
+    """Show or replace the weights of a running policy.
 
-    For an application of `collect` or `serve` on the cluster RAY_ADDRESS names. An update is done
-    when every replica has the weights; repeating it does nothing.
+    Replica by replica, for an application of `collect` or `serve` on the cluster RAY_ADDRESS names.
+    An update is done when every replica has the weights; repeating it does nothing.
 
     Example:
 

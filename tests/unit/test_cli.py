@@ -42,10 +42,16 @@ def test_help_has_an_example_and_exit_code_zero(gym_ray: RunCli) -> None:
     assert "gym-ray collect deployments/laptop-cpu.yaml" in out
 
 
+def listed(text: str) -> dict[str, list[str]]:
+    """Commands that a help lists, by section."""
+    after = text.partition("Show this message and exit.\n")[2]
+    sections = re.findall(r"^(\w+):\n((?:  .*\n)+)", after, re.M)
+    return {title: re.findall(r"^  (\S+)", rows, re.M) for title, rows in sections}
+
+
 def test_examples_of_every_command_can_be_pasted(gym_ray: RunCli) -> None:
     def commands(*path: str) -> list[tuple[str, ...]]:
-        _, _, listed = gym_ray(*path, "--help")[1].partition("Commands:")
-        names = re.findall(r"^  (\S+)", listed, re.M)
+        names = [name for part in listed(gym_ray(*path, "--help")[1]).values() for name in part]
         return [found for name in names for found in commands(*path, name)] if names else [path]
 
     shown = {command: gym_ray(*command, "--help")[1] for command in commands()}
@@ -61,8 +67,37 @@ def test_examples_of_every_command_can_be_pasted(gym_ray: RunCli) -> None:
     assert "{" not in shown["collect",].splitlines()[0]
 
 
-def test_every_command_is_listed_with_a_whole_sentence(gym_ray: RunCli) -> None:
-    assert "..." not in gym_ray("--help")[1].partition("Commands:")[2]
+def test_every_command_is_listed_under_its_work_with_a_whole_sentence_on_one_line(
+    gym_ray: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = gym_ray("--help")[1]
+
+    works = listed(text)
+    assert list(works) == ["Collect", "Look", "Data", "Environments", "Serve"]
+    names = [name for part in works.values() for name in part]
+    assert len(names) == len(set(names)) > 12
+    rows = re.findall(r"^  [a-z].*$", text.partition("Collect:")[2], re.M)
+    assert len(rows) == len(names)
+    assert all(row.endswith(".") and "..." not in row for row in rows)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_commands_and_options_are_completed_by_every_shell(
+    gym_ray: RunCli, monkeypatch: pytest.MonkeyPatch, shell: str
+) -> None:
+    monkeypatch.setenv("_GYM_RAY_COMPLETE", f"complete_{shell}")
+
+    def completed(line: str) -> str:
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
+        monkeypatch.setenv("_TYPER_COMPLETE_ARGS", line)
+        monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+        return gym_ray()[1]
+
+    assert {"collect", "config"} <= set(re.findall(r"\bco\w+", completed("gym-ray co")))
+    assert "--min-reward" in completed("gym-ray export sft runs/demo --min")
+    assert "length-matched" in completed("gym-ray export dpo runs/demo --pairing len")
 
 
 def test_the_version_is_told(gym_ray: RunCli) -> None:
