@@ -22,11 +22,20 @@ import numpy as np
 from gym_ray.errors import ConfigError
 from gym_ray.metrics.accumulator import MetricsAccumulator
 from gym_ray.metrics.facts import Report
-from gym_ray.metrics.intervals import Floats, Values, bootstrap_intervals, sign_flip_p_values
+from gym_ray.metrics.intervals import (
+    Floats,
+    Values,
+    bootstrap_intervals,
+    interval_of_equal_changes,
+    sign_flip_p_values,
+)
 from gym_ray.metrics.metrics import scored_tasks
 from gym_ray.metrics.task_scores import Options, TaskScores
 from gym_ray.metrics.task_values import KINDS_AT_ONCE
 from gym_ray.store.stored_run import StoredRun
+
+#: Measures of a task that are shares: their changes lie between -1 and 1.
+_SHARES = ("pass@", "pass^")
 
 #: Measures compared beside the reward.
 _COMPARED = ("pass@", "pass^", "avg-of-", "majority@")
@@ -225,6 +234,12 @@ def _differences(
         resamples=options.resamples,
         seed=options.seed,
     )
+    for column, name in enumerate(names):
+        found = changes[weights[:, column] > 0, column]
+        alike = len(found) > 1 and found[0] in (-1.0, 0.0, 1.0) and bool((found == found[0]).all())
+        if alike and name.startswith(_SHARES):
+            first = float(found[0])
+            intervals[column] = interval_of_equal_changes(first, len(found), options.confidence)
     p_values = sign_flip_p_values(changes, resamples=options.resamples, seed=options.seed)
     return {
         name: MeasureDifference(

@@ -110,6 +110,22 @@ def interval_at_bound(passed: bool, tasks: int, confidence: float) -> tuple[floa
     return (float(end), 1.0) if passed else (0.0, float(1 - end))
 
 
+def interval_of_equal_changes(change: float, tasks: int, confidence: float) -> tuple[float, float]:
+    """The interval of a mean change of shares that is -1, 0 or 1 for every task.
+
+    At most a share u = 1 - (alpha / 2) ^ (1 / n) of all tasks changes otherwise, see
+    `interval_at_bound`, and none by more than from the one bound to the other.
+
+    Args:
+        change: of every task.
+        tasks: how many.
+        confidence: e.g. 0.95.
+    """
+    _, others = interval_at_bound(False, tasks, confidence)
+    reach = others * (1 + abs(change))
+    return max(-1.0, change - reach), min(1.0, change + reach)
+
+
 def _resampled(
     blocks: Iterable[Values],
     tasks: int,

@@ -1,12 +1,21 @@
-"""Metrics and comparisons for a person. Fractions are shown as percent too, and say so."""
+"""Metrics and comparisons for a person: scores in percent, with k in columns."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from gym_ray.metrics.accumulator import Metrics, Spread
 from gym_ray.metrics.comparison import Comparison, MeasureDifference
 from gym_ray.metrics.metrics import MetricsReport
 
+T = TypeVar("T")
+
 _BAR = 30
+
+#: Cells of a row by k.
+_Cells = Mapping[int, str]
 
 
 def render_metrics(report: MetricsReport) -> str:
@@ -16,7 +25,7 @@ def render_metrics(report: MetricsReport) -> str:
     if len(parts) != 1:
         parts = {"all environments": report.overall, **parts}
     for name, metrics in parts.items():
-        lines += [f"{name}:", *(f"  {line}" for line in _lines(metrics, report))]
+        lines += [f"{name}:", *(f"  {line}".rstrip() for line in _lines(metrics, report))]
     return "\n".join([*lines, *(f"note: {note}" for note in report.notes)])
 
 
@@ -35,22 +44,62 @@ def _lines(metrics: Metrics, report: MetricsReport) -> list[str]:
         f"mean reward {reward.mean:.4f}{spread}{_interval(reward.interval, level)} "
         f"(coverage {reward.coverage:.1%} of rollouts)"
     )
-    for name, score in metrics.scores.items():
-        lines.append(
-            f"{name:<13}{score.percent:8.3f} %  fraction {score.fraction:.4f}"
-            f"{_interval(score.interval, level)}, {score.tasks} tasks "
-            f"({score.task_coverage:.1%} of them)"
-        )
-    for k, entry in metrics.across_runs.items():
-        lines.append(
-            f"avg-of-{k} across runs: std {entry['std']:.4f}, "
-            f"standard error {entry['standard_error']:.4f}"
-        )
+    lines += ["", *_scores(metrics, level), ""]
     lines.append(
         f"tasks never passed {metrics.never_passed}, sometimes {metrics.sometimes_passed}, always "
         f"{metrics.always_passed} (reward >= {report.options.success:g} passes)"
     )
     return [*lines, *_counts(metrics), *_histogram(metrics)]
+
+
+def _scores(metrics: Metrics, level: str) -> list[str]:
+    """Scores at k as a table, each over its interval; below it those that have no k."""
+    measures = _by_measure(metrics.scores)
+    rows: list[tuple[str, _Cells]] = []
+    counts: _Cells = {}
+    for measure, scores in measures.items():
+        rows.append((f"{measure}k", {k: f"{score.percent:.2f}" for k, score in scores.items()}))
+        rows.append(("", {k: _bounds(score.interval) for k, score in scores.items()}))
+        tasks = {k: str(score.tasks) for k, score in scores.items()}
+        counts = counts or tasks
+        if tasks != counts:
+            rows.append(("  of tasks", tasks))
+    for title, part in (("std across runs", "std"), ("standard error", "standard_error")):
+        cells = {int(k): f"{100 * entry[part]:.2f}" for k, entry in metrics.across_runs.items()}
+        rows += [(title, cells)] * bool(cells)
+    rows.append(("of tasks", counts))
+    lines = _table(f"percent [at {level}]", rows)
+    for name, score in metrics.scores.items():
+        if _MEASURE.fullmatch(name) is None:
+            lines.append(
+                f"{name} {score.percent:.2f} % {_bounds(score.interval)}, {score.tasks} tasks"
+            )
+    return lines
+
+
+#: A measure and its k, as `pass@4`.
+_MEASURE = re.compile(r"(.*?)(\d+)")
+
+
+def _by_measure(values: Mapping[str, T]) -> dict[str, dict[int, T]]:
+    """Values of measures at k, by measure and k."""
+    measures: dict[str, dict[int, T]] = {}
+    for name, value in values.items():
+        if found := _MEASURE.fullmatch(name):
+            measures.setdefault(found[1], {})[int(found[2])] = value
+    return measures
+
+
+def _table(title: str, rows: Sequence[tuple[str, _Cells]]) -> list[str]:
+    """Rows, each under its label, with a column for every k."""
+    ks = sorted({k for _, cells in rows for k in cells})
+    shown = [(title, {k: f"k={k}" for k in ks}), *rows]
+    widths = {k: max(len(cells.get(k, "")) for _, cells in shown) for k in ks}
+    width = max(len(label) for label, _ in shown)
+    return [
+        "  ".join([f"{label:{width}}", *(f"{cells.get(k, ''):>{widths[k]}}" for k in ks)])
+        for label, cells in shown
+    ]
 
 
 def _counts(metrics: Metrics) -> list[str]:
@@ -94,15 +143,36 @@ def render_comparison(comparison: Comparison) -> str:
         f"B: {comparison.b}",
         f"{comparison.reward.tasks} tasks compared; left out: {comparison.only_a} only in A, "
         f"{comparison.only_b} only in B, {comparison.unrewarded} without a reward in one of them",
-        f"{'reward':<13}{_difference(comparison.reward, level)}",
+        f"reward: {_difference(comparison.reward, level)}",
     ]
     if len(comparison.environments) > 1:
         for name, difference in comparison.environments.items():
             lines.append(f"  {name}: {_difference(difference, level)}")
-    for name, difference in comparison.scores.items():
-        lines.append(f"{name:<13}{_difference(difference, level)}")
-    lines.append("fractions, not percent; p-values of single measures, not corrected for several")
-    return "\n".join([*lines, *(f"note: {note}" for note in comparison.notes)])
+    if comparison.scores:
+        lines += ["", *_score_differences(comparison.scores, level), ""]
+    lines.append("p-values are of single measures, not corrected for several")
+    lines += [f"note: {note}" for note in comparison.notes]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _score_differences(scores: Mapping[str, MeasureDifference], level: str) -> list[str]:
+    """Measures at k as a table: both runs, and how far they are apart."""
+    rows: list[tuple[str, _Cells]] = []
+    counts: _Cells = {}
+    for measure, at in _by_measure(scores).items():
+        rows += [
+            (f"{measure}k", {}),
+            ("  A", {k: f"{100 * score.before:.2f}" for k, score in at.items()}),
+            ("  B", {k: f"{100 * score.after:.2f}" for k, score in at.items()}),
+            ("  B - A", {k: f"{100 * score.difference:+.2f}" for k, score in at.items()}),
+            ("", {k: _bounds(score.interval, "+") for k, score in at.items()}),
+            ("  p", {k: f"{score.p_value:.4g}" for k, score in at.items()}),
+        ]
+        tasks = {k: str(score.tasks) for k, score in at.items()}
+        counts = counts or tasks
+        if tasks != counts:
+            rows.append(("  of tasks", tasks))
+    return _table(f"percent [at {level}]", [*rows, ("of tasks", counts)])
 
 
 def _difference(difference: MeasureDifference, level: str) -> str:
@@ -118,6 +188,13 @@ def _interval(interval: tuple[float, float] | None, level: str) -> str:
     if interval is None:
         return ""
     return f" [{interval[0]:.4f}, {interval[1]:.4f}] at {level}"
+
+
+def _bounds(interval: tuple[float, float] | None, sign: str = "") -> str:
+    """An interval of fractions, in percent."""
+    if interval is None:
+        return ""
+    return f"[{100 * interval[0]:{sign}.1f}, {100 * interval[1]:{sign}.1f}]"
 
 
 def _spread(spread: Spread) -> str:

@@ -9,6 +9,7 @@ from gym_ray.metrics.intervals import (
     Values,
     bootstrap_intervals,
     interval_at_bound,
+    interval_of_equal_changes,
     sign_flip_p_values,
 )
 
@@ -112,3 +113,20 @@ def test_a_share_at_its_bound_has_the_exact_interval(tasks: int) -> None:
     # Of the shares outside, none passes seen in no task has a chance of 2.5 % or more.
     assert (1 - high) ** tasks == pytest.approx(0.025)
     assert interval_at_bound(True, tasks, 0.95) == pytest.approx((1 - high, 1.0))
+
+
+@pytest.mark.parametrize("tasks", [2, 8, 64])
+@pytest.mark.parametrize("change", [-1.0, 0.0, 1.0])
+def test_changes_that_are_all_alike_have_an_interval_with_a_width(
+    change: float, tasks: int
+) -> None:
+    low, high = interval_of_equal_changes(change, tasks, 0.95)
+
+    # The largest share of other changes that would be missed so often in so many tasks.
+    others = 1 - 0.025 ** (1 / tasks)
+    assert -1 <= low <= change <= high <= 1
+    if change == 0:
+        assert (low, high) == pytest.approx((-others, others))
+    else:
+        assert change in (low, high)
+        assert high - low == pytest.approx(min(2.0, 2 * others))

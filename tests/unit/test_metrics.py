@@ -269,6 +269,7 @@ def test_a_consistent_difference_is_significant_and_the_same_run_is_not(tmp_path
     found = compare(before, after)
 
     assert found.reward.p_value == pytest.approx(2 / 256)
+    assert found.scores["pass@2"].interval == (pytest.approx(2 * 0.025 ** (1 / 8) - 1), 1.0)
     assert found.statement.startswith("B's mean reward is 0.5000 higher than A's on 8 tasks: signi")
     assert compare(before, before).reward.p_value == 1.0
     assert compare(before, before).statement.startswith("B's mean reward is A's on 8 tasks: not ")
@@ -288,9 +289,37 @@ def test_the_command_prints_both_forms_and_repeats_itself(tmp_path: Path, comman
     code, out, err = command(run)
 
     assert (code, err) == (0, "")
-    assert "61.111 %  fraction 0.6111" in out
+    table = {line[:20].strip(): line.split() for line in out.splitlines() if line.strip()}
+    assert table["percent [at 0.95]"][-3:] == ["k=1", "k=2", "k=4"]
+    assert table["pass@k"] == ["pass@k", "50.00", "61.11", "66.67"]
+    assert table["of tasks"] == ["of", "tasks", "3", "3", "3"]
+    assert max(map(len, out.splitlines())) <= 100
     assert "(coverage 100.0% of rollouts)" in out
     assert command(run)[1] == out
+
+
+def test_an_interval_stands_below_every_score_and_has_a_width_at_0_and_1(
+    tmp_path: Path, command: RunCli
+) -> None:
+    never = run_of(tmp_path / "never", [[0]] * 64)
+    always = run_of(tmp_path / "always", [[1]] * 64)
+
+    for run, share, bounds in ((never, "0.00", "[0.0, 5.6]"), (always, "100.00", "[94.4, 100.0]")):
+        lines = command(run)[1].splitlines()
+        row = next(n for n, line in enumerate(lines) if line.split()[:1] == ["pass@k"])
+        assert lines[row].endswith(f" {share}")
+        assert lines[row + 1].strip() == bounds
+        assert len(lines[row]) == len(lines[row + 1]), "one below the other"
+
+
+def test_measures_of_fewer_tasks_say_of_how_many_they_are(tmp_path: Path, command: RunCli) -> None:
+    run = run_of(tmp_path / "run", [[1, 0, 0], [0]])
+
+    out = command(run, "--k", "1,3")[1]
+
+    rows = [line.split() for line in out.splitlines()]
+    assert ["of", "tasks", "2", "1"] in rows
+    assert ["of", "tasks", "2"] in rows
 
 
 def test_the_command_writes_the_scores_of_every_task(tmp_path: Path, command: RunCli) -> None:
@@ -314,6 +343,13 @@ def test_the_command_compares(tmp_path: Path, command: RunCli) -> None:
 
     assert code == 0
     assert out.startswith("B's mean reward is 0.5000 higher than A's on 8 tasks: significant")
+    rows = [line.split() for line in out.splitlines()]
+    row = rows.index(["A", "0.00", "0.00"])
+    assert rows[row - 1] == ["pass@k"]
+    assert rows[row - 2][-2:] == ["k=1", "k=2"]
+    assert rows[row + 1] == ["B", "50.00", "100.00"]
+    assert rows[row + 2] == ["B", "-", "A", "+50.00", "+100.00"]
+    assert rows[row + 4] == ["p", "0.007812", "0.007812"]
     assert json.loads(command(before, after, "--json")[1])["reward"]["raised"] == 8
 
 
