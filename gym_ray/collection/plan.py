@@ -19,7 +19,7 @@ from gym_ray.authoring.findings import Finding
 from gym_ray.collection import preconditions
 from gym_ray.collection.cluster_choice import cluster_of, introduction
 from gym_ray.collection.input import GENERATED_PREFIX, TaskInput
-from gym_ray.collection.manifest import Manifest, is_asked_for_more, write_manifest
+from gym_ray.collection.manifest import Manifest, is_asked_for_more, require_task, write_manifest
 from gym_ray.config.environment import EnvironmentConfig
 from gym_ray.config.load import RunConfig, load_config
 from gym_ray.config.policy import PolicyConfig
@@ -119,7 +119,6 @@ def plan_of(source: str | Path, overrides: Sequence[str] = ()) -> Plan:
         return Plan(tuple(findings))
     made("cluster", lambda: cluster_of(config), lambda _: introduction(config))
     environments = made("environments", lambda: load_environments(config), ", ".join)
-    made("start", lambda: preconditions.check(config), lambda _: "nothing is known to be missing")
     with contextlib.ExitStack() as stack:
 
         def opened() -> RunDirectory:
@@ -132,11 +131,17 @@ def plan_of(source: str | Path, overrides: Sequence[str] = ()) -> Plan:
         if environments is not None:
             work = made("input", lambda: _work(config, environments, directory), _about_input)
         elif not config.collect.input.startswith(GENERATED_PREFIX):
-            made(
-                "input",
-                lambda: TaskInput(config, {}),
-                lambda found: ", ".join(map(str, found.files)),
-            )
+            made("input", lambda: TaskInput(config, {}), lambda found: found.names)
+    finished = work is not None and work.done == work.expected
+
+    def check_start() -> str:
+        preconditions.check(config)
+        if finished:
+            return "nothing is left to be run"
+        preconditions.check_application(config)
+        return "nothing is known to be missing"
+
+    made("start", check_start, str)
     return Plan(tuple(findings), tuple(_parts(config)), work)
 
 
@@ -178,10 +183,13 @@ def _manifest(
         extends = Manifest.read(directory.manifest)
         if not is_asked_for_more(extends, config.collect, task_input.fingerprints()):
             return extends
+    router = Router(config.environments, environments)
+    if extends is None and config.collect.max_failed_share < 1:
+        require_task(task_input, router, limit=config.collect.limit)
     return write_manifest(
         path,
         task_input,
-        Router(config.environments, environments),
+        router,
         num_repeats=config.collect.num_repeats,
         limit=config.collect.limit,
         extends=extends,

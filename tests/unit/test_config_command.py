@@ -233,11 +233,13 @@ def test_a_check_of_a_run_that_is_there_says_what_is_left(
     assert plan.work is not None
     assert (plan.work.expected, plan.work.done) == (6, 2)
 
-    refused = plan_of(config, ["collect.num_repeats=3"])
+    refused = plan_of(config, ["collect.num_repeats=3", "collect.max_failed_share=1"])
     assert [name for name, ok in found_by(refused).items() if not ok] == ["output"]
     finished = plan_of(config, ["collect.max_failed_share=1"]).work
     assert finished is not None
     assert (finished.expected, finished.done) == (2, 2)
+    # What is finished needs no engine.
+    assert found_by(plan_of(config, ["policy.resources.num_gpus=999"]))["start"]
 
 
 def test_one_check_that_fails_keeps_none_of_the_others_back(
@@ -255,10 +257,10 @@ def test_one_check_that_fails_keeps_none_of_the_others_back(
 
     assert code == 2
     failed = re.findall(r"^FAIL  (\w+): (.*)$", out, re.MULTILINE)
-    assert [check for check, _ in failed] == ["environments", "start", "output", "input"]
+    assert [check for check, _ in failed] == ["environments", "output", "input", "start"]
     assert "params" in failed[0][1]
-    assert "external" in failed[1][1]
-    assert err.endswith("cannot be collected: environments, start, output, input\n")
+    assert "external" in failed[3][1]
+    assert err.endswith("cannot be collected: environments, output, input, start\n")
 
     code, out, err = gym_ray("config", "check", config, "collect.colect=1")
     assert code == 2

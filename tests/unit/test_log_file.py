@@ -56,6 +56,7 @@ def test_every_error_after_the_run_was_opened_tells_where_its_log_is(
 ) -> None:
     write_lines(["{broken"])
     log = config.parent / "run" / "log.txt"
+    assert gym_ray("collect", config)[0] == 0
     code, _, err = gym_ray("collect", config, "collect.max_failed_share=0")
     assert (code, err.splitlines()[-1]) == (3, f"gym-ray: log: {log}")
 
