@@ -135,13 +135,14 @@ def commands() -> str:
 
 
 def _help(command: Any, name: str, above: Any) -> Iterator[tuple[str, str]]:
-    """Name and help of a command and of those below it."""
+    """Name and help of a command and of those below it that are listed."""
     context = command.context_class(
         command, info_name=name, parent=above, terminal_width=80, max_content_width=80
     )
     yield context.command_path, command.get_help(context).strip()
     for inner in getattr(command, "commands", {}).values():
-        yield from _help(inner, inner.name, context)
+        if not inner.hidden:
+            yield from _help(inner, inner.name, context)
 
 
 def python() -> str:

@@ -43,14 +43,14 @@ class CommandGroup(typer.core.TyperGroup):
     """A group that lists its commands with whole sentences, by the work they are for."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        commands = [(name, one) for name, one in found if one is not None and not one.hidden]
         works: dict[str, list[tuple[str, str]]] = {}
-        width = max(map(len, commands))
-        for name, command in commands.items():
-            if command is not None and not command.hidden:
-                work = getattr(command, "rich_help_panel", None)
-                row = f"{name:{width}}", command.get_short_help_str(limit=1000)
-                works.setdefault(work if isinstance(work, str) else "Commands", []).append(row)
+        width = max((len(name) for name, _ in commands), default=0)
+        for name, command in commands:
+            work = getattr(command, "rich_help_panel", None)
+            row = f"{name:{width}}", command.get_short_help_str(limit=1000)
+            works.setdefault(work if isinstance(work, str) else "Commands", []).append(row)
         for work, rows in works.items():
             with formatter.section(work):
                 formatter.write_dl(rows)

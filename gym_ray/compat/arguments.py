@@ -35,7 +35,7 @@ class ResponsesCreateParams(Section):
 
 
 class RolloutArguments(Section):
-    """Arguments of `ng_collect_rollouts`."""
+    """Arguments of `ng_collect_rollouts`, which later versions call `gym eval run`."""
 
     config_paths: list[str] = Field(min_length=1)
     """Config files, of gym-ray and of NeMo Gym; see `configs`."""
@@ -64,7 +64,7 @@ class RolloutArguments(Section):
 
 
 class PrepareArguments(Section):
-    """Arguments of `ng_prepare_data`."""
+    """Arguments of `ng_prepare_data`, which later versions call `gym dataset collate`."""
 
     config_paths: list[str] = Field(min_length=1)
     """Config files, of gym-ray and of NeMo Gym; see `configs`."""
@@ -78,7 +78,23 @@ class PrepareArguments(Section):
     """Replace metrics that differ from the new ones."""
 
 
-Arguments = TypeVar("Arguments", RolloutArguments, PrepareArguments)
+class StartArguments(Section):
+    """Arguments of `ng_run`, which later versions call `gym env start`."""
+
+    config_paths: list[str] = Field(min_length=1)
+    """Config files, of gym-ray and of NeMo Gym; see `configs`."""
+
+
+Arguments = TypeVar("Arguments", RolloutArguments, PrepareArguments, StartArguments)
+
+#: Flags of later versions for arguments that are needed.
+_FLAGS = {
+    "config_paths": "--config",
+    "input_jsonl_fpath": "--input",
+    "output_jsonl_fpath": "--output",
+    "output_dirpath": "--output-dir",
+    "mode": "--mode",
+}
 
 #: Arguments NeMo Gym has and what to write instead.
 _INSTEAD = {
@@ -90,6 +106,8 @@ _INSTEAD = {
     "policy_base_url": "policy.engine=openai 'policy.engine_args.base_urls=[URL]'",
     "policy_model_name": "policy.model=NAME",
     "prompt_config": "prepare the rows first: `gym-ray prepare --prompt FILE`",
+    "split": "prepare the rows with `gym-ray compat dataset collate`, and give its "
+    "DIR/SPLIT.jsonl as the input",
     "skills": "put what the agent should know into `instructions` or the rows",
     "task_data_validation": "--on-invalid fail|drop; every row is always checked",
     "max_resident_rollout_tasks": "+num_samples_in_parallel=N; memory holds what is in flight",
@@ -171,7 +189,8 @@ def _explain(model: type[Section], problem: Mapping[str, Any]) -> str:
     *path, last = (str(part) for part in problem["loc"])
     key = ".".join([*path, last])
     if problem["type"] == "missing":
-        return f"+{key}=… is missing"
+        flag = f" (or {_FLAGS[key]})" if key in _FLAGS else ""
+        return f"+{key}=…{flag} is missing"
     if problem["type"] == "extra_forbidden":
         valid = list(ResponsesCreateParams.model_fields)
         nearest = difflib.get_close_matches(last, valid, n=1, cutoff=0.5) or valid

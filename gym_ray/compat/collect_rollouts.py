@@ -135,13 +135,12 @@ def _config(
     configs: Configs, arguments: RolloutArguments, overrides: Sequence[str], files: RolloutFiles
 ) -> RunConfig:
     """The config of our run. What NeMo Gym has a default for is never the config's."""
-    _check_servers(configs, overrides)
+    configs.require_ours(overrides)
     if arguments.agent_name is not None:
         name = configs.answering(arguments.agent_name)
         configs.tree["environments"] = {name: configs.tree["environments"][name]}
-    for server in configs.servers:
-        if server.kind == "responses_api_agents" and arguments.agent_name is None:
-            configs.answering(server.name)
+    else:
+        configs.answer_all()
     config = configs.load(overrides)
     given = arguments.responses_create_params.given()
     sampling = {key: given[key] for key in type(config.sampling).model_fields if key in given}
@@ -161,25 +160,6 @@ def _config(
             "collect": config.collect.model_copy(update=collection),
         }
     )
-
-
-def _check_servers(configs: Configs, overrides: Sequence[str]) -> None:
-    """Refuse what would be ignored: their servers do not run here."""
-    for server in configs.servers:
-        for key in server.settings if server.kind != "responses_api_models" else ():
-            raise ConfigError(
-                f"{server.file}: {key} has no meaning here: write it as "
-                "environments.NAME.params (or .agent_options, .verifiers) of a gym-ray config in "
-                "+config_paths, and leave it out here (null)"
-            )
-    if "policy" not in configs.tree and not any(text.startswith("policy.") for text in overrides):
-        models = [s.name for s in configs.servers if s.kind == "responses_api_models"]
-        seen = f" ({', '.join(models)} is NeMo Gym's own server)" if models else ""
-        raise ConfigError(
-            f"no file of +config_paths has a policy section{seen}; add a gym-ray config, e.g. "
-            "`policy: {engine: openai, model: NAME, engine_args: {base_urls: "
-            "['http://HOST:PORT/v1']}}` for a server that runs, or {engine: vllm, model: NAME}"
-        )
 
 
 def _check_output(files: RolloutFiles, *, resume: bool) -> None:

@@ -62,6 +62,38 @@ class Configs:
             f"+config_paths: `environments: {{NAME: {{agent_refs: [{agent}]}}}}`"
         )
 
+    def answer_all(self) -> None:
+        """See that every agent of the files has an environment that answers to it.
+
+        Raises:
+            ConfigError: one has none.
+        """
+        for server in self.servers:
+            if server.kind == "responses_api_agents":
+                self.answering(server.name)
+
+    def require_ours(self, overrides: Sequence[str]) -> None:
+        """Refuse what would be ignored: their servers do not run here.
+
+        Raises:
+            ConfigError: a server has settings, or no file has a policy of ours.
+        """
+        for server in self.servers:
+            for key in server.settings if server.kind != "responses_api_models" else ():
+                raise ConfigError(
+                    f"{server.file}: {key} has no meaning here: write it as environments.NAME."
+                    "params (or .agent_options, .verifiers) of a gym-ray config in +config_paths, "
+                    "and leave it out here (null)"
+                )
+        if "policy" not in self.tree and not any(text.startswith("policy.") for text in overrides):
+            models = [s.name for s in self.servers if s.kind == "responses_api_models"]
+            seen = f" ({', '.join(models)} is NeMo Gym's own server)" if models else ""
+            raise ConfigError(
+                f"no file of +config_paths has a policy section{seen}; add a gym-ray config, e.g. "
+                "`policy: {engine: openai, model: NAME, engine_args: {base_urls: "
+                "['http://HOST:PORT/v1']}}` for a server that runs, or {engine: vllm, model: NAME}"
+            )
+
     def load(self, overrides: Sequence[str]) -> RunConfig:
         """The config of ours, with dotted assignments over it.
 

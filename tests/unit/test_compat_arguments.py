@@ -64,7 +64,7 @@ def test_what_is_not_understood_is_refused(text: str, reason: str) -> None:
 
 
 def test_what_is_needed_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"\+mode=… is missing"):
+    with pytest.raises(ConfigError, match=r"\+mode=… \(or --mode\) is missing"):
         parsed(PrepareArguments, ["+config_paths=[a]", "+output_dirpath=o"])
     with pytest.raises(ConfigError, match="nothing is downloaded; get the files first"):
         parsed(
