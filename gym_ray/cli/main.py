@@ -28,7 +28,6 @@ from gym_ray.cli import (
 )
 from gym_ray.cli.help import dressed
 from gym_ray.errors import ConfigError, GymRayError
-from gym_ray.store.log_file import LogFile, log_of_command, noted_log
 
 app = typer.Typer(
     name="gym-ray",
@@ -88,7 +87,8 @@ dressed(app)
 def main() -> None:
     """Entry point of the `gym-ray` script. With `--debug`, errors have their traceback."""
     try:
-        app([argument for argument in sys.argv[1:] if argument != _DEBUG])
+        arguments = [argument for argument in sys.argv[1:] if argument != _DEBUG]
+        app(arguments, prog_name="gym-ray")
     except GymRayError as error:
         _end(str(error), error, error.exit_code)
     except OSError as error:
@@ -117,6 +117,9 @@ def _cure(error: OSError) -> str:
 
 
 def _end(message: str, error: Exception, exit_code: int) -> None:
+    # Not at the top: reading a config should not wait for what reads datasets.
+    from gym_ray.store.log_file import LogFile, log_of_command, noted_log
+
     log = noted_log(error)
     # What is wrong with a config its message says; of anything else there is more to know.
     if log is None and not isinstance(error, ConfigError):

@@ -25,7 +25,7 @@ from gym_ray.config.load import RunConfig, load_config
 from gym_ray.config.policy import PolicyConfig
 from gym_ray.environment import Environment
 from gym_ray.errors import GymRayError
-from gym_ray.registry import load_environments
+from gym_ray.registry import load_environments, with_agents
 from gym_ray.routing import Router
 from gym_ray.store.index import contains
 from gym_ray.store.run_directory import RunDirectory
@@ -114,7 +114,9 @@ def plan_of(source: str | Path, overrides: Sequence[str] = ()) -> Plan:
             return None
         return found
 
-    config = made("config", lambda: load_config(source, overrides), lambda _: str(source))
+    config = made(
+        "config", lambda: with_agents(load_config(source, overrides)), lambda _: str(source)
+    )
     if config is None:
         return Plan(tuple(findings))
     made("cluster", lambda: cluster_of(config), lambda _: introduction(config))

@@ -37,7 +37,7 @@ def test_secrets_are_left_out_of_what_others_read(
 def test_a_disk_that_takes_nothing_more_is_told_with_its_path_and_what_to_do(
     monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path, number: int, advice: str
 ) -> None:
-    def full() -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(number, "the disk's own words", str(tmp_path / "run"))
 
     monkeypatch.setattr(cli, "app", full)

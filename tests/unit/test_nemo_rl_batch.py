@@ -26,7 +26,7 @@ from tests.nemo_rl_consumer import is_infrastructure, is_terminal, named_group
 
 HOSTED = Hosted(
     {
-        "math": EnvironmentConfig(agent_refs=["math_agent"]),
+        "math": EnvironmentConfig(agent="single_turn", agent_refs=["math_agent"]),
         "tools": EnvironmentConfig(agent="tool_calling"),
     }
 )
