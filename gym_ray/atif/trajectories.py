@@ -56,7 +56,7 @@ class AtifRecipe:
         return () if self.one_file_each else (TRAJECTORIES,)
 
     def convert(self, table: pa.Table) -> Converted:
-        tally = ExportCounts.of_read(table, len(groups_of(table)))
+        tally = ExportCounts.of_read(table, groups_of(table))
         found = _trajectories(table, tally)
         if not self.one_file_each:
             return Converted(tally, None, {TRAJECTORIES: (made for _, made in found)})

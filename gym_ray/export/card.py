@@ -66,6 +66,7 @@ class ExportReport:
     noted: Mapping[str, int]
     packing: Packing | None
     highest_reward: float | None
+    widest_difference: float | None
     environments: Mapping[str, int]
     models: Mapping[str, int]
     runs: Mapping[str, int]
@@ -155,10 +156,25 @@ def render(report: ExportReport) -> str:
     return "\n".join([*lines, f"dataset: {report.output}"])
 
 
+#: Rewards that differ by less are equal to whoever asks for pairs.
+_LEAST_DIFFERENCE = 1e-9
+
+
 def _nothing_left(report: ExportReport) -> str:
     """Why an export has no rows, in terms of what its options could change."""
     if report.highest_reward is None:
         return "WARNING: nothing was exported: no rollout has a reward"
+    widest, margin = report.widest_difference or 0.0, report.options.get("margin")
+    if margin is not None and widest < max(margin - _LEAST_DIFFERENCE, _LEAST_DIFFERENCE):
+        return (
+            f"WARNING: nothing was exported: rewards of one task differ by {widest:g} at most, and "
+            f"pairs of a margin of {margin:g} were asked for"
+        )
+    if report.options.get("drop_zero_variance") and not widest:
+        return (
+            "WARNING: nothing was exported: the rewards of every task are equal, and such groups "
+            "were to be left out; the highest reward is " + f"{report.highest_reward:g}"
+        )
     lowest = report.options.get("min_reward")
     asked = "" if lowest is None else f", and rewards from {lowest:g} on were asked for"
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ class ExportCounts:
         without_token_ids: rollouts that lack tokens an export cannot do without.
         environments, models, runs: rollouts read, by origin.
         highest_reward: of the rollouts read; None where none has one.
+        widest_difference: of two rewards of one group, of the rollouts read; None as well.
     """
 
     rollouts: int = 0
@@ -38,28 +40,37 @@ class ExportCounts:
     models: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     runs: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     highest_reward: float | None = None
+    widest_difference: float | None = None
 
     def add(self, other: ExportCounts) -> None:
         for field in dataclasses.fields(self):
             mine: Any = getattr(self, field.name)
             if isinstance(mine, collections.Counter):
                 mine.update(getattr(other, field.name))  # `+` would forget zeros
-            elif field.name == "highest_reward":
-                known = [reward for reward in (mine, other.highest_reward) if reward is not None]
-                self.highest_reward = max(known, default=None)
+            elif field.name in ("highest_reward", "widest_difference"):
+                known = [v for v in (mine, getattr(other, field.name)) if v is not None]
+                setattr(self, field.name, max(known, default=None))
             else:
                 setattr(self, field.name, mine + getattr(other, field.name))
 
     @classmethod
-    def of_read(cls, table: pa.Table, groups: int) -> ExportCounts:
-        """What a table of whole groups counts as read."""
+    def of_read(cls, table: pa.Table, groups: Sequence[Sequence[int]]) -> ExportCounts:
+        """What a table of whole groups counts as read.
+
+        Args:
+            table: of rollouts.
+            groups: row numbers of each group.
+        """
+        rewards = table["reward"].to_pylist()
+        rewarded = ([rewards[n] for n in group if rewards[n] is not None] for group in groups)
         return cls(
             rollouts=len(table),
-            groups=groups,
+            groups=len(groups),
             environments=_counted(table["environment"]),
             models=_counted(table["model"]),
             runs=_counted(table["run_id"]),
             highest_reward=pc.max(table["reward"]).as_py(),
+            widest_difference=max((max(r) - min(r) for r in rewarded if r), default=None),
         )
 
 

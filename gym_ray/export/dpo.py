@@ -109,7 +109,7 @@ class DpoRecipe:
 
     def convert(self, table: pa.Table) -> Converted:
         groups = groups_of(table)
-        tally = ExportCounts.of_read(table, len(groups))
+        tally = ExportCounts.of_read(table, groups)
         attempts = attempts_of(table)
         pairs: list[Pair] = []
         for group in groups:

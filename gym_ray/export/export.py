@@ -139,6 +139,7 @@ def export(
             pending=run.pending(source.rollouts),
             rows=dict(tally.rows),
             highest_reward=tally.highest_reward,
+            widest_difference=tally.widest_difference,
             packing=packing_of(
                 tally.lengths, sampled_tokens=tally.sampled_tokens, length=pack_length
             ),

@@ -47,7 +47,7 @@ class NemoGymRecipe:
 
     def convert(self, table: pa.Table) -> Converted:
         groups = groups_of(table)
-        tally = ExportCounts.of_read(table, len(groups))
+        tally = ExportCounts.of_read(table, groups)
         failed = pc.equal(table["status"], "failed")
         firsts = table.take(pa.array([group[0] for group in groups], type=pa.int64()))
         lines = {

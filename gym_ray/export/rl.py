@@ -117,7 +117,7 @@ class RlRecipe:
 
     def convert(self, table: pa.Table) -> Converted:
         groups = groups_of(table)
-        tally = ExportCounts.of_read(table, len(groups))
+        tally = ExportCounts.of_read(table, groups)
         scores = self._scores(table, groups, tally)
         kept = _with_tokens(table, scores, tally)
         found = _branches(table, np.asarray(kept, dtype=np.int64), scores, tally)

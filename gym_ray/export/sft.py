@@ -75,7 +75,7 @@ class SftRecipe:
 
     def convert(self, table: pa.Table) -> Converted:
         groups = groups_of(table)
-        tally = ExportCounts.of_read(table, len(groups))
+        tally = ExportCounts.of_read(table, groups)
         attempts = attempts_of(table)
         chosen: list[_Found] = []
         for group in groups:

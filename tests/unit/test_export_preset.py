@@ -51,16 +51,53 @@ def test_what_the_command_line_says_goes_before(make_rollout: Make, tmp_path: Pa
     assert report["preset"] == {"include_truncated": False}
 
 
-def test_an_export_without_rows_says_what_there_is(make_rollout: Make, tmp_path: Path) -> None:
-    rollouts = [make_rollout(0, n, **said(str(n)), reward=n / 10) for n in range(2)]
+@pytest.mark.parametrize(
+    ("command", "rewards", "says"),
+    [
+        (
+            ["sft", "--min-reward", "0.8"],
+            [[0.0, 0.1], [0.05]],
+            "the highest reward is 0.1, and rewards from 0.8 on were asked for",
+        ),
+        (
+            ["dpo", "--margin", "0.5"],
+            [[0.0, 0.25], [1.0, 1.0]],
+            "rewards of one task differ by 0.25 at most, and pairs of a margin of 0.5 were asked",
+        ),
+        (
+            ["dpo", "--margin", "0"],
+            [[0.5, 0.5], [1.0, 1.0]],
+            "rewards of one task differ by 0 at most, and pairs of a margin of 0 were asked for",
+        ),
+        (
+            ["rl", "--drop-zero-variance"],
+            [[0.25, 0.25], [0.125]],
+            "the rewards of every task are equal, and such groups were to be left out; the highest "
+            "reward is 0.25",
+        ),
+        (["sft", "--min-reward", "0"], [[None, None]], "no rollout has a reward"),
+        (["sft", "--max-tokens", "1"], [[1.0, 0.5]], "the highest reward is 1; `gym-ray metrics"),
+    ],
+)
+def test_an_export_without_rows_says_the_number_that_explains_it(
+    make_rollout: Make,
+    tmp_path: Path,
+    command: list[str],
+    rewards: list[list[float | None]],
+    says: str,
+) -> None:
+    rollouts = [
+        make_rollout(task, n, **said(f"{task} {n}"), reward=reward)
+        for task, group in enumerate(rewards)
+        for n, reward in enumerate(group)
+    ]
     run = store(tmp_path / "run", rollouts)
 
-    code, told = run_command(
-        "export", "sft", run, "--output", tmp_path / "out", "--min-reward", "0.8"
-    )
+    kind, *options = command
+    code, told = run_command("export", kind, run, "--output", tmp_path / "out", *options)
 
     assert code == 0
-    assert "WARNING: nothing was exported: the highest reward is 0.1, and rewards from 0.8" in told
+    assert f"WARNING: nothing was exported: {says}" in told
 
 
 @pytest.mark.parametrize(
