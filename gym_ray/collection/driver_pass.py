@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import logging
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 from gym_ray.collection.manifest import Manifest
 from gym_ray.collection.monitor import LocalLink, Monitor, Order
@@ -24,38 +24,22 @@ from gym_ray.config.commands import LogFormat
 from gym_ray.telemetry.logs import set_up_logs
 from gym_ray.telemetry.progress import Counts
 
-T = TypeVar("T")
 
-_CLOSE_SECONDS = 10.0
+@functools.cache
+def stage_loop() -> asyncio.AbstractEventLoop:
+    """The event loop of the stages of this process, in a thread of its own.
 
+    There is one for all collections, and it never ends: Serve keeps what its handles share, such as
+    connections to replicas, with the loop that first used them.
+    """
+    loop = asyncio.new_event_loop()
 
-class LoopThread:
-    """An event loop in a thread of its own, from `start` to `close`."""
+    def run() -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_forever()
 
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="stage", daemon=True)
-        self._thread.start()
-
-    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Have a coroutine run there."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def close(self) -> None:
-        """End what runs there, and the thread."""
-        self._loop.call_soon_threadsafe(self._end)
-        self._thread.join(_CLOSE_SECONDS)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-
-    def _end(self) -> None:
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        ended = asyncio.gather(*tasks, return_exceptions=True)
-        ended.add_done_callback(lambda _: self._loop.stop())
+    threading.Thread(target=run, name="stages", daemon=True).start()
+    return loop
 
 
 async def run_stage(
@@ -84,19 +68,15 @@ class DriverPass:
     """See `RunningPass`.
 
     Args:
-        thread: where the stage runs.
         manifest: of the run.
         left: positions of its rows that are to run.
         settings: of the stage.
     """
 
-    def __init__(
-        self, thread: LoopThread, manifest: Manifest, left: Positions, settings: StageSettings
-    ) -> None:
+    def __init__(self, manifest: Manifest, left: Positions, settings: StageSettings) -> None:
         self._monitor = Monitor()
-        self._ended = thread.submit(
-            run_stage(settings, str(manifest.path.resolve()), left, self._monitor)
-        )
+        work = run_stage(settings, str(manifest.path.resolve()), left, self._monitor)
+        self._ended = asyncio.run_coroutine_threadsafe(work, stage_loop())
 
     def running(self) -> bool:
         """See `RunningPass`."""
@@ -126,6 +106,10 @@ class DriverPass:
         """See `RunningPass`."""
         if self._ended.done():
             self._ended.result()
+
+    def close(self) -> None:
+        """Give up what has not ended."""
+        self._ended.cancel()
 
 
 def logs_into(file: Path, log_format: LogFormat) -> Callable[[], None]:

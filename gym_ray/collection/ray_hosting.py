@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gym_ray.collection.driver_pass import DriverPass, LoopThread, logs_into
+from gym_ray.collection.driver_pass import DriverPass, logs_into
 from gym_ray.collection.hosting import RunningPass
 from gym_ray.collection.manifest import Manifest
 from gym_ray.collection.pipeline import Pass, rollout_stages
@@ -42,7 +42,7 @@ class RayHosting:
         self._stop = stop
         self._up = contextlib.ExitStack()
         self._application: Application | None = None
-        self._thread: LoopThread | None = None
+        self._is_logging = False
 
     def begin(self) -> None:
         """See `Hosting`: nothing can."""
@@ -94,11 +94,12 @@ class RayHosting:
         settings = dataclasses.replace(settings, handle_of=handle_of)
         if stages_wanted(self._config) > 1:
             return Pass(rollout_stages(manifest, left, settings))
-        if self._thread is None:
+        if not self._is_logging:
+            self._is_logging = True
             self._up.callback(logs_into(self._log, settings.log_format))
-            self._thread = LoopThread()
-            self._up.callback(self._thread.close)
-        return DriverPass(self._thread, manifest, left, settings)
+        started = DriverPass(manifest, left, settings)
+        self._up.callback(started.close)
+        return started
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
